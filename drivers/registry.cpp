@@ -1,0 +1,64 @@
+// The table of drivers.
+#include "drivers/registry.hpp"
+
+#include "drivers/checked_device.hpp"
+#include "drivers/memory/memory_device.hpp"
+
+#include <algorithm>
+#include <array>
+#include <fmt/format.h>
+
+namespace diskferry {
+namespace {
+// One line a driver.
+constexpr std::array drivers{&memory_driver};
+}  // namespace
+
+std::span<const Driver* const> all_drivers() {
+  return drivers;
+}
+
+Result<const Driver*> find_driver(const ImageUri& uri) {
+  for (const Driver* driver : drivers) {
+    if (driver->scheme == uri.scheme() ||
+        std::ranges::find(driver->aliases, uri.scheme()) != driver->aliases.end())
+      return driver;
+  }
+  std::string known;
+  for (const Driver* driver : drivers) known += (known.empty() ? "" : ", ") + std::string(driver->scheme);
+  return unexpected(fail(ErrorKind::unsupported, "open", uri.to_string())
+                        .why(fmt::format("no driver for '{}://'; there are {}", uri.scheme(), known)));
+}
+
+namespace {
+Result<void> check_keys(const Driver& driver, const ImageUri& uri) {
+  for (const auto& [key, value] : uri.queries()) {
+    if (std::ranges::find(driver.keys, key, &DriverKey::name) != driver.keys.end()) continue;
+    std::string known;
+    for (const DriverKey& one : driver.keys) known += (known.empty() ? "" : ", ") + std::string(one.name);
+    return unexpected(fail(ErrorKind::invalid_argument, "open", uri.to_string())
+                          .why(fmt::format("unknown key '{}'; {} takes {}", printable(key), driver.scheme,
+                                           known.empty() ? "none" : known)));
+  }
+  return {};
+}
+}  // namespace
+
+Task<Result<DevicePtr>> open_storage(DriverContext& context, ImageUri uri, OpenOptions options) {
+  DISKFERRY_CO_TRY(const Driver* driver, find_driver(uri));
+  DISKFERRY_CO_CHECK(check_keys(*driver, uri));
+  DISKFERRY_CO_TRY(auto device, co_await driver->open(context, std::move(uri), options));
+  co_return checked(std::move(device));
+}
+
+Task<Result<void>> create_storage(DriverContext& context, ImageUri uri, CreateOptions options) {
+  DISKFERRY_CO_TRY(const Driver* driver, find_driver(uri));
+  DISKFERRY_CO_CHECK(check_keys(*driver, uri));
+  if (driver->create == nullptr)
+    co_return unexpected(fail(ErrorKind::unsupported, "create", uri.to_string())
+                             .why(fmt::format("{} volumes cannot be created from here", driver->scheme))
+                             .remedy("create it at the server, then name it with --no-create"));
+  co_return co_await driver->create(context, std::move(uri), options);
+}
+
+}  // namespace diskferry

@@ -1,0 +1,48 @@
+// A bounded set of threads for calls that block: fsync, fallocate, opening a file on a slow server,
+// inflating. A task awaits the call here and goes on on its own executor.
+#pragma once
+
+#include "diskferry/task.hpp"
+
+#include <type_traits>
+#include <utility>
+
+#include <boost/asio/post.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+namespace diskferry {
+
+/// Thread: run() from any executor thread. Lifetime: outlives every task that awaits it.
+class BlockingPool {
+ public:
+  explicit BlockingPool(std::size_t threads) : pool_(threads) {}
+  ~BlockingPool() { pool_.join(); }
+  BlockingPool(const BlockingPool&) = delete;
+  BlockingPool& operator=(const BlockingPool&) = delete;
+
+  /// Calls `work()` on a thread of the pool and returns what it returns. `work` must not throw.
+  /// Cancel: not possible once it runs; the task completes when the call returns.
+  template <class Work>
+  Task<std::invoke_result_t<Work>> run(Work work) {
+    using Value = std::invoke_result_t<Work>;
+    const Executor executor = co_await boost::asio::this_coro::executor;
+    co_return co_await boost::asio::async_initiate<const boost::asio::use_awaitable_t<Executor>, void(Value)>(
+        [this, &work, &executor](auto&& handler) {
+          boost::asio::post(
+              pool_, [&executor, work = std::move(work), handler = std::move(handler)]() mutable {
+                // The executor lives in the frame of run(), which the handler keeps.
+                const Executor resume_on = executor;
+                boost::asio::post(resume_on, [handler = std::move(handler), value = work()]() mutable {
+                  std::move(handler)(std::move(value));
+                });
+              });
+        },
+        boost::asio::use_awaitable_t<Executor>{});
+  }
+
+ private:
+  boost::asio::thread_pool pool_;
+};
+
+}  // namespace diskferry

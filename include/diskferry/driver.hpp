@@ -1,0 +1,71 @@
+// Driver: how a kind of storage is opened and, where the storage can make volumes, created. A driver is one
+// folder under drivers/, one CMake line, one line in drivers/registry.cpp, and passes tests/contract.
+#pragma once
+
+#include "diskferry/block_device.hpp"
+#include "diskferry/buffer.hpp"
+#include "diskferry/clock.hpp"
+#include "diskferry/image_uri.hpp"
+
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace diskferry {
+
+class BlockingPool;  // drivers/support/blocking_pool.hpp: threads for calls that block
+
+/// What the process lends to its devices. Lifetime: outlives every device.
+struct DriverContext {
+  /// One executor per reactor thread; each is a strand by being a single thread. A library handle that is not
+  /// thread-safe belongs to one of them; a device with several handles spreads them.
+  std::span<const Executor> reactors;
+  BlockingPool& blocking_pool;
+  BufferPool& buffers;
+  Clock& clock;
+};
+
+struct OpenOptions {
+  bool writable = false;
+  /// Share an image that is locked by others (QEMU's image locks). For reading only; the operator asked for
+  /// it.
+  bool force_share = false;
+  /// Upper bound on connections to a server, where a driver uses several; 0: the driver's choice.
+  unsigned connections = 0;
+};
+
+struct CreateOptions {
+  std::uint64_t size_bytes = 0;
+  bool preallocate = false;  ///< reserve all storage now
+  bool replace = false;      ///< an existing volume may be emptied and reused
+};
+
+/// A key a driver understands in the query part of its URIs.
+struct DriverKey {
+  std::string_view name;
+  std::string_view meaning;
+  bool is_secret = false;
+};
+
+using DevicePtr = std::unique_ptr<BlockDevice>;
+
+struct Driver {
+  std::string_view scheme;  ///< "file", "nbd"; further ones in `aliases`
+  std::span<const std::string_view> aliases;
+  std::string_view summary;  ///< one line for --help and the manual
+  std::span<const DriverKey> keys;
+  /// Errors: not_found, permission, in_use, read_only, gone, protocol, unsupported, invalid_argument (a bad
+  /// key).
+  Task<Result<DevicePtr>> (*open)(DriverContext& context, ImageUri uri, OpenOptions options);
+  /// Makes a volume of that size; nullptr where the storage cannot. Errors: already_exists, no_space,
+  /// permission.
+  Task<Result<void>> (*create)(DriverContext& context, ImageUri uri, CreateOptions options) = nullptr;
+  /// Deletes a volume; nullptr where the storage cannot.
+  Task<Result<void>> (*remove)(DriverContext& context, ImageUri uri) = nullptr;
+};
+
+}  // namespace diskferry

@@ -1,0 +1,160 @@
+// Parsing and printing of image names; Boost.URL does the URI grammar.
+#include "diskferry/image_uri.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+#include <fmt/format.h>
+
+#include <boost/url/encode.hpp>
+#include <boost/url/parse.hpp>
+#include <boost/url/rfc/pchars.hpp>
+#include <boost/url/rfc/unreserved_chars.hpp>
+#include <boost/url/url_view.hpp>
+
+namespace diskferry {
+namespace urls = boost::urls;
+
+namespace {
+
+/// The scheme in front of "://", or empty: what has none is a path, even with colons in it.
+std::string_view scheme_of(std::string_view text) {
+  const auto end = text.find("://");
+  if (end == std::string_view::npos || end == 0) return {};
+  const auto scheme = text.substr(0, end);
+  const bool valid = std::isalpha(static_cast<unsigned char>(scheme.front())) != 0 &&
+                     std::ranges::all_of(scheme, [](unsigned char c) {
+                       return std::isalnum(c) != 0 || c == '+' || c == '-' || c == '.';
+                     });
+  return valid ? scheme : std::string_view{};
+}
+
+Error bad_name(std::string_view text, std::string why) {
+  return fail(ErrorKind::invalid_argument, "parse image name", printable(text.substr(0, 200)))
+      .why(std::move(why));
+}
+
+bool is_refused_qemu_form(std::string_view text) {
+  return text.starts_with("json:") || text.starts_with("driver=") || text.starts_with("nbd:") ||
+         text.starts_with("nbd+unix:") || text.starts_with("fat:") || text.starts_with("blkdebug:");
+}
+
+}  // namespace
+
+bool is_secret_key(std::string_view key) noexcept {
+  constexpr std::array names{"password", "secret", "key", "token", "passphrase", "chap-secret"};
+  return std::ranges::find(names, key) != names.end();
+}
+
+std::string printable(std::string_view text) {
+  std::string shown;
+  shown.reserve(text.size());
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      shown += fmt::format("\\x{:02x}", byte);
+    } else {
+      shown += c;
+    }
+  }
+  return shown;
+}
+
+Result<ImageUri> ImageUri::parse(std::string_view text) {
+  if (text.empty()) return unexpected(bad_name(text, "the name is empty"));
+  if (text.size() > length_max)
+    return unexpected(fail(ErrorKind::too_large, "parse image name")
+                          .why(fmt::format("{} bytes long, the limit is {}", text.size(), length_max)));
+  if (text.find('\0') != std::string_view::npos) return unexpected(bad_name(text, "contains a NUL byte"));
+  const auto scheme = scheme_of(text);
+  if (scheme.empty()) {
+    if (is_refused_qemu_form(text))
+      return unexpected(bad_name(text, "QEMU's option strings are not taken as image names")
+                            .remedy("give a path (./ in front where the name has a colon) or a URI"));
+    return from_path(std::string(text));
+  }
+  const auto parsed = urls::parse_uri(urls::string_view(text.data(), text.size()));
+  if (!parsed) return unexpected(bad_name(text, "not a valid URI: " + parsed.error().message()));
+  const urls::url_view& url = *parsed;
+
+  ImageUri uri;
+  uri.scheme_.assign(scheme);
+  std::ranges::transform(uri.scheme_, uri.scheme_.begin(), [](unsigned char c) { return std::tolower(c); });
+  uri.user_ = url.user();
+  uri.password_ = url.password();
+  uri.host_ = url.host_address();
+  if (url.has_port() && !url.port().empty()) {
+    if (url.port_number() == 0 || url.port().size() > 5 || std::stoul(std::string(url.port())) > 65535)
+      return unexpected(bad_name(text, "the port is not a number from 1 to 65535"));
+    uri.port_ = url.port_number();
+  }
+  uri.path_ = url.path();
+  if (url.has_fragment()) return unexpected(bad_name(text, "a '#' must be written as %23"));
+  for (const auto& [key, value, has_value] : url.params())
+    uri.queries_.emplace_back(key, has_value ? value : "");
+  if (uri.path_.find('\0') != std::string::npos || uri.host_.find('\0') != std::string::npos)
+    return unexpected(bad_name(text, "contains a NUL byte"));
+  if (uri.is_file()) {
+    if (!uri.host_.empty() && uri.host_ != "localhost")
+      return unexpected(bad_name(text, "file URIs have no host").remedy("write file:///absolute/path"));
+    if (uri.path_.empty()) return unexpected(bad_name(text, "the path is empty"));
+  }
+  return uri;
+}
+
+ImageUri ImageUri::from_path(std::string path) {
+  ImageUri uri;
+  uri.path_ = std::move(path);
+  return uri;
+}
+
+std::optional<std::string_view> ImageUri::query(std::string_view key) const {
+  for (const auto& [name, value] : queries_) {
+    if (name == key) return value;
+  }
+  return std::nullopt;
+}
+
+void ImageUri::set_query(std::string key, std::string value) {
+  for (auto& [name, old] : queries_) {
+    if (name == key) {
+      old = std::move(value);
+      return;
+    }
+  }
+  queries_.emplace_back(std::move(key), std::move(value));
+}
+
+std::string ImageUri::build(bool with_secrets) const {
+  if (is_file() && host_.empty() && queries_.empty()) return path_;
+  const auto encode = [](std::string_view text, const auto& allowed) {
+    return std::string(urls::encode(urls::string_view(text.data(), text.size()), allowed));
+  };
+  std::string text = scheme_ + "://";
+  if (!user_.empty()) {
+    text += encode(user_, urls::unreserved_chars);
+    if (!password_.empty()) text += with_secrets ? ":" + encode(password_, urls::unreserved_chars) : ":***";
+    text += "@";
+  }
+  text += host_.find(':') == std::string::npos ? host_ : "[" + host_ + "]";
+  if (port_) text += fmt::format(":{}", *port_);
+  text += encode(path_, urls::pchars + '/');
+  char separator = '?';
+  for (const auto& [key, value] : queries_) {
+    text += separator + encode(key, urls::unreserved_chars);
+    if (!value.empty())
+      text += "=" + (with_secrets || !is_secret_key(key) ? encode(value, urls::unreserved_chars + '/' + ':')
+                                                         : std::string("***"));
+    separator = '&';
+  }
+  return text;
+}
+
+std::string ImageUri::to_string() const {
+  return printable(build(false));
+}
+std::string ImageUri::to_uri_with_secrets() const {
+  return build(true);
+}
+
+}  // namespace diskferry
