@@ -1,0 +1,84 @@
+"""Options, the loop over cases, and where the results go."""
+import argparse
+import datetime
+import os
+import shutil
+import sys
+import tempfile
+
+import report
+from cases import Cases
+from inputs import Inputs
+from run import Failed
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def options():
+    parser = argparse.ArgumentParser(prog="scripts/bench", description="diskferry against the packaged tools")
+    parser.add_argument("--cases", help="comma-separated; names by --list")
+    parser.add_argument("--list", action="store_true", help="name the cases and end")
+    parser.add_argument("--pairs", type=int, default=5, help="counted runs of each contender (default 5)")
+    parser.add_argument("--seconds", type=float, default=3, help="seconds of load on a server in each run (default 3)")
+    parser.add_argument("--quick", action="store_true", help="inputs at an eighth of their size; docs stay as they are")
+    parser.add_argument("--folder", help="keep inputs here instead of in a temporary folder")
+    parser.add_argument("--diskferry", default=os.path.join(ROOT, "build/release/gateway/cli/diskferry"))
+    parser.add_argument("--no-docs", action="store_true", help="do not write docs/benchmarks.md")
+    return parser.parse_args()
+
+
+def measure(case, pairs):
+    """Every contender once to warm up, then in turn."""
+    samples = {name: [] for name in case.contenders}
+    for turn in range(pairs + 1):
+        for name, work in case.contenders.items():
+            sample = work()
+            if turn > 0:
+                samples[name].append(sample)
+    return samples
+
+
+def write_docs(results, pairs):
+    page = os.path.join(ROOT, "docs", "benchmarks.md")
+    with open(page, encoding="utf-8") as file:
+        text = file.read()
+    facts = "\n".join(f"* {line}" for line in [datetime.date.today().isoformat(), *report.machine(),
+                                               f"{pairs} interleaved runs of each contender after one warm-up"])
+    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    with open(page, "w", encoding="utf-8") as file:
+        file.write(f"{text[:begin]}\n{facts}\n\n![ratios](benchmarks.svg)\n\n{report.table(results)}\n{text[end:]}")
+    with open(os.path.join(ROOT, "docs", "benchmarks.svg"), "w", encoding="utf-8") as file:
+        file.write(report.plot(results))
+
+
+def main():
+    chosen = options()
+    folder = chosen.folder or tempfile.mkdtemp(prefix="diskferry-bench-")
+    os.makedirs(folder, exist_ok=True)
+    try:
+        cases = Cases(Inputs(folder, 1 / 8 if chosen.quick else 1), chosen.diskferry, chosen.seconds)
+        known = cases.all()
+        if chosen.list:
+            print("\n".join(known))
+            return 0
+        if not os.access(chosen.diskferry, os.X_OK):
+            print(f"scripts/bench: {chosen.diskferry} is not there; run scripts/build release", file=sys.stderr)
+            return 2
+        results, failed = [], 0
+        for name in chosen.cases.split(",") if chosen.cases else known:
+            for case in known[name]():
+                try:
+                    samples = measure(case, chosen.pairs)
+                except Failed as problem:
+                    print(f"{case.name}: {problem}", file=sys.stderr)
+                    failed += 1
+                    continue
+                results.append((case, samples))
+                print(report.table([(case, samples)]).split("\n", 2)[2], flush=True)
+        if results and not (chosen.quick or chosen.cases or chosen.no_docs):
+            write_docs(results, chosen.pairs)
+        return 1 if failed else 0
+    finally:
+        if not chosen.folder:
+            shutil.rmtree(folder, ignore_errors=True)
