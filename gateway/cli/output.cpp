@@ -1,0 +1,70 @@
+// JSON and name-value lines. Hostile names (snapshots, bitmaps, paths) come through here: JSON escapes them,
+// FieldList makes them printable.
+#include "gateway/cli/output.hpp"
+
+#include "diskferry/image_uri.hpp"
+#include "diskferry/units.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include <boost/json/serialize.hpp>
+
+namespace diskferry::cli {
+namespace json = boost::json;
+
+namespace {
+
+void print_value(std::ostream& out, const json::value& value, std::size_t depth) {
+  const std::string inner((depth + 1) * 2, ' ');
+  const std::string outer(depth * 2, ' ');
+  std::string_view separator;
+  if (const auto* object = value.if_object(); object != nullptr && !object->empty()) {
+    out << "{";
+    for (const auto& field : *object) {
+      out << separator << "\n" << inner << json::serialize(json::string(field.key())) << ": ";
+      print_value(out, field.value(), depth + 1);
+      separator = ",";
+    }
+    out << "\n" << outer << "}";
+  } else if (const auto* array = value.if_array(); array != nullptr && !array->empty()) {
+    out << "[";
+    for (const auto& element : *array) {
+      out << separator << "\n" << inner;
+      print_value(out, element, depth + 1);
+      separator = ",";
+    }
+    out << "\n" << outer << "]";
+  } else {
+    out << json::serialize(value);
+  }
+}
+
+}  // namespace
+
+void print_json(std::ostream& out, const json::value& value) {
+  print_value(out, value, 0);
+  out << "\n";
+}
+
+std::string to_json_line(const json::value& value) {
+  return json::serialize(value);
+}
+
+void FieldList::add(std::string_view name, std::string value) {
+  if (!value.empty()) fields_.emplace_back(name, std::move(value));
+}
+
+void FieldList::print(std::ostream& out, std::string_view indent) const {
+  std::size_t width = 0;
+  for (const auto& [name, value] : fields_) width = std::max(width, name.size());
+  for (const auto& [name, value] : fields_)
+    out << indent << fmt::format("{:<{}}  {}\n", name + ":", width + 1, printable(value));
+}
+
+std::string bytes_for_people(std::uint64_t bytes) {
+  return bytes < kib ? fmt::format("{} bytes", bytes)
+                     : fmt::format("{} ({} bytes)", format_bytes(bytes), bytes);
+}
+
+}  // namespace diskferry::cli
