@@ -1,0 +1,42 @@
+// Every bound of the NBD server, by name. What a peer sends is measured against these and nothing else.
+#pragma once
+
+#include "diskferry/clock.hpp"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace diskferry::nbd_server {
+
+struct Limits {
+  /// Connections at once, whatever their state. QEMU's cap since CVE-2024-7409.
+  std::size_t connections_max = 100;
+  /// From accept to the end of negotiation, TLS included. QEMU's value.
+  Duration handshake_time = std::chrono::seconds(10);
+  /// Options one client may send before it enters an export. libnbd sends about 10, nbdkit allows 32.
+  std::size_t options_max = 128;
+  /// Data of one option; a list of contexts is the largest honest one.
+  std::uint32_t option_bytes_max = 64u << 10;
+  /// Data of an option that is skipped and refused politely; more ends the connection.
+  std::uint32_t option_skip_bytes_max = 1u << 20;
+  /// Metadata contexts a session may select.
+  std::size_t contexts_max = 64;
+  /// Payload of one request, announced in NBD_INFO_BLOCK_SIZE. QEMU's value.
+  std::uint32_t payload_bytes_max = 32u << 20;
+  /// Requests of one session that wait for a device.
+  std::size_t requests_in_flight_max = 128;
+  /// Payload memory those requests hold. A request that is larger than what is left waits for the others.
+  std::size_t request_bytes_in_flight_max = 64u << 20;
+  /// Replies that wait for a client to read them; more stops the reading of requests.
+  std::size_t output_bytes_max = 2u << 20;
+  /// Descriptors in one block status chunk. The protocol allows 2^20; QEMU sends at most 2^17.
+  std::size_t extents_per_reply_max = 16384;
+  /// A client that has replies waiting and reads none of them for this long is disconnected.
+  Duration send_stall_time = std::chrono::seconds(60);
+  /// What a shutdown waits for requests in flight and for replies to be read.
+  Duration drain_time = std::chrono::seconds(10);
+  /// Idle TCP connections are probed after this long, then every tenth of it, so that a dead peer is noticed.
+  Duration keepalive_time = std::chrono::seconds(60);
+};
+
+}  // namespace diskferry::nbd_server
