@@ -2,6 +2,7 @@
 #include "drivers/registry.hpp"
 
 #include "drivers/checked_device.hpp"
+#include "drivers/file/file_driver.hpp"
 #include "drivers/memory/memory_device.hpp"
 
 #include <algorithm>
@@ -11,7 +12,7 @@
 namespace diskferry {
 namespace {
 // One line a driver.
-constexpr std::array drivers{&memory_driver};
+constexpr std::array drivers{&file_driver, &memory_driver};
 }  // namespace
 
 std::span<const Driver* const> all_drivers() {

@@ -1,0 +1,49 @@
+// The system calls of a file device, each until it is done: short transfers and EINTR are continued, and an
+// errno becomes an Error that says what failed. Called by FileDevice, mostly on a blocking thread. No state.
+#pragma once
+
+#include "diskferry/error.hpp"
+#include "diskferry/extent.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace diskferry {
+
+/// A descriptor and the name its errors carry.
+struct FileReference {
+  int fd = -1;
+  const std::string& name;
+};
+
+/// The error of a call that failed with `error_number`. A device that has vanished is `gone`.
+Error call_error(int error_number, const char* operation, const std::string& name);
+/// The same, with where it was.
+Error transfer_error(int error_number, const char* operation, const std::string& name, Range range);
+
+/// Reads all of `into`. Errors: io when the file has become shorter than that.
+Result<void> read_all(FileReference file, std::uint64_t offset, std::span<std::byte> into);
+/// Writes all of `from`; `rwf_flags` as pwritev2 takes them (RWF_DSYNC).
+Result<void> write_all(FileReference file, std::uint64_t offset, std::span<const std::byte> from,
+                       int rwf_flags);
+Result<void> sync_data(FileReference file);
+
+/// What one attempt at a shortcut came to.
+enum class Attempt : std::uint8_t {
+  done,
+  not_offered,  ///< this file never does it; nothing was changed
+  not_here      ///< not for this range (alignment); nothing was changed
+};
+/// fallocate(2) with those flags, on a file or a block device.
+Result<Attempt> try_fallocate(FileReference file, int mode, Range range);
+/// BLKDISCARD.
+Result<Attempt> try_discard_blocks(FileReference file, Range range);
+
+/// Data and holes of a regular file, as far as `extents_max` reaches. What lies behind the end of a file that
+/// has become shorter is data: reading it tells.
+Result<std::vector<Extent>> list_extents(FileReference file, Range range, std::size_t extents_max);
+
+}  // namespace diskferry

@@ -1,0 +1,129 @@
+// See open_file.hpp. The name is resolved once, with O_PATH, which touches nothing; what was found there is
+// looked at and then opened for use through /proc/self/fd, so that it cannot be exchanged in between.
+#include "drivers/file/open_file.hpp"
+
+#include <cerrno>
+#include <cstdlib>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <memory>
+#include <string_view>
+
+#include <climits>
+
+namespace diskferry {
+namespace {
+
+Error open_error(int error_number, std::string operation, const std::string& name) {
+  Error error = errno_error(error_number, std::move(operation), name);
+  if (error_number == EMFILE || error_number == ENFILE)
+    return std::move(error).remedy("raise the limit on open files");
+  if (error_number == ENAMETOOLONG || error_number == ELOOP)
+    return fail(ErrorKind::invalid_argument, error.operation(), name).cause(errno_code(error_number));
+  return error;
+}
+
+Result<void> check_name(const std::string& path, const char* operation, const std::string& name) {
+  if (path.empty())
+    return unexpected(fail(ErrorKind::invalid_argument, operation, name).why("the name is empty"));
+  if (path.find('\0') != std::string::npos)
+    return unexpected(
+        fail(ErrorKind::invalid_argument, operation, name).why("the name has a NUL byte in it"));
+  return {};
+}
+
+/// What a file of that mode is called, when it is not one a disk can be in.
+const char* no_disk(mode_t mode) {
+  if (S_ISDIR(mode)) return "it is a folder";
+  if (S_ISFIFO(mode)) return "it is a FIFO";
+  if (S_ISSOCK(mode)) return "it is a socket";
+  if (S_ISCHR(mode)) return "it is a character device";
+  return "it is neither a regular file nor a block device";
+}
+
+Error claimed_error(const std::string& name, bool writable) {
+  return fail(ErrorKind::in_use, "open", name)
+      .cause(errno_code(EBUSY))
+      .why(
+          "the system itself uses this block device: it is mounted, open for writing here, or part of LVM, "
+          "RAID or multipath")
+      .remedy(writable ? "unmount or release it first"
+                       : "unmount or release it first, or use --force-share to read it as it is");
+}
+
+/// True when the kernel says that the block device is claimed by somebody.
+bool is_claimed(const std::string& via) {
+  const FileDescriptor claim(::open(via.c_str(), O_RDONLY | O_CLOEXEC | O_EXCL));
+  return !claim && errno == EBUSY;
+}
+
+std::string folder_of(const std::string& path) {
+  const auto slash = path.find_last_of('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+bool is_below(std::string_view path, std::string_view folder) {
+  return path == folder || (path.starts_with(folder) && path[folder.size()] == '/');
+}
+
+}  // namespace
+
+Result<OpenedFile> open_existing(const std::string& path, const std::string& name, OpenFileOptions options) {
+  DISKFERRY_CHECK(check_name(path, "open", name));
+  const FileDescriptor found(::open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (!found) return unexpected(open_error(errno, "open", name));
+  OpenedFile opened;
+  if (::fstat(found.get(), &opened.status) != 0) return unexpected(open_error(errno, "open", name));
+  const mode_t mode = opened.status.st_mode;
+  if (!S_ISREG(mode) && !S_ISBLK(mode))
+    return unexpected(fail(ErrorKind::unsupported, "open", name)
+                          .why(no_disk(mode))
+                          .remedy("name a regular file or a block device"));
+  const std::string via = fmt::format("/proc/self/fd/{}", found.get());
+  int flags = O_CLOEXEC | O_NOCTTY | (options.writable ? O_RDWR : O_RDONLY);
+  if (options.direct) flags |= O_DIRECT;
+  if (S_ISBLK(mode)) {
+    if (options.writable) flags |= O_EXCL;
+    if (!options.writable && !options.force_share && is_claimed(via))
+      return unexpected(claimed_error(name, false));
+  }
+  opened.fd = FileDescriptor(::open(via.c_str(), flags));
+  if (!opened.fd && errno == EBUSY && S_ISBLK(mode)) return unexpected(claimed_error(name, true));
+  if (!opened.fd && errno == EINVAL && options.direct)
+    return unexpected(fail(ErrorKind::unsupported, "open", name)
+                          .cause(errno_code(EINVAL))
+                          .why("this file system has no direct I/O")
+                          .remedy("leave out cache=none"));
+  if (!opened.fd) return unexpected(open_error(errno, "open", name));
+  return opened;
+}
+
+Result<OpenedFile> create_new(const std::string& path, const std::string& name) {
+  DISKFERRY_CHECK(check_name(path, "create", name));
+  const std::unique_ptr<char, decltype(&std::free)> folder(::realpath(folder_of(path).c_str(), nullptr),
+                                                           &std::free);
+  if (!folder) return unexpected(open_error(errno, "create", name).in("look up the folder"));
+  const std::string_view real = folder.get();
+  if (is_below(real, "/dev") && !is_below(real, "/dev/shm"))
+    return unexpected(
+        fail(ErrorKind::invalid_argument, "create", name)
+            .why("there is no such device, and a plain file below /dev would only look like one")
+            .remedy("make the volume first (lvcreate, rbd map, ...), or name a file elsewhere"));
+  OpenedFile opened;
+  opened.fd = FileDescriptor(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOCTTY, 0600));
+  if (!opened.fd) return unexpected(open_error(errno, "create", name));
+  if (::fstat(opened.fd.get(), &opened.status) != 0) return unexpected(open_error(errno, "create", name));
+  return opened;
+}
+
+Result<void> sync_folder_of(const std::string& path, const std::string& name) {
+  const FileDescriptor folder(::open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder) return unexpected(errno_error(errno, "open the folder of", name));
+  // Some network file systems cannot do it (EINVAL); there the server keeps names durable.
+  if (::fsync(folder.get()) != 0 && errno != EINVAL)
+    return unexpected(errno_error(errno, "make the folder entry durable of", name));
+  return {};
+}
+
+}  // namespace diskferry
