@@ -29,14 +29,35 @@ std::string_view scheme_of(std::string_view text) {
   return valid ? scheme : std::string_view{};
 }
 
+/// A name that was refused, for the message: without what may be a secret. As it could not be parsed, all
+/// before the last '@' counts as user and password, and no query is shown.
+std::string refused_name(std::string_view text) {
+  const auto authority = text.find("://");
+  if (authority == std::string_view::npos) return printable(text.substr(0, 200));
+  std::string shown(text.substr(0, authority + 3));
+  auto rest = text.substr(authority + 3);
+  if (const auto at = rest.rfind('@'); at != std::string_view::npos) {
+    shown += "***";
+    rest.remove_prefix(at);
+  }
+  const auto query = rest.find('?');
+  shown += rest.substr(0, query);
+  if (query != std::string_view::npos) shown += "?...";
+  return printable(std::string_view(shown).substr(0, 200));
+}
+
 Error bad_name(std::string_view text, std::string why) {
-  return fail(ErrorKind::invalid_argument, "parse image name", printable(text.substr(0, 200)))
-      .why(std::move(why));
+  return fail(ErrorKind::invalid_argument, "parse image name", refused_name(text)).why(std::move(why));
 }
 
 bool is_refused_qemu_form(std::string_view text) {
   return text.starts_with("json:") || text.starts_with("driver=") || text.starts_with("nbd:") ||
          text.starts_with("nbd+unix:") || text.starts_with("fat:") || text.starts_with("blkdebug:");
+}
+
+/// Letters, digits, and what addresses need; colons only inside brackets.
+bool is_host_character(unsigned char c, bool is_address) noexcept {
+  return std::isalnum(c) != 0 || c == '.' || c == '-' || c == '_' || (is_address && c == ':');
 }
 
 }  // namespace
@@ -88,7 +109,17 @@ Result<ImageUri> ImageUri::parse(std::string_view text) {
       return unexpected(bad_name(text, "the port is not a number from 1 to 65535"));
     uri.port_ = url.port_number();
   }
+  // Boost.URL 1.81 takes "host:text" for a host and a path that does not begin with a slash: the text may be
+  // a password that somebody mistyped, so it is refused before any of it is shown as a host or a path.
+  const bool host_is_address = url.host_type() == urls::host_type::ipv6;
+  if (!std::ranges::all_of(uri.host_, [&](unsigned char c) { return is_host_character(c, host_is_address); }))
+    return unexpected(fail(ErrorKind::invalid_argument, "parse image name")
+                          .why("the host has characters that no host name has")
+                          .remedy("write %40 for '@' and %3A for ':' in a user name or password"));
   uri.path_ = url.path();
+  if (!uri.path_.empty() && uri.path_.front() != '/')
+    return unexpected(fail(ErrorKind::invalid_argument, "parse image name")
+                          .why("the port is not a number, or the path does not begin with '/'"));
   if (url.has_fragment()) return unexpected(bad_name(text, "a '#' must be written as %23"));
   for (const auto& [key, value, has_value] : url.params())
     uri.queries_.emplace_back(key, has_value ? value : "");
@@ -97,6 +128,9 @@ Result<ImageUri> ImageUri::parse(std::string_view text) {
   if (uri.is_file()) {
     if (!uri.host_.empty() && uri.host_ != "localhost")
       return unexpected(bad_name(text, "file URIs have no host").remedy("write file:///absolute/path"));
+    if (!uri.user_.empty() || !uri.password_.empty() || uri.port_)
+      return unexpected(fail(ErrorKind::invalid_argument, "parse image name")
+                            .why("file URIs have no user, password or port"));
     if (uri.path_.empty()) return unexpected(bad_name(text, "the path is empty"));
   }
   return uri;
@@ -131,7 +165,7 @@ std::string ImageUri::build(bool with_secrets) const {
     return std::string(urls::encode(urls::string_view(text.data(), text.size()), allowed));
   };
   std::string text = scheme_ + "://";
-  if (!user_.empty()) {
+  if (!user_.empty() || !password_.empty()) {
     text += encode(user_, urls::unreserved_chars);
     if (!password_.empty()) text += with_secrets ? ":" + encode(password_, urls::unreserved_chars) : ":***";
     text += "@";

@@ -47,6 +47,16 @@ TEST(ImageUri, RefusesWhatIsNotAName) {
   EXPECT_FALSE(ImageUri::parse(std::string(100000, 'a')));
 }
 
+TEST(ImageUri, NeverPrintsSecretsOfNamesItRefuses) {
+  for (const char* text :
+       {"nbd://bob:hunter2@h:99999/x", "nbd://bob:hunter2@h/x#y", "nbd://h/%zz?password=hunter2",
+        "nbd://bob:hun/ter?hunter2@h/%zz", "iscsi://bob:hunter2ssword=x/f", "file://bob:hunter2@/x"}) {
+    const auto uri = ImageUri::parse(text);
+    ASSERT_FALSE(uri) << text;
+    EXPECT_EQ(uri.error().message().find("hunter2"), std::string::npos) << uri.error().message();
+  }
+}
+
 TEST(ImageUri, HostileNamesCannotForgeOutput) {
   EXPECT_EQ(ImageUri::from_path("a\nREADY\x1b[2J").to_string(), "a\\x0aREADY\\x1b[2J");
 }
