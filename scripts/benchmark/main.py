@@ -23,7 +23,7 @@ def options():
     parser.add_argument("--seconds", type=float, default=3, help="seconds of load on a server in each run (default 3)")
     parser.add_argument("--quick", action="store_true", help="inputs at an eighth of their size; docs stay as they are")
     parser.add_argument("--folder", help="keep inputs here instead of in a temporary folder")
-    parser.add_argument("--diskferry", default=os.path.join(ROOT, "build/release/gateway/cli/diskferry"))
+    parser.add_argument("--diskferry", default=os.path.join(ROOT, "build/release/bin/diskferry"))
     parser.add_argument("--no-docs", action="store_true", help="do not write docs/benchmarks.md")
     return parser.parse_args()
 
