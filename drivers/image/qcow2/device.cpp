@@ -32,7 +32,8 @@ Task<Result<std::unique_ptr<Qcow2Device>>> Qcow2Device::open(DriverContext& cont
   // Entries beyond the end of the disk (VM state) are of no interest to a reader, but the writer keeps them.
   const std::uint64_t entries =
       writable ? view.l1_entries : device->image_.geometry.l1_entries_needed(view.size_bytes);
-  DISKFERRY_CO_TRY(device->image_.l1, co_await load_l1(*device->image_.storage, view.l1_offset, entries));
+  device->image_.l1 = std::make_unique<L1Table>(*device->image_.storage, view.l1_offset, entries);
+  if (writable) DISKFERRY_CO_CHECK(co_await device->image_.l1->load_all());
   if (writable) DISKFERRY_CO_CHECK(co_await device->open_for_writing(context, std::move(for_writing)));
   co_return std::move(device);
 }

@@ -24,8 +24,8 @@ struct DeviceParts {
 
 class Qcow2Device final : public BlockDevice {
  public:
-  /// Reads the L1 table; for writing also what write.cpp needs. Errors: corrupt, read_only (the image may not
-  /// be written: corrupt bit), unsupported; as BlockDevice::read.
+  /// For reading it reads nothing yet; for writing the L1 table and what write.cpp needs. Errors: corrupt,
+  /// read_only (the image may not be written: corrupt bit), unsupported; as BlockDevice::read.
   static Task<Result<std::unique_ptr<Qcow2Device>>> open(DriverContext& context, DeviceParts parts);
   ~Qcow2Device() override;
 

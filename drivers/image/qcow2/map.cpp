@@ -49,7 +49,10 @@ struct Walk {
   Stop stop{};
   bool is_full = false;
 
-  bool is_done() const { return at >= end || is_full || stop.error || stop.missing_slice != Stop::no_slice; }
+  bool is_done() const {
+    return at >= end || is_full || stop.error || stop.missing_slice != Stop::no_slice ||
+           stop.missing_l1 != Stop::no_slice;
+  }
   void l1_entry();
   void slice(TableSlice& slice, std::uint64_t first_index);
 };
@@ -57,6 +60,10 @@ struct Walk {
 void Walk::l1_entry() {
   const Geometry& geometry = image.geometry;
   const std::uint64_t index = geometry.l1_index(at);
+  if (!image.l1->is_loaded(index)) {
+    stop.missing_l1 = index;
+    return;
+  }
   const std::uint64_t covered_end = (index + 1) * geometry.l1_entry_covers_bytes();
   const L1Entry entry = decode_l1(image.l1->get(index), geometry);
   if (entry.problem != EntryProblem::none) {
@@ -139,8 +146,12 @@ Task<Result<void>> map(ImageState& image, Range range, Runs& into, unsigned slic
       if (!into.empty()) co_return Result<void>{};
       co_return unexpected(*std::move(stop.error));
     }
-    if (stop.missing_slice == Stop::no_slice) co_return Result<void>{};
     if (loaded >= slices_max && !into.empty()) co_return Result<void>{};
+    if (stop.missing_l1 != Stop::no_slice) {
+      DISKFERRY_CO_CHECK(co_await image.l1->load(stop.missing_l1));
+      continue;
+    }
+    if (stop.missing_slice == Stop::no_slice) co_return Result<void>{};
     auto slice = co_await image.tables.load(stop.missing_slice);
     if (!slice) {
       if (!into.empty() && slice.error().kind() == ErrorKind::corrupt) co_return Result<void>{};

@@ -35,6 +35,8 @@ struct Stop {
   /// A slice that is not in memory: load it and go on. no_slice: none.
   static constexpr std::uint64_t no_slice = UINT64_MAX;
   std::uint64_t missing_slice = no_slice;
+  /// An L1 entry that is not in memory: load it and go on. no_slice: none.
+  std::uint64_t missing_l1 = no_slice;
   std::optional<Error> error;  ///< an entry that cannot be believed, at the first address that is not mapped
 };
 

@@ -78,26 +78,46 @@ class MetadataCache {
   LoadingCache<TableSlice> slices_;
 };
 
-/// An L1 table in memory: raw entries in host order, readable while the writer changes one.
+/// An L1 table in memory: raw entries in host order, readable while the writer changes one. Loaded in pieces
+/// when first wanted, so that describing an image, or reading a little of it, does not read a table of 32
+/// MiB. Thread: any.
 class L1Table {
  public:
-  explicit L1Table(std::size_t entries)
-      : size_(entries), entries_(new std::atomic<std::uint64_t>[entries] {}) {}
+  static constexpr std::size_t piece_entries = 8192;  // 64 KiB
+
+  /// `storage` outlives the table.
+  L1Table(BlockDevice& storage, std::uint64_t host_offset, std::size_t entries);
+  ~L1Table();
+  L1Table(const L1Table&) = delete;
+  L1Table& operator=(const L1Table&) = delete;
+
   std::size_t size() const noexcept { return size_; }
+  std::uint64_t host_offset() const noexcept { return host_offset_; }
+  bool is_loaded(std::size_t index) const noexcept { return piece(index) != nullptr; }
+  /// Precondition: is_loaded(index).
   std::uint64_t get(std::size_t index) const noexcept {
-    return entries_[index].load(std::memory_order_acquire);
+    return piece(index)[index % piece_entries].load(std::memory_order_acquire);
   }
+  /// Precondition: is_loaded(index). The writer stores the entry in the file itself.
   void set(std::size_t index, std::uint64_t raw) noexcept {
-    entries_[index].store(raw, std::memory_order_release);
+    piece(index)[index % piece_entries].store(raw, std::memory_order_release);
   }
+
+  /// Loads the piece with `index`. Errors: corrupt when it does not lie inside the storage; as
+  /// BlockDevice::read.
+  Task<Result<void>> load(std::size_t index);
+  /// Loads everything: the writer's start.
+  Task<Result<void>> load_all();
 
  private:
-  std::size_t size_;
-  std::unique_ptr<std::atomic<std::uint64_t>[]> entries_;
+  using Entry = std::atomic<std::uint64_t>;
+  Entry* piece(std::size_t index) const noexcept {
+    return pieces_[index / piece_entries].load(std::memory_order_acquire);
+  }
+  BlockDevice& storage_;
+  const std::uint64_t host_offset_;
+  const std::size_t size_;
+  std::vector<std::atomic<Entry*>> pieces_;  // each owned, null until loaded
 };
-
-/// Reads an L1 table. Errors: corrupt when it does not lie inside the storage; as BlockDevice::read.
-Task<Result<std::unique_ptr<L1Table>>> load_l1(BlockDevice& storage, std::uint64_t offset,
-                                               std::size_t entries);
 
 }  // namespace diskferry::qcow2
