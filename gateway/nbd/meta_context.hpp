@@ -20,7 +20,7 @@ struct Context {
   std::string name;  ///< "base:allocation"
   Kind kind = Kind::allocation;
   std::shared_ptr<BitmapView> bitmap = {};  ///< of Kind::bitmap
-  std::uint32_t id = 0;                ///< on the wire; set when it is selected
+  std::uint32_t id = 0;                     ///< on the wire; set when it is selected
 };
 
 /// All contexts of an export, in a fixed order.

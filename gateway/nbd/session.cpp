@@ -1,0 +1,264 @@
+// The phases of a session: negotiation, transmission, the end.
+#include "gateway/nbd/session.hpp"
+
+#include "diskferry/assert.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
+namespace diskferry::nbd_server {
+namespace asio = boost::asio;
+
+namespace {
+/// Holds what a client with 32 small writes in flight sends in one go.
+constexpr std::size_t input_bytes = 256u << 10;
+/// Batches served before others on this reactor have their turn.
+constexpr unsigned batches_before_yield = 8;
+}  // namespace
+
+Session::Session(SessionContext& context, std::unique_ptr<Stream> stream, Executor executor, bool direct_tls)
+    : context_(context),
+      executor_(executor),
+      stream_(std::move(stream)),
+      direct_tls_(direct_tls),
+      input_(std::make_unique_for_overwrite<std::byte[]>(input_bytes)),
+      requests_(executor),
+      senders_(executor) {}
+
+Session::~Session() = default;
+
+void Session::stop() {
+  stopping_.store(true);
+  asio::post(executor_, [self = shared_from_this()] {
+    self->stream_->wake();
+    self->notify_progress();
+  });
+}
+
+ExportPtr Session::entered() const {
+  std::lock_guard lock(entered_guard_);
+  return entered_;
+}
+
+Task<Result<void>> Session::run() {
+  auto agreed =
+      co_await with_deadline(context_.clock, context_.limits.handshake_time, "negotiate", negotiate());
+  if (!agreed || !export_) {
+    stream_->say_goodbye();
+    co_return agreed;
+  }
+  last_progress_ = context_.clock.now();
+  senders_.spawn(watch_for_stall());
+  auto served = co_await transmit();
+  co_await finish();
+  {
+    std::lock_guard lock(entered_guard_);
+    entered_.reset();
+  }
+  terms_.entry = Entry();
+  if (!served) co_return served;
+  if (!problem_.empty())
+    co_return unexpected(fail(ErrorKind::gone, "serve client", printable(export_->name())).why(problem_));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Session::negotiate() {
+  Handshake handshake(context_.exports, context_.limits, context_.tls_mode);
+  if (direct_tls_) {
+    DISKFERRY_CO_TRY(PeerIdentity peer, co_await stream_->start_tls(*context_.tls));
+    handshake.tls_started(std::move(peer));
+  }
+  co_return co_await negotiate_options(handshake);
+}
+
+Task<Result<void>> Session::negotiate_options(Handshake& handshake) {
+  std::vector<std::byte> output;
+  handshake.greet(output);
+  while (true) {
+    std::size_t used = 0;
+    const auto step = handshake.consume(buffered(), used, output);
+    begin_ += used;
+    auto sent = co_await send_all(std::exchange(output, {}));
+    if (step == Handshake::Step::closed) {
+      // A client that gives up may be gone before it got the answer.
+      if (handshake.problem().empty()) co_return Result<void>{};
+      co_return unexpected(fail(ErrorKind::protocol, "negotiate").why(handshake.problem()));
+    }
+    DISKFERRY_CO_CHECK(std::move(sent));
+    if (step == Handshake::Step::start_tls) {
+      // What arrived before TLS stands was sent by who knows whom.
+      begin_ = end_ = 0;
+      DISKFERRY_CO_TRY(PeerIdentity peer, co_await stream_->start_tls(*context_.tls));
+      handshake.tls_started(std::move(peer));
+      continue;
+    }
+    if (step == Handshake::Step::transmission) {
+      terms_ = handshake.take_terms();
+      export_ = terms_.entry.get();
+      std::lock_guard lock(entered_guard_);
+      entered_ = export_;
+      co_return Result<void>{};
+    }
+    if (stopping_.load() || co_await is_cancelled()) co_return unexpected(cancelled_error("negotiate"));
+    const auto got = fill_input();
+    if (got.status == Stream::Status::would_block) {
+      (void)co_await stream_->wait_readable();
+    } else if (got.status == Stream::Status::ended) {
+      co_return Result<void>{};  // looked in and left, as port checkers do
+    } else if (got.status == Stream::Status::failed) {
+      co_return unexpected(fail(ErrorKind::gone, "negotiate").why(stream_->problem()));
+    }
+  }
+}
+
+Task<Result<void>> Session::send_all(std::vector<std::byte> bytes) {
+  std::span<const std::byte> left = bytes;
+  while (!left.empty() || stream_->has_pending()) {
+    const iovec one{const_cast<std::byte*>(left.data()), left.size()};
+    const auto sent = stream_->write_some({&one, left.empty() ? 0u : 1u});
+    if (sent.status == Stream::Status::failed)
+      co_return unexpected(fail(ErrorKind::gone, "send").why(stream_->problem()));
+    left = left.subspan(sent.bytes);
+    if ((sent.status == Stream::Status::would_block || stream_->has_pending()) &&
+        !co_await stream_->wait_writable() && (stopping_.load() || co_await is_cancelled()))
+      co_return unexpected(cancelled_error("send"));
+  }
+  co_return Result<void>{};
+}
+
+Stream::Transfer Session::fill_input() {
+  if (begin_ == end_) {
+    begin_ = end_ = 0;
+  } else if (begin_ != 0 && input_bytes - end_ < input_bytes / 2) {
+    std::memmove(input_.get(), input_.get() + begin_, end_ - begin_);
+    end_ -= begin_;
+    begin_ = 0;
+  }
+  DISKFERRY_ASSERT(end_ < input_bytes, "what is parsed fits the input buffer");
+  const auto got = stream_->read_some({input_.get() + end_, input_bytes - end_});
+  end_ += got.bytes;
+  return got;
+}
+
+Task<Result<void>> Session::transmit() {
+  unsigned batches = 0;
+  while (!stopping_.load(std::memory_order_relaxed) && !broken_) {
+    const Pause pause = serve_buffered();
+    flush_output();
+    if (pause == Pause::ended) break;
+    if (++batches % batches_before_yield == 0)
+      co_await asio::post(executor_, asio::use_awaitable_t<Executor>{});
+    if (pause == Pause::large_write) {
+      DISKFERRY_CO_CHECK(co_await receive_large_write());
+      continue;
+    }
+    if (pause == Pause::blocked) {
+      if (is_blocked()) co_await wait_for_progress();
+      if (co_await is_cancelled()) break;
+      continue;
+    }
+    const auto got = fill_input();
+    if (got.status == Stream::Status::would_block) {
+      (void)co_await stream_->wait_readable();
+      if (co_await is_cancelled()) break;
+    } else if (got.status == Stream::Status::ended) {
+      break;
+    } else if (got.status == Stream::Status::failed) {
+      break_off(stream_->problem());
+    }
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Session::receive_large_write() {
+  const Request request = large_write_;
+  const auto length = static_cast<std::size_t>(request.length);
+  DISKFERRY_CO_TRY(Buffer payload, co_await context_.buffers.acquire(length));
+  std::size_t there = std::min(length, end_ - begin_);
+  std::memcpy(payload.data(), input_.get() + begin_, there);
+  begin_ += there;
+  while (there < length) {
+    const auto got = stream_->read_some(payload.span().subspan(there, length - there));
+    there += got.bytes;
+    if (got.status == Stream::Status::would_block) {
+      (void)co_await stream_->wait_readable();
+      // The rest of a payload that is on its way when we stop is not waited for: the client sends it again.
+      if (stopping_.load() || broken_ || co_await is_cancelled()) co_return Result<void>{};
+    } else if (got.status == Stream::Status::ended) {
+      break_off("the client left in the middle of a write");
+      co_return Result<void>{};
+    } else if (got.status == Stream::Status::failed) {
+      break_off(stream_->problem());
+      co_return Result<void>{};
+    }
+  }
+  finish_large_write(request, std::move(payload));
+  flush_output();
+  co_return Result<void>{};
+}
+
+namespace {
+Task<Result<void>> join_group(TaskGroup& group) {
+  co_return co_await group.join();
+}
+}  // namespace
+
+Task<void> Session::finish() {
+  // The end comes with its own deadlines, whether we were cancelled or not.
+  co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+  stopping_.store(true);
+  const TimePoint deadline = context_.clock.now() + context_.limits.drain_time;
+  auto drained = co_await with_deadline(context_.clock, context_.limits.drain_time, "finish requests",
+                                        join_group(requests_));
+  if (!drained && drained.error().kind() == ErrorKind::timed_out)
+    break_off("requests in flight did not end in time and were cancelled");
+  flush_output();
+  while (!broken_ && (!output_.empty() || stream_->has_pending()) && context_.clock.now() < deadline) {
+    (void)co_await with_deadline(context_.clock, deadline - context_.clock.now(), "send replies",
+                                 drain_output());
+  }
+  stream_->say_goodbye();
+  senders_.cancel();
+  (void)co_await senders_.join();
+}
+
+Task<Result<void>> Session::watch_for_stall() {
+  const Duration limit = context_.limits.send_stall_time;
+  while (!broken_) {
+    DISKFERRY_CO_CHECK(co_await context_.clock.sleep_for(limit / 4));
+    if (write_blocked_ && context_.clock.now() - last_progress_ > limit)
+      break_off("the client did not read its replies");
+  }
+  co_return Result<void>{};
+}
+
+bool Session::is_blocked() const {
+  return output_.bytes() >= context_.limits.output_bytes_max ||
+         in_flight_ >= context_.limits.requests_in_flight_max ||
+         bytes_in_flight_ >= context_.limits.request_bytes_in_flight_max;
+}
+
+Task<void> Session::wait_for_progress() {
+  std::unique_lock lock(progress_guard_);
+  if (stopping_.load() || broken_) co_return;
+  (void)co_await progress_waiters_.wait(lock);
+}
+
+void Session::notify_progress() {
+  std::lock_guard lock(progress_guard_);
+  progress_waiters_.wake_all();
+}
+
+void Session::break_off(std::string problem) {
+  if (broken_) return;
+  broken_ = true;
+  problem_ = std::move(problem);
+  output_.clear();
+  stream_->wake();
+  notify_progress();
+}
+
+}  // namespace diskferry::nbd_server

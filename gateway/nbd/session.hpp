@@ -1,0 +1,126 @@
+// One client, from accept to close. Everything of a session happens on one reactor: the loop that parses what
+// one receive brought and serves it at once where the device can, the tasks of requests that must wait, and
+// the sending of replies. It never looks at another session, and holds bounded memory whatever its client
+// does.
+#pragma once
+
+#include "diskferry/buffer.hpp"
+#include "diskferry/clock.hpp"
+#include "diskferry/task_group.hpp"
+#include "gateway/nbd/handshake.hpp"
+#include "gateway/nbd/limits.hpp"
+#include "gateway/nbd/output_queue.hpp"
+#include "gateway/nbd/stream.hpp"
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+
+namespace diskferry::nbd_server {
+
+/// What sessions of a server share. Lifetime: outlives them.
+struct SessionContext {
+  const ExportTable& exports;
+  const Limits& limits;
+  TlsMode tls_mode = TlsMode::off;
+  std::shared_ptr<TlsContext> tls;  ///< null when the mode is off and no listener is direct
+  BufferPool& buffers;
+  Clock& clock;
+};
+
+class Session : public std::enable_shared_from_this<Session> {
+ public:
+  Session(SessionContext& context, std::unique_ptr<Stream> stream, Executor executor, bool direct_tls);
+  ~Session();
+
+  /// The whole conversation, on the session's executor. Never fails because of the client: returns its error
+  /// for the log (protocol, gone, timed_out, permission), nothing when the client left in peace.
+  Task<Result<void>> run();
+  /// Takes no more requests; run() ends when what is in flight has been answered. Thread: any.
+  void stop();
+  /// The export it is in; null before. Thread: any.
+  ExportPtr entered() const;
+
+ private:
+  enum class Pause : std::uint8_t { need_input, blocked, large_write, ended };
+
+  // The phases (session.cpp).
+  Task<Result<void>> negotiate();
+  Task<Result<void>> negotiate_options(Handshake& handshake);
+  Task<Result<void>> send_all(std::vector<std::byte> bytes);
+  Task<Result<void>> transmit();
+  Task<Result<void>> receive_large_write();
+  Task<void> finish();
+  Task<Result<void>> watch_for_stall();
+  Stream::Transfer fill_input();
+
+  // Requests (session_requests.cpp).
+  Pause serve_buffered();
+  Pause serve_one(const Request& request, std::size_t header_bytes);
+  void serve_read(const Request& request);
+  bool read_in_place(const Request& request);
+  Pause serve_write(const Request& request, std::span<const std::byte> payload);
+  void finish_large_write(const Request& request, Buffer payload);
+  Pause serve_status(const Request& request, std::span<const std::byte> payload);
+  Task<Result<void>> run_read(Request request, Buffer buffer, Export::Hold hold);
+  Task<Result<void>> run_write(Request request, Buffer payload, Export::Hold hold);
+  Task<Result<void>> run_other(Request request, Export::Hold hold);
+  Task<Result<void>> run_status(Request request, std::vector<std::uint32_t> ids, Export::Hold hold);
+  Task<Result<std::vector<StatusRun>>> gather_status(const Context& of, Range range, bool one,
+                                                     BlockDevice& device);
+
+  // Replies (session_replies.cpp).
+  void reply_data(const Request& request, Buffer buffer);
+  void reply_success(const Request& request);
+  void reply_error(const Request& request, NbdErrno error, std::string_view text);
+  void reply_error(const Request& request, const Error& error);
+  void request_done(std::size_t bytes);
+  void flush_output();
+  void flush_soon();
+  Task<Result<void>> drain_output();
+  void break_off(std::string problem);
+
+  bool is_blocked() const;
+  void start(Task<Result<void>> task, std::size_t bytes);
+  std::span<const std::byte> buffered() const { return {input_.get() + begin_, end_ - begin_}; }
+  /// Waits until something changed that is_blocked() looks at.
+  Task<void> wait_for_progress();
+  void notify_progress();
+
+  SessionContext& context_;
+  const Executor executor_;
+  const std::unique_ptr<Stream> stream_;
+  const bool direct_tls_;
+
+  Terms terms_;
+  ExportPtr export_;
+  Export::Hold batch_;  // while buffered requests are served
+
+  std::unique_ptr<std::byte[]> input_;
+  std::size_t begin_ = 0;
+  std::size_t end_ = 0;
+  std::uint64_t skip_bytes_ = 0;  // payload of a refused request
+  std::vector<std::byte> after_skip_;
+  Request large_write_;
+
+  OutputQueue output_;
+  bool write_blocked_ = false;
+  bool flush_posted_ = false;
+  TimePoint last_progress_{};
+  TaskGroup requests_;
+  TaskGroup senders_;
+  std::size_t in_flight_ = 0;
+  std::size_t bytes_in_flight_ = 0;
+
+  std::mutex progress_guard_;
+  WaitQueue progress_waiters_;
+
+  std::atomic<bool> stopping_ = false;
+  bool broken_ = false;  // nothing is sent any more
+  std::string problem_;
+  mutable std::mutex entered_guard_;
+  ExportPtr entered_;
+};
+
+}  // namespace diskferry::nbd_server
