@@ -5,6 +5,7 @@
 
 namespace diskferry::cli {
 
+extern const Command export_command;
 extern const Command inspect_command;
 extern const Command map_command;
 
@@ -13,6 +14,7 @@ namespace {
 constexpr std::array commands{
     &inspect_command,
     &map_command,
+    &export_command,
 };
 }  // namespace
 

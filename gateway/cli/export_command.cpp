@@ -1,0 +1,262 @@
+// `diskferry export`: serves images over NBD in the foreground, until a signal or the last client ends it.
+#include "gateway/cli/command.hpp"
+#include "gateway/cli/options.hpp"
+#include "gateway/nbd/server.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <ostream>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/asio/this_coro.hpp>
+
+namespace diskferry::cli {
+namespace {
+namespace nbd = nbd_server;
+
+struct ExportCommandOptions {
+  std::vector<std::string> images;
+  SourceImageOptions image;
+  std::vector<std::string> names;
+  std::string description;
+  std::vector<std::string> listen;
+  bool writable = false;
+  bool read_only = false;
+  bool stdio = false;
+  std::size_t shared = 0;
+  std::size_t connections_max = nbd::Limits{}.connections_max;
+  nbd::TlsOptions tls;
+  std::vector<std::string> bitmaps;
+  int ready_fd = -1;
+  bool exit_with_last_client = false;
+  bool verbose = false;
+};
+
+Error usage(std::string why, std::string remedy) {
+  return fail(ErrorKind::invalid_argument, "export").why(std::move(why)).remedy(std::move(remedy));
+}
+
+std::string default_name(const ImageUri& uri) {
+  const std::string name = std::filesystem::path(uri.path()).filename().string();
+  return name.empty() ? uri.scheme() : name;
+}
+
+Result<void> check(const ExportCommandOptions& options) {
+  if (options.names.size() > options.images.size())
+    return unexpected(usage("there are more names than images", "give at most one --name for each image"));
+  if (options.writable && options.read_only)
+    return unexpected(usage("--writable and --read-only exclude each other", "say one of them"));
+  if (options.writable && !options.image.snapshot.empty())
+    return unexpected(usage("a snapshot cannot be written to", "leave out --writable"));
+  if (options.stdio && !options.listen.empty())
+    return unexpected(usage("--stdio serves one connection and listens nowhere", "leave out --listen"));
+  return {};
+}
+
+/// Descriptors 0 and 1 as a connection of its own; one descriptor when both are the same socket.
+Result<void> take_stdio(nbd::ServerOptions& server) {
+  struct stat in{};
+  struct stat out{};
+  if (fstat(STDIN_FILENO, &in) != 0 || fstat(STDOUT_FILENO, &out) != 0)
+    return unexpected(errno_error(errno, "use stdin and stdout"));
+  const bool is_one_socket = S_ISSOCK(in.st_mode) && in.st_dev == out.st_dev && in.st_ino == out.st_ino;
+  server.connected_in = fcntl(STDIN_FILENO, F_DUPFD_CLOEXEC, 3);
+  server.connected_out = is_one_socket ? server.connected_in : fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+  if (server.connected_in < 0 || server.connected_out < 0)
+    return unexpected(errno_error(errno, "use stdin and stdout"));
+  return {};
+}
+
+Result<nbd::ServerOptions> server_options(const ExportCommandOptions& options, std::ostream& err) {
+  nbd::ServerOptions server;
+  server.tls = options.tls;
+  server.limits.connections_max = options.connections_max;
+  server.ends_with_last_client = options.exit_with_last_client;
+  server.log = [&err, guard = std::make_shared<std::mutex>(), verbose = options.verbose](
+                   nbd::ServerOptions::Severity severity, const std::string& text) {
+    if (severity < nbd::ServerOptions::Severity::warn && !verbose) return;
+    std::lock_guard lock(*guard);
+    err << "diskferry: export: " << text << std::endl;
+  };
+  if (options.stdio) {
+    DISKFERRY_CHECK(take_stdio(server));
+    return server;
+  }
+  DISKFERRY_TRY(server.listening_sockets, nbd::activated_sockets());
+  for (const std::string& text : options.listen) {
+    DISKFERRY_TRY(auto address, nbd::ListenAddress::parse(text));
+    server.listen.push_back(std::move(address));
+  }
+  if (server.listen.empty() && server.listening_sockets.empty())
+    server.listen.push_back({.kind = nbd::ListenAddress::Kind::tcp, .host = "127.0.0.1", .path = {}});
+  return server;
+}
+
+Result<std::vector<std::shared_ptr<BitmapView>>> pick_bitmaps(const Image& image,
+                                                              const std::vector<std::string>& wanted) {
+  std::vector<std::shared_ptr<BitmapView>> picked;
+  for (const std::string& name : wanted) {
+    const auto found = std::ranges::find_if(
+        image.bitmaps(), [&](const auto& bitmap) { return bitmap->description().name == name; });
+    if (found == image.bitmaps().end())
+      return unexpected(fail(ErrorKind::not_found, "export bitmap", printable(name))
+                            .why("the image has no such bitmap")
+                            .remedy("diskferry inspect lists them"));
+    if (!(*found)->description().problem.empty())
+      return unexpected(
+          fail(ErrorKind::corrupt, "export bitmap", printable(name)).why((*found)->description().problem));
+    picked.push_back(*found);
+  }
+  return picked;
+}
+
+Result<void> announce(Invocation& invocation, const ExportCommandOptions& options,
+                      const std::vector<std::string>& addresses) {
+  if (options.stdio) return {};
+  std::string line = "READY";
+  for (const std::string& address : addresses) line += " " + address;
+  line += "\n";
+  invocation.out << line << std::flush;
+  if (options.ready_fd < 0) return {};
+  const bool written = write(options.ready_fd, line.data(), line.size()) == static_cast<ssize_t>(line.size());
+  const int failed = errno;
+  close(options.ready_fd);
+  if (!written) return unexpected(errno_error(failed, "write to --ready-fd"));
+  return {};
+}
+
+/// Everything that is open while the command runs.
+struct Serving {
+  explicit Serving(Invocation& invocation_) : invocation(invocation_) {}
+  Invocation& invocation;
+  std::vector<Image> images;
+  std::optional<nbd::Server> server;
+};
+
+Task<Result<void>> add_images(Serving& serving, const ExportCommandOptions& options) {
+  for (std::size_t i = 0; i < options.images.size(); ++i) {
+    DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(options.images[i]));
+    ImageOpenOptions open = options.image.open_options();
+    open.writable = options.writable;
+    // What a guest may write to is never probed: it could make its raw disk look like something else.
+    if (options.writable && open.format.empty()) open.format = format_for_target(uri);
+    DISKFERRY_CO_TRY(auto image, co_await open_image(serving.invocation.runtime.context(), uri, open));
+    serving.images.push_back(std::move(image));
+    const Image& opened = serving.images.back();
+    nbd::ExportOptions made{.name = i < options.names.size() ? options.names[i] : default_name(uri),
+                            .description = options.description,
+                            .writable = options.writable,
+                            .clients_max = options.shared,
+                            .allow = {},
+                            .bitmaps = {}};
+    DISKFERRY_CO_TRY(made.bitmaps, pick_bitmaps(opened, options.bitmaps));
+    DISKFERRY_CO_TRY(auto added, nbd::Export::make(std::move(made), opened.shared_device()));
+    DISKFERRY_CO_CHECK(serving.server->exports().add(std::move(added)));
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> serve_opened(Serving& serving, const ExportCommandOptions& options) {
+  DISKFERRY_CO_CHECK(co_await add_images(serving, options));
+  DISKFERRY_CO_CHECK(co_await serving.server->start());
+  auto result = announce(serving.invocation, options, serving.server->addresses());
+  if (result) result = co_await serving.server->wait();
+  auto stopped = co_await serving.server->stop();
+  if (!result) co_return result;
+  co_return stopped;
+}
+
+Task<Result<void>> serve(Invocation& invocation, const ExportCommandOptions& options) {
+  Serving serving(invocation);
+  DISKFERRY_CO_TRY(auto server, server_options(options, invocation.err));
+  serving.server.emplace(invocation.runtime.context(), std::move(server));
+  auto result = co_await serve_opened(serving, options);
+  // Images are closed whatever happened, also when a signal cancelled us.
+  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
+  serving.server.reset();
+  for (Image& image : serving.images) {
+    auto closed = co_await image.close();
+    if (!closed && result) result = std::move(closed);
+  }
+  co_return result;
+}
+
+void declare_network(CLI::App& app, ExportCommandOptions& options) {
+  app.add_option("-l,--listen", options.listen,
+                 "nbd://HOST:PORT, nbds://HOST:PORT (TLS from the first byte) or unix:PATH; may be repeated "
+                 "(default: nbd://127.0.0.1:10809)")
+      ->type_name("ADDRESS")
+      ->allow_extra_args(false);
+  app.add_flag("--stdio", options.stdio, "serve the one client that stdin and stdout are connected to");
+  app.add_option("--shared", options.shared, "at most N clients at once for each image (default: no bound)")
+      ->type_name("N");
+  app.add_option("--max-connections", options.connections_max, "at most N connections in all (default: 100)")
+      ->type_name("N")
+      ->check(CLI::Range(1, 100000));
+  add_choice(app, "--tls", options.tls.mode,
+             {{"off", nbd::TlsMode::off}, {"on", nbd::TlsMode::on}, {"require", nbd::TlsMode::require}},
+             "MODE", "off, on (clients may use it) or require (default: off)");
+  app.add_option("--tls-certificates", options.tls.certificates,
+                 "folder with ca-cert.pem, server-cert.pem and server-key.pem")
+      ->type_name("DIR");
+  app.add_option("--tls-psk", options.tls.psk_file,
+                 "file of pre-shared keys, user:hexkey, as psktool makes it")
+      ->type_name("FILE");
+  app.add_flag("--tls-verify-peer", options.tls.verify_peer,
+               "clients must show a certificate that ca-cert.pem signed");
+  app.add_option(
+         "--allow", options.tls.allow,
+         "let in only clients of this name: CN or DN of the certificate, or PSK user; may be repeated")
+      ->type_name("NAME")
+      ->allow_extra_args(false);
+}
+
+CommandBody declare(CLI::App& app) {
+  auto options = std::make_shared<ExportCommandOptions>();
+  app.add_option("IMAGE", options->images, "the images to export")->required()->type_name("");
+  add_source_options(app, options->image);
+  app.add_option("--name", options->names,
+                 "export name of the image in the same place (default: its file name); the first image is "
+                 "also what clients get that name none")
+      ->type_name("NAME")
+      ->allow_extra_args(false);
+  app.add_option("--description", options->description, "a text for clients that list exports")
+      ->type_name("TEXT");
+  app.add_flag("-w,--writable", options->writable, "let clients write; the format is never probed then");
+  app.add_flag("-r,--read-only", options->read_only, "refuse writes (the default)");
+  app.add_option("--bitmap", options->bitmaps, "offer this dirty bitmap; may be repeated")
+      ->type_name("NAME")
+      ->allow_extra_args(false);
+  declare_network(app, *options);
+  app.add_option("--ready-fd", options->ready_fd, "also write the READY line to this descriptor")
+      ->type_name("FD");
+  app.add_flag("--exit-with-last-client", options->exit_with_last_client, "end when the last client leaves");
+  app.add_flag("-v,--verbose", options->verbose, "say on stderr how each client left");
+  return [options](Invocation& invocation) -> Result<ExitCode> {
+    DISKFERRY_CHECK(check(*options));
+    DISKFERRY_CHECK(invocation.runtime.run_until_signal(serve(invocation, *options)));
+    return ExitCode::done;
+  };
+}
+
+}  // namespace
+
+extern const Command export_command;
+const Command export_command{
+    .name = "export",
+    .summary = "serve images over NBD",
+    .examples =
+        "  diskferry export disk.qcow2\n"
+        "  diskferry export --writable --listen unix:/run/disk.sock -f qcow2 disk.qcow2\n"
+        "  diskferry export --tls require --tls-certificates /etc/pki/qemu --tls-verify-peer \\\n"
+        "                   --listen nbd://[::]:10809 a.qcow2 b.raw",
+    .declare = &declare};
+
+}  // namespace diskferry::cli
