@@ -117,6 +117,10 @@ class CheckedDevice final : public BlockDevice {
     check_range(range, false);
     co_return co_await device_->prefetch(range);
   }
+  Task<Result<void>> start_writeback(Range range) override {
+    check_range(range, true);
+    co_return co_await device_->start_writeback(range);
+  }
   Task<Result<std::uint64_t>> copy_from(BlockDevice& source, std::uint64_t source_offset,
                                         std::uint64_t offset, std::uint64_t length) override {
     check_range({offset, length}, true);

@@ -12,6 +12,9 @@ std::optional<Result<void>> BlockDevice::try_write(std::uint64_t, std::span<cons
 Task<Result<void>> BlockDevice::prefetch(Range) {
   co_return Result<void>{};
 }
+Task<Result<void>> BlockDevice::start_writeback(Range) {
+  co_return Result<void>{};
+}
 Task<Result<std::uint64_t>> BlockDevice::copy_from(BlockDevice&, std::uint64_t, std::uint64_t,
                                                    std::uint64_t) {
   co_return std::uint64_t{0};
