@@ -1,7 +1,11 @@
-// Inflating with libdeflate (whole buffers, faster than zlib's stream) and libzstd.
+// libdeflate works on whole buffers and is two to four times as fast as zlib; it wants a stream with a proper
+// end. zlib takes what libdeflate refuses, so that every cluster QEMU reads is read here.
 #include "drivers/image/qcow2/compression.hpp"
 
+#include <algorithm>
 #include <memory>
+#include <new>
+#include <zlib.h>
 
 #include <libdeflate.h>
 #include <zstd.h>
@@ -9,34 +13,102 @@
 namespace diskferry::qcow2 {
 namespace {
 
-Error broken(std::string why) {
-  return fail(ErrorKind::corrupt, "inflate cluster").why(std::move(why));
+// On a tar of program files (512 MiB, clusters of 64 KiB, 2 cores): level 4 takes 1.7 s for 169 MiB, qemu-img
+// -c 6.0 s for 178 MiB. Zstandard level 4: 0.82 s for 169 MiB, qemu-img 1.22 s for 172 MiB.
+constexpr int deflate_level = 4;
+constexpr int zstd_level = 4;
+/// The largest window a frame may ask for when it has to be inflated as a stream: four times the largest
+/// cluster. (zstd's own limit of 128 MiB would let an image choose our memory.)
+constexpr int zstd_window_log_max = 23;
+
+struct Release {
+  void operator()(libdeflate_compressor* one) const noexcept { libdeflate_free_compressor(one); }
+  void operator()(libdeflate_decompressor* one) const noexcept { libdeflate_free_decompressor(one); }
+  void operator()(ZSTD_CCtx* one) const noexcept { ZSTD_freeCCtx(one); }
+  void operator()(ZSTD_DCtx* one) const noexcept { ZSTD_freeDCtx(one); }
+};
+template <class T>
+T* required(const std::unique_ptr<T, Release>& one) {
+  if (!one) throw std::bad_alloc();
+  return one.get();
+}
+// One working area a thread: they are large, and making one costs more than a small cluster.
+libdeflate_compressor* deflater() {
+  thread_local const std::unique_ptr<libdeflate_compressor, Release> one(
+      libdeflate_alloc_compressor(deflate_level));
+  return required(one);
+}
+libdeflate_decompressor* inflater() {
+  thread_local const std::unique_ptr<libdeflate_decompressor, Release> one(libdeflate_alloc_decompressor());
+  return required(one);
+}
+ZSTD_CCtx* zstd_deflater() {
+  thread_local const std::unique_ptr<ZSTD_CCtx, Release> one(ZSTD_createCCtx());
+  return required(one);
+}
+ZSTD_DCtx* zstd_inflater() {
+  thread_local const std::unique_ptr<ZSTD_DCtx, Release> one = [] {
+    std::unique_ptr<ZSTD_DCtx, Release> made(ZSTD_createDCtx());
+    if (made) ZSTD_DCtx_setParameter(made.get(), ZSTD_d_windowLogMax, zstd_window_log_max);
+    return made;
+  }();
+  return required(one);
 }
 
-Result<void> inflate_zlib(std::span<const std::byte> from, std::span<std::byte> into) {
-  // One a thread: it is 10 KiB of tables, used within one call.
-  thread_local const std::unique_ptr<libdeflate_decompressor, decltype(&libdeflate_free_decompressor)>
-      inflater(libdeflate_alloc_decompressor(), &libdeflate_free_decompressor);
-  std::size_t used = 0;
-  std::size_t made = 0;
-  const auto result = libdeflate_deflate_decompress_ex(inflater.get(), from.data(), from.size(), into.data(),
-                                                       into.size(), &used, &made);
-  if (result != LIBDEFLATE_SUCCESS) return unexpected(broken("the deflate stream is damaged"));
-  if (made != into.size()) return unexpected(broken("the deflate stream ends before the cluster does"));
+Error corrupt(const char* why) {
+  return fail(ErrorKind::corrupt, "inflate a compressed cluster").why(why);
+}
+
+/// A stream that does not end where the cluster does, or without an end mark.
+bool inflate_with_zlib(std::span<const std::byte> from, std::span<std::byte> into) {
+  z_stream stream{};
+  // The largest window: streams of every writer fit.
+  if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) throw std::bad_alloc();
+  stream.next_in = const_cast<Bytef*>(reinterpret_cast<const Bytef*>(from.data()));
+  stream.avail_in = static_cast<uInt>(from.size());
+  stream.next_out = reinterpret_cast<Bytef*>(into.data());
+  stream.avail_out = static_cast<uInt>(into.size());
+  const int end = inflate(&stream, Z_FINISH);
+  const bool filled = stream.avail_out == 0;
+  inflateEnd(&stream);
+  return filled && (end == Z_STREAM_END || end == Z_BUF_ERROR || end == Z_OK);
+}
+
+Result<void> inflate_deflate(std::span<const std::byte> from, std::span<std::byte> into) {
+  const auto end =
+      libdeflate_deflate_decompress(inflater(), from.data(), from.size(), into.data(), into.size(), nullptr);
+  if (end == LIBDEFLATE_SUCCESS || inflate_with_zlib(from, into)) return {};
+  return unexpected(corrupt("the data are not a deflate stream of one cluster"));
+}
+
+Result<void> inflate_zstd_stream(std::span<const std::byte> from, std::span<std::byte> into) {
+  ZSTD_DCtx* context = zstd_inflater();
+  ZSTD_DCtx_reset(context, ZSTD_reset_session_only);
+  ZSTD_inBuffer input{from.data(), from.size(), 0};
+  ZSTD_outBuffer output{into.data(), into.size(), 0};
+  while (output.pos < output.size) {
+    const std::size_t in_before = input.pos;
+    const std::size_t out_before = output.pos;
+    const std::size_t end = ZSTD_decompressStream(context, &output, &input);
+    if (ZSTD_isError(end)) return unexpected(corrupt("the data are not Zstandard frames"));
+    if (input.pos == in_before && output.pos == out_before)
+      return unexpected(corrupt("the Zstandard frames end before the cluster is full"));
+  }
   return {};
 }
 
 Result<void> inflate_zstd(std::span<const std::byte> from, std::span<std::byte> into) {
-  thread_local const std::unique_ptr<ZSTD_DCtx, decltype(&ZSTD_freeDCtx)> inflater(ZSTD_createDCtx(),
-                                                                                   &ZSTD_freeDCtx);
-  ZSTD_DCtx_reset(inflater.get(), ZSTD_reset_session_only);
-  ZSTD_outBuffer out{into.data(), into.size(), 0};
-  ZSTD_inBuffer in{from.data(), from.size(), 0};
-  while (out.pos < out.size) {
-    const std::size_t before = in.pos + out.pos;
-    if (ZSTD_isError(ZSTD_decompressStream(inflater.get(), &out, &in)) != 0)
-      return unexpected(broken("the zstd frame is damaged"));
-    if (in.pos + out.pos == before) return unexpected(broken("the zstd frame ends before the cluster does"));
+  // Whole frames at once need no window and no copy; anything unusual is left to the stream.
+  std::span<const std::byte> rest = from;
+  std::span<std::byte> empty = into;
+  while (!empty.empty()) {
+    const std::size_t frame = ZSTD_findFrameCompressedSize(rest.data(), rest.size());
+    if (ZSTD_isError(frame) || frame == 0) return inflate_zstd_stream(from, into);
+    const std::size_t made =
+        ZSTD_decompressDCtx(zstd_inflater(), empty.data(), empty.size(), rest.data(), frame);
+    if (ZSTD_isError(made)) return inflate_zstd_stream(from, into);
+    rest = rest.subspan(frame);
+    empty = empty.subspan(made);
   }
   return {};
 }
@@ -45,7 +117,19 @@ Result<void> inflate_zstd(std::span<const std::byte> from, std::span<std::byte> 
 
 Result<void> inflate_cluster(CompressionType type, std::span<const std::byte> from,
                              std::span<std::byte> into) {
-  return type == CompressionType::zlib ? inflate_zlib(from, into) : inflate_zstd(from, into);
+  return type == CompressionType::zstd ? inflate_zstd(from, into) : inflate_deflate(from, into);
+}
+
+std::optional<std::size_t> deflate_cluster(CompressionType type, std::span<const std::byte> cluster,
+                                           std::span<std::byte> into) {
+  if (type == CompressionType::zlib) {
+    const std::size_t used =
+        libdeflate_deflate_compress(deflater(), cluster.data(), cluster.size(), into.data(), into.size());
+    return used == 0 ? std::nullopt : std::optional(used);
+  }
+  const std::size_t used = ZSTD_compressCCtx(zstd_deflater(), into.data(), into.size(), cluster.data(),
+                                             cluster.size(), zstd_level);
+  return ZSTD_isError(used) ? std::nullopt : std::optional(used);
 }
 
 }  // namespace diskferry::qcow2
