@@ -1,4 +1,5 @@
-// See checked_device.hpp. Holds no state of its own but for the device and the zeros that emulation writes.
+// See checked_device.hpp. Holds no state of its own but for the device, the zeros that emulation writes, and
+// how many calls are in flight.
 #include "drivers/checked_device.hpp"
 
 #include "diskferry/assert.hpp"
@@ -16,23 +17,28 @@ alignas(4096) constinit const std::array<std::byte, zeros_bytes> zeros{};
 
 class CheckedDevice final : public BlockDevice {
  public:
-  explicit CheckedDevice(DevicePtr device) : device_(std::move(device)), driver_info_(device_->info()) {
-    info_ = driver_info_;
+  explicit CheckedDevice(DevicePtr device) : device_(std::move(device)), info_(device_->info()) {
     DISKFERRY_ASSERT(std::has_single_bit(info_.block_bytes) && info_.block_bytes <= 65536,
                      "a block size is a power of two up to 64 KiB");
     DISKFERRY_ASSERT(info_.request_bytes_max >= info_.block_bytes, "a request holds at least one block");
-    info_.can_report_extents = driver_info_.can_report_extents;
+    step_bytes_ = align_down(info_.request_bytes_max, info_.block_bytes);
   }
-  ~CheckedDevice() override = default;
+  ~CheckedDevice() override {
+    DISKFERRY_ASSERT(calls_.load(std::memory_order_relaxed) == 0, "a device is destroyed while it is used");
+  }
 
   const DeviceInfo& info() const noexcept override { return info_; }
   std::uint64_t size_bytes() const noexcept override { return device_->size_bytes(); }
 
   Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into) override {
-    check_range({offset, into.size()}, false);
-    if (into.size() <= info_.request_bytes_max) co_return co_await device_->read(offset, into);
+    const Call call(*this);
+    check_inside({offset, into.size()});
+    if (into.size() <= info_.request_bytes_max) {
+      if (into.empty()) co_return Result<void>{};
+      co_return co_await device_->read(offset, into);
+    }
     while (!into.empty()) {
-      const std::size_t now = std::min<std::size_t>(into.size(), info_.request_bytes_max);
+      const std::size_t now = std::min<std::size_t>(into.size(), step_bytes_);
       DISKFERRY_CO_CHECK(co_await device_->read(offset, into.first(now)));
       offset += now;
       into = into.subspan(now);
@@ -41,51 +47,60 @@ class CheckedDevice final : public BlockDevice {
   }
 
   Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) override {
-    check_range({offset, from.size()}, true);
-    const bool flush_after = flags.fua && !info_.can_fua;
-    if (flush_after) flags.fua = false;
-    while (true) {
-      const std::size_t now = std::min<std::size_t>(from.size(), info_.request_bytes_max);
+    const Call call(*this);
+    check_writable({offset, from.size()});
+    if (from.empty()) co_return Result<void>{};
+    const bool flush_after = take_flush(flags.fua);
+    if (from.size() <= info_.request_bytes_max) {
+      if (!flush_after) co_return co_await device_->write(offset, from, flags);
+      DISKFERRY_CO_CHECK(co_await device_->write(offset, from, flags));
+      co_return co_await device_->flush();
+    }
+    while (!from.empty()) {
+      const std::size_t now = std::min<std::size_t>(from.size(), step_bytes_);
       DISKFERRY_CO_CHECK(co_await device_->write(offset, from.first(now), flags));
       offset += now;
       from = from.subspan(now);
-      if (from.empty()) break;
     }
     if (flush_after) co_return co_await device_->flush();
     co_return Result<void>{};
   }
 
   Task<Result<void>> write_zeroes(Range range, ZeroFlags flags) override {
-    check_range(range, true);
+    const Call call(*this);
+    check_writable(range);
     if (range.empty()) co_return Result<void>{};
-    const bool flush_after = flags.fua && !info_.can_fua;
-    ZeroFlags passed = flags;
-    if (flush_after) passed.fua = false;
+    if (flags.fast_only && info_.zero < ZeroSupport::fast)
+      co_return unexpected(
+          fail(ErrorKind::unsupported, "zero quickly", info_.name).at(range.offset, range.length));
+    const bool flush_after = take_flush(flags.fua);
     if (info_.zero == ZeroSupport::none) {
-      if (flags.fast_only)
-        co_return unexpected(
-            fail(ErrorKind::unsupported, "zero quickly", info_.name).at(range.offset, range.length));
-      DISKFERRY_CO_CHECK(co_await write_zeros_as_data(range));
+      DISKFERRY_CO_CHECK(co_await write_zeros_as_data(range, flags.fua));
     } else {
-      DISKFERRY_CO_CHECK(co_await device_->write_zeroes(range, passed));
+      DISKFERRY_CO_CHECK(co_await device_->write_zeroes(range, flags));
     }
     if (flush_after) co_return co_await device_->flush();
     co_return Result<void>{};
   }
 
   Task<Result<void>> discard(Range range) override {
-    check_range(range, true);
+    const Call call(*this);
+    DISKFERRY_ASSERT(!info_.is_read_only, "writing to a read-only device");
+    check_inside(range);
     if (range.empty() || !info_.can_discard) co_return Result<void>{};
     co_return co_await device_->discard(range);
   }
 
   Task<Result<void>> flush() override {
+    const Call call(*this);
     check_open();
+    if (info_.is_read_only) co_return Result<void>{};
     co_return co_await device_->flush();
   }
 
   Task<Result<std::vector<Extent>>> extents(Range range, std::size_t extents_max) override {
-    check_range(range, false);
+    const Call call(*this);
+    check_inside(range);
     DISKFERRY_ASSERT(extents_max > 0, "asking for no extents");
     if (range.empty()) co_return std::vector<Extent>{};
     if (!info_.can_report_extents)
@@ -94,64 +109,104 @@ class CheckedDevice final : public BlockDevice {
     std::uint64_t at = range.offset;
     for (const Extent& extent : found) {
       DISKFERRY_ASSERT(extent.offset == at && extent.length > 0, "a driver's extents are contiguous");
+      DISKFERRY_ASSERT(extent.length <= range.end() - at, "a driver's extents stay inside the range");
       at = extent.end();
     }
-    DISKFERRY_ASSERT(!found.empty() && at <= range.end(), "a driver's extents stay inside the range");
+    DISKFERRY_ASSERT(!found.empty() && found.size() <= extents_max, "as many extents as were asked for");
     co_return found;
   }
 
   Task<Result<void>> close() override {
     DISKFERRY_ASSERT(!closed_.exchange(true), "a device is closed once");
+    DISKFERRY_ASSERT(calls_.load() == 0, "a device is closed while it is used");
     co_return co_await device_->close();
   }
 
   std::optional<Result<void>> try_read(std::uint64_t offset, std::span<std::byte> into) override {
-    check_range({offset, into.size()}, false);
+    check_inside({offset, into.size()});
+    if (into.empty()) return Result<void>{};
+    if (into.size() > info_.request_bytes_max) return std::nullopt;
     return device_->try_read(offset, into);
   }
   std::optional<Result<void>> try_write(std::uint64_t offset, std::span<const std::byte> from) override {
-    check_range({offset, from.size()}, true);
+    check_writable({offset, from.size()});
+    if (from.empty()) return Result<void>{};
+    if (from.size() > info_.request_bytes_max) return std::nullopt;
     return device_->try_write(offset, from);
   }
   Task<Result<void>> prefetch(Range range) override {
-    check_range(range, false);
+    const Call call(*this);
+    check_inside(range);
+    if (range.empty()) co_return Result<void>{};
     co_return co_await device_->prefetch(range);
   }
   Task<Result<void>> start_writeback(Range range) override {
-    check_range(range, true);
+    const Call call(*this);
+    check_inside(range);
+    if (range.empty() || info_.is_read_only) co_return Result<void>{};
     co_return co_await device_->start_writeback(range);
   }
   Task<Result<std::uint64_t>> copy_from(BlockDevice& source, std::uint64_t source_offset,
                                         std::uint64_t offset, std::uint64_t length) override {
-    check_range({offset, length}, true);
-    co_return co_await device_->copy_from(source.unwrapped(), source_offset, offset, length);
+    const Call call(*this);
+    check_writable({offset, length});
+    DISKFERRY_ASSERT(is_inside({source_offset, length}, source.size_bytes()),
+                     "the range lies inside the source");
+    if (length == 0) co_return std::uint64_t{0};
+    DISKFERRY_CO_TRY(const std::uint64_t copied,
+                     co_await device_->copy_from(source.unwrapped(), source_offset, offset, length));
+    DISKFERRY_ASSERT(copied <= length, "a driver copies no more than it was asked to");
+    co_return copied;
   }
   BlockDevice& unwrapped() noexcept override { return device_->unwrapped(); }
 
  private:
+  /// Counts the calls in flight: what is closed or destroyed under one of them would be used after its end.
+  class Call {
+   public:
+    explicit Call(CheckedDevice& device) : calls_(device.calls_) {
+      calls_.fetch_add(1, std::memory_order_relaxed);
+    }
+    ~Call() { calls_.fetch_sub(1, std::memory_order_release); }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+   private:
+    std::atomic<std::uint32_t>& calls_;
+  };
+
   void check_open() const {
     DISKFERRY_ASSERT(!closed_.load(std::memory_order_relaxed), "the device is closed");
   }
-  void check_range(Range range, bool for_writing) const {
+  void check_inside(Range range) const {
     check_open();
-    DISKFERRY_ASSERT(!for_writing || !info_.is_read_only, "writing to a read-only device");
+    const std::uint64_t size = size_bytes();
     DISKFERRY_ASSERT(is_aligned(range.offset, info_.block_bytes), "offset is aligned to block_bytes");
-    if (is_inside(range, size_bytes())) {
-      DISKFERRY_ASSERT(is_aligned(range.length, info_.block_bytes) || range.end() == size_bytes(),
-                       "length is aligned to block_bytes or ends at the device's end");
-    } else {
-      DISKFERRY_ASSERT(for_writing && info_.can_grow && range.length <= INT64_MAX &&
-                           range.offset <= INT64_MAX - range.length,
-                       "the range lies inside the device");
-    }
+    DISKFERRY_ASSERT(is_inside(range, size), "the range lies inside the device");
+    DISKFERRY_ASSERT(is_aligned(range.length, info_.block_bytes) || range.end() == size,
+                     "length is aligned to block_bytes or ends at the device's end");
+  }
+  void check_writable(Range range) const {
+    DISKFERRY_ASSERT(!info_.is_read_only, "writing to a read-only device");
+    if (!info_.can_grow || is_inside(range, size_bytes())) return check_inside(range);
+    check_open();
+    DISKFERRY_ASSERT(is_aligned(range.offset, info_.block_bytes), "offset is aligned to block_bytes");
+    DISKFERRY_ASSERT(range.length <= INT64_MAX && range.offset <= INT64_MAX - range.length,
+                     "the range lies inside the device");
   }
 
-  Task<Result<void>> write_zeros_as_data(Range range) {
-    const std::uint64_t step =
-        std::min<std::uint64_t>(zeros_bytes, align_down(info_.request_bytes_max, info_.block_bytes));
+  /// Where the device has no FUA, it is a flush at the end. Clears `fua` and returns true then.
+  bool take_flush(bool& fua) const noexcept {
+    const bool flush_after = fua && !info_.can_fua;
+    if (flush_after) fua = false;
+    return flush_after;
+  }
+
+  Task<Result<void>> write_zeros_as_data(Range range, bool fua) {
+    const std::uint64_t step = std::min<std::uint64_t>(zeros_bytes, step_bytes_);
     while (!range.empty()) {
       const std::uint64_t now = std::min(range.length, step);
-      DISKFERRY_CO_CHECK(co_await device_->write(range.offset, std::span(zeros).first(now), {}));
+      DISKFERRY_CO_CHECK(co_await device_->write(range.offset, std::span(zeros).first(now), {.fua = fua}));
       range.offset += now;
       range.length -= now;
     }
@@ -159,8 +214,9 @@ class CheckedDevice final : public BlockDevice {
   }
 
   const DevicePtr device_;
-  const DeviceInfo driver_info_;
-  DeviceInfo info_;
+  const DeviceInfo info_;
+  std::uint64_t step_bytes_ = 0;  // request_bytes_max in whole blocks
+  std::atomic<std::uint32_t> calls_ = 0;
   std::atomic<bool> closed_ = false;
 };
 

@@ -161,6 +161,9 @@ class AlignDevice final : public BlockDevice {
   Task<Result<void>> prefetch(Range range) override {
     co_return co_await inner_->prefetch(blocks_around(range));
   }
+  Task<Result<void>> start_writeback(Range range) override {
+    co_return co_await inner_->start_writeback(blocks_around(range));
+  }
   Task<Result<std::uint64_t>> copy_from(BlockDevice& source, std::uint64_t source_offset,
                                         std::uint64_t offset, std::uint64_t length) override {
     const Range range{offset, length};

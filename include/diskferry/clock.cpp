@@ -27,23 +27,32 @@ TimePoint FakeClock::now() const {
 }
 
 Task<Result<void>> FakeClock::sleep_until(TimePoint time) {
+  if (co_await is_cancelled()) co_return unexpected(cancelled_error("sleep"));
   std::unique_lock lock(guard_);
-  while (now_ < time) {
-    if (!co_await waiting_.wait(lock)) co_return unexpected(cancelled_error("sleep"));
-    lock.lock();
-  }
+  if (time <= now_) co_return Result<void>{};
+  // Never negative: the clock starts at the epoch and does not go back.
+  const auto tag = static_cast<std::uint64_t>(time.time_since_epoch().count());
+  if (!co_await waiting_.wait(lock, tag)) co_return unexpected(cancelled_error("sleep"));
   co_return Result<void>{};
 }
 
 void FakeClock::advance(Duration by) {
   std::lock_guard lock(guard_);
-  now_ += by;
-  waiting_.wake_all();
+  now_ = after(now_, by);
+  while (waiting_.wake_lowest(static_cast<std::uint64_t>(now_.time_since_epoch().count()))) {
+  }
 }
 
 std::size_t FakeClock::sleepers() const {
   std::lock_guard lock(guard_);
   return waiting_.size();
+}
+
+std::optional<TimePoint> FakeClock::first_wake() const {
+  std::lock_guard lock(guard_);
+  const auto tag = waiting_.lowest_tag();
+  if (!tag) return std::nullopt;
+  return TimePoint(Duration(static_cast<Duration::rep>(*tag)));
 }
 
 namespace detail {

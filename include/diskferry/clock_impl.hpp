@@ -25,12 +25,14 @@ Task<Result<T>> with_deadline(Clock& clock, Duration limit, std::string operatio
   std::optional<Result<T>> result;
   std::atomic<bool> expired = false;
   work.spawn(detail::run_into<T>(result, std::move(task), timer));
-  timer.spawn(detail::expire(clock, clock.now() + limit, work, expired));
-  (void)co_await work.join();
+  timer.spawn(detail::expire(clock, Clock::after(clock.now(), limit), work, expired));
+  const auto joined = co_await work.join();
   timer.cancel();
   (void)co_await timer.join();
   if (expired.load() && (!result || (!*result && result->error().kind() == ErrorKind::cancelled)))
     co_return unexpected(fail(ErrorKind::timed_out, std::move(operation)));
+  // No result: the task threw, or was cancelled before it began. The group knows which.
+  if (!result && !joined) co_return unexpected(joined.error());
   if (!result) co_return unexpected(fail(ErrorKind::internal, std::move(operation)));
   co_return *std::move(result);
 }

@@ -12,30 +12,46 @@ namespace diskferry {
 namespace asio = boost::asio;
 
 Task<bool> WaitQueue::wait(std::unique_lock<std::mutex>& lock, std::uint64_t tag) {
-  DISKFERRY_ASSERT(lock.owns_lock(), "waiting needs the guarding mutex");
-  const Executor executor = co_await asio::this_coro::executor;
   const auto state = co_await asio::this_coro::cancellation_state;
   if (state.cancelled() != asio::cancellation_type::none) {
     lock.unlock();
     co_return false;
   }
+  co_return co_await wait_in_queue(lock, tag, Cancellation::ends_wait);
+}
+
+Task<void> WaitQueue::wait_uncancelled(std::unique_lock<std::mutex>& lock) {
+  (void)co_await wait_in_queue(lock, 0, Cancellation::ignored);
+}
+
+Task<bool> WaitQueue::wait_in_queue(std::unique_lock<std::mutex>& lock, std::uint64_t tag,
+                                    Cancellation cancellation) {
+  DISKFERRY_ASSERT(lock.owns_lock(), "waiting needs the guarding mutex");
+  const Executor executor = co_await asio::this_coro::executor;
+  // From here the mutex is ours alone: the unique_lock is the caller's, who may use it again as soon as this
+  // task is woken, while unlock() would still be writing to it.
+  std::mutex& mutex = *lock.release();
+  lock = std::unique_lock(mutex, std::defer_lock);
   asio::cancellation_slot slot;
   const bool woken = co_await asio::async_initiate<const asio::use_awaitable_t<Executor>, void(bool)>(
-      [this, &lock, &slot, tag, &executor](auto&& handler) {
+      [this, &mutex, &slot, tag, cancellation, &executor](auto&& handler) {
         const std::uint64_t id = next_id_++;
-        slot = asio::get_associated_cancellation_slot(handler);
-        std::mutex& mutex = *lock.mutex();
+        if (cancellation == Cancellation::ends_wait) slot = asio::get_associated_cancellation_slot(handler);
         if (slot.is_connected()) {
           slot.assign([this, &mutex, id](asio::cancellation_type) { cancel_waiter(mutex, id); });
         }
+        std::mutex& guarding = mutex;  // the frame that `mutex` refers to may be gone after unlock()
         // any_completion_handler would put a handler of its own into our slot: it gets an empty one.
         waiters_.push_back(Waiter{id, tag, executor,
                                   Handler(asio::bind_cancellation_slot(
                                       asio::cancellation_slot(), std::forward<decltype(handler)>(handler)))});
-        lock.unlock();
+        guarding.unlock();
       },
       asio::use_awaitable_t<Executor>{});
   slot.clear();  // a later cancellation must not find this queue, which may be gone by then
+  // Whoever woke us holds the mutex still, or has let go of it: after this it has.
+  mutex.lock();
+  mutex.unlock();
   co_return woken;
 }
 
@@ -65,6 +81,21 @@ bool WaitQueue::wake_one() {
 void WaitQueue::wake_all() {
   while (wake_one()) {
   }
+}
+
+bool WaitQueue::wake_lowest(std::uint64_t tag_max) {
+  const auto lowest = std::ranges::min_element(waiters_, {}, &Waiter::tag);
+  if (lowest == waiters_.end() || lowest->tag > tag_max) return false;
+  Waiter waiter = std::move(*lowest);
+  waiters_.erase(lowest);
+  resume(std::move(waiter), true);
+  return true;
+}
+
+std::optional<std::uint64_t> WaitQueue::lowest_tag() const noexcept {
+  const auto lowest = std::ranges::min_element(waiters_, {}, &Waiter::tag);
+  if (lowest == waiters_.end()) return std::nullopt;
+  return lowest->tag;
 }
 
 Task<Result<AsyncMutex::Lock>> AsyncMutex::lock() {

@@ -18,6 +18,8 @@ namespace diskferry {
 
 /// Tasks waiting for something that is guarded by the caller's std::mutex. The mutex is released while
 /// waiting and is NOT held again on return.
+/// Lifetime: the queue and its mutex outlive the wait() calls on them, and nothing more: when wait() returns,
+/// whoever woke this task has left the mutex, so the last waiter may destroy both.
 class WaitQueue {
  public:
   WaitQueue() = default;
@@ -26,11 +28,20 @@ class WaitQueue {
   ~WaitQueue() { DISKFERRY_ASSERT(waiters_.empty(), "a wait queue is destroyed while tasks wait on it"); }
 
   /// Waits until woken. `lock` holds the guarding mutex on entry; it is unlocked once this task is queued.
-  /// Returns true when woken, false when cancelled. `tag` is for wake_first_if.
+  /// Returns true when woken, false when cancelled. A cancellation that comes after the wake-up has no effect
+  /// here: what was handed over with the wake-up belongs to this task. `tag` is for first_tag and
+  /// wake_lowest.
   Task<bool> wait(std::unique_lock<std::mutex>& lock, std::uint64_t tag = 0);
+  /// The same, but a cancellation does not end the wait. It is not lost: is_cancelled() tells of it
+  /// afterwards. For clean-up that must be waited for, and will come.
+  Task<void> wait_uncancelled(std::unique_lock<std::mutex>& lock);
   /// Wakes the first waiter, if any; true when there was one. The guarding mutex is held by the caller.
   bool wake_one();
   void wake_all();
+  /// Wakes the waiter with the lowest tag, if that is at most `tag_max`; of equals the first that came.
+  bool wake_lowest(std::uint64_t tag_max);
+  /// The lowest tag; nullopt when nobody waits.
+  std::optional<std::uint64_t> lowest_tag() const noexcept;
   bool empty() const noexcept { return waiters_.empty(); }
   std::size_t size() const noexcept { return waiters_.size(); }
   /// The tag of the first waiter. Precondition: not empty.
@@ -44,6 +55,8 @@ class WaitQueue {
     Executor executor;
     Handler handler;
   };
+  enum class Cancellation : bool { ends_wait, ignored };
+  Task<bool> wait_in_queue(std::unique_lock<std::mutex>& lock, std::uint64_t tag, Cancellation cancellation);
   void cancel_waiter(std::mutex& mutex, std::uint64_t id);
   static void resume(Waiter waiter, bool woken);
 

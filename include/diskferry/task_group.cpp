@@ -22,11 +22,12 @@ struct Child {
   explicit Child(Executor on) : executor(std::move(on)) {}
   Executor executor;
   asio::cancellation_signal signal;
-  bool running = true;  // touched on `executor` only
+  bool is_started = false;  // under the group's mutex: co_spawn has filled the signal's slot
+  bool is_running = true;   // touched on `executor` only
 };
 void stop(const std::shared_ptr<Child>& child) {
   asio::post(child->executor, [child] {
-    if (child->running) child->signal.emit(asio::cancellation_type::terminal);
+    if (child->is_running) child->signal.emit(asio::cancellation_type::terminal);
   });
 }
 }  // namespace
@@ -42,7 +43,7 @@ struct TaskGroup::State {
 
   void finished(std::list<std::shared_ptr<Child>>::iterator child, Result<void> result) {
     std::lock_guard lock(guard);
-    (*child)->running = false;
+    (*child)->is_running = false;
     children.erase(child);
     if (!result && (!error || (error->kind() == ErrorKind::cancelled &&
                                result.error().kind() != ErrorKind::cancelled))) {
@@ -64,12 +65,10 @@ void TaskGroup::spawn(Task<Result<void>> task) {
 
 void TaskGroup::spawn_on(const Executor& executor, Task<Result<void>> task) {
   auto child = std::make_shared<Child>(executor);
-  bool is_stopping = false;
   std::list<std::shared_ptr<Child>>::iterator at;
   {
     std::lock_guard lock(state_->guard);
     at = state_->children.insert(state_->children.end(), child);
-    is_stopping = state_->is_stopping;
   }
   asio::co_spawn(
       executor, top_frame(std::move(task)),
@@ -80,13 +79,19 @@ void TaskGroup::spawn_on(const Executor& executor, Task<Result<void>> task) {
                                      if (thrown) result = unexpected(cancelled_error("start task"));
                                      state->finished(at, std::move(result));
                                    }));
-  if (is_stopping) stop(child);
+  // Until here cancel() passes this child by: co_spawn fills the slot on our thread, and the signal is
+  // emitted on the task's.
+  std::lock_guard lock(state_->guard);
+  child->is_started = true;
+  if (state_->is_stopping) stop(child);
 }
 
 void TaskGroup::cancel() {
   std::lock_guard lock(state_->guard);
   state_->is_stopping = true;
-  for (const auto& child : state_->children) stop(child);
+  for (const auto& child : state_->children) {
+    if (child->is_started) stop(child);
+  }
 }
 
 Task<Result<void>> TaskGroup::join() {
@@ -97,20 +102,13 @@ Task<Result<void>> TaskGroup::join() {
       if (state->error) co_return unexpected(*state->error);
       co_return Result<void>{};
     }
+    // Once the children are asked to stop they are waited for, whatever happens to us. Our own cancellation
+    // stays visible to is_cancelled(): a caller that loops around us must see it.
     if (state->is_stopping) {
-      // Already asked to stop: whatever happens to us, the children are waited for.
-      lock.unlock();
-      co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
-      lock.lock();
-      if (!state->children.empty())
-        (void)co_await state->joining.wait(lock);
-      else
-        lock.unlock();
-      co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
-      continue;
+      co_await state->joining.wait_uncancelled(lock);
+    } else if (!co_await state->joining.wait(lock)) {
+      cancel();
     }
-    const bool woken = co_await state->joining.wait(lock);
-    if (!woken) cancel();
   }
 }
 

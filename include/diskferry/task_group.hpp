@@ -25,7 +25,8 @@ class TaskGroup {
   /// Asks every task that runs now, and every task spawned later, to stop.
   void cancel();
   /// Waits for all tasks; returns the first error that was not `cancelled`, else a `cancelled` one if there
-  /// was any. When the joining task itself is cancelled, the group is cancelled and still joined.
+  /// was any. When the joining task itself is cancelled, the group is cancelled and still joined; whether it
+  /// was, is_cancelled() tells afterwards: the tasks may have ended well all the same.
   Task<Result<void>> join();
   /// Tasks still running.
   std::size_t size() const;
