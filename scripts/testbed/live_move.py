@@ -1,235 +1,190 @@
-#!/usr/bin/env python3
-"""Moves a guest that writes all the time from one QEMU to another that shares no storage with it, and checks every
-write that the guest saw acknowledged.
+"""Second half of the demo: a guest that writes all the time moves to a host that shares no storage with the first.
 
-    live_move.py --diskferry PROGRAM --guest FOLDER --folder WORK --target-format raw|qcow2 [--rate N]
+The order is what makes it safe:
+  1. the target host exports a new, empty disk, writable; QEMU on the source host mirrors its disk into it
+  2. when the mirror is in step, QEMU migrates the guest's memory and pauses before switching over, guest stopped
+  3. in that pause the mirror is ended: every write of the guest is in our export, flushed
+  4. the rest of the memory goes over; the target QEMU is complete, stopped, and has not touched the disk yet
+  5. our export is stopped: it drains, flushes, and lets go of the image and its lock
+  6. only now the target QEMU opens the image and the guest goes on
 
-QEMU mirrors the disk into a writable export of diskferry on the target, over TLS; the mirror is finished in the
-`pre-switchover` pause of the memory migration; the target's QEMU opens our copy and the guest goes on. This script
-stands where a coordinator will stand: it only sends QMP commands."""
-import argparse
-import json
+Until step 6 the source can be resumed at any moment; it has everything.
+After the check, the copy is booted once more and must hold every file of the chain.
+"""
+
 import os
-import signal
-import subprocess
-import sys
 import time
 
-from console import Console
-from qmp import Error, Monitor
+import boot_demo
+import guest_disk
+import qemu
+import tagged_blocks
+from processes import Host, run, wait_until
+from report import Failed, heading, say
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-DISK_BYTES = 512 << 20
-
-
-def say(text):
-    print(f"    {text}", flush=True)
-
-
-class Host:
-    """A place with a folder of its own, that the other one cannot see: programs run in a mount namespace where the
-    other folder is covered. Without the right to do that, folders are merely separate, and it is said."""
-
-    def __init__(self, name, work, hidden):
-        self.folder, self.hidden = os.path.join(work, name), os.path.join(work, hidden)
-        os.makedirs(self.folder)
-        self.processes = []
-
-    def can_hide(self):
-        return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
-
-    def path(self, name):
-        return os.path.join(self.folder, name)
-
-    def start(self, *arguments, **options):
-        command = list(arguments)
-        if self.can_hide():
-            command = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', self.hidden] + command
-        with open(self.path("errors.log"), "ab") as errors:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=errors, **options)
-        self.processes.append(process)
-        return process
-
-    def end(self):
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-
-
-def make_certificates(folder):
-    """A certificate authority, a server certificate for 127.0.0.1 and a client certificate, valid for a day."""
-    os.makedirs(folder)
-    def openssl(*arguments):
-        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=folder)
-    openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=diskferry demo CA", "-keyout",
-            "ca-key.pem", "-out", "ca-cert.pem", "-addext", "keyUsage=critical,keyCertSign")
-    for role in ("server", "client"):
-        with open(os.path.join(folder, role + ".cnf"), "w", encoding="ascii") as extensions:
-            extensions.write("subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=critical,CA:FALSE\n"
-                             "keyUsage=critical,digitalSignature,keyEncipherment\n"
-                             f"extendedKeyUsage={role}Auth\n")
-        openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={role}", "-keyout", role + "-key.pem", "-out",
-                role + ".csr")
-        openssl("x509", "-req", "-in", role + ".csr", "-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
-                "-days", "1", "-extfile", role + ".cnf", "-out", role + "-cert.pem")
+READY_LIMIT_S = 120
+SECONDS_BEFORE = 4.0  # the guest writes undisturbed
+SECONDS_AFTER = 5.0   # and goes on on the other host
 
 
 class Move:
-    def __init__(self, chosen):
-        self.chosen = chosen
-        self.work = chosen.folder
-        self.source, self.target = Host("source", self.work, "target"), Host("target", self.work, "source")
-        self.tls = os.path.join(self.work, "tls")
-        make_certificates(self.tls)
-        self.console = Console(os.path.join(self.work, "console.sock"), os.path.join(self.work, "console.log"))
+    def __init__(self, diskferry, chain_folder, folder, certificates, image_format):
+        self.diskferry = diskferry
+        self.format = image_format
+        self.certificates = certificates
+        self.link = os.path.join(folder, f"link-{image_format}")  # the only thing both hosts reach: the wire
+        source_folder, target_folder = (os.path.join(folder, f"{name}-{image_format}") for name in ("source", "target"))
+        for path in (self.link, source_folder, target_folder):
+            os.makedirs(path)
+        self.source = Host("source", source_folder, [target_folder])
+        self.target = Host("target", target_folder, [source_folder])
+        for name in ("base.qcow2", "middle.qcow2", "top.qcow2"):
+            run("cp", "--sparse=always", os.path.join(chain_folder, name), self.source.path(name))
+        self.copy = self.target.path("disk." + image_format)
+        self.log = open(os.path.join(folder, f"move-{image_format}.log"), "w", encoding="utf-8")
+        self.console = qemu.Console(os.path.join(self.link, "console"))
+        self.times = {}
 
-    def qemu(self, host, blockdevs, *options):
-        monitor = host.path("monitor.sock")
-        line = ("console=ttyS0,115200 quiet loglevel=3 panic=-1 mitigations=off random.trust_cpu=on demo.role=writer "
-                f"writer.rate={self.chosen.rate}")
-        arguments = ["qemu-system-x86_64", "-machine", "pc-i440fx-7.2,accel=tcg", "-cpu", "qemu64", "-m", "128",
-                     "-nodefaults", "-display", "none", "-kernel", os.path.join(self.chosen.guest, "vmlinuz"), "-initrd",
-                     os.path.join(self.chosen.guest, "initrd.gz"), "-append", line,
-                     "-object", f"tls-creds-x509,id=tls,endpoint=client,dir={self.tls},verify-peer=on"]
-        for blockdev in blockdevs:
-            arguments += ["-blockdev", json.dumps(blockdev)]
-        arguments += ["-device", "virtio-blk-pci,drive=disk,id=vda", "-chardev",
-                      f"socket,id=console,path={self.work}/console.sock", "-serial", "chardev:console", "-qmp",
-                      f"unix:{monitor},server=on,wait=off", *options]
-        host.start(*arguments)
-        return Monitor(monitor)
+    def tls(self, endpoint):
+        return ("-object", f"tls-creds-x509,id=tls0,endpoint={endpoint},dir={self.certificates},verify-peer=on")
 
-    def make_source(self):
-        """The local chain: a base with content, and the overlay that the guest writes to."""
-        base = self.source.path("base.raw")
-        with open(base, "wb") as disk:
-            disk.truncate(DISK_BYTES)
-            for at in range(0, DISK_BYTES, 64 << 20):
-                disk.seek(at)
-                disk.write(os.urandom(16 << 20))
-        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", base, self.source.path("base.qcow2")], check=True)
-        os.unlink(base)
-        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2",
-                        self.source.path("disk.qcow2")], check=True)
-        return self.qemu(self.source, [
-            {"driver": "file", "node-name": "file", "filename": self.source.path("disk.qcow2")},
-            {"driver": "qcow2", "node-name": "disk", "file": "file"}])
+    def start_guest(self):
+        self.vm_source = qemu.Machine(self.source, "vm-source", qemu.chain(self.source.path("top.qcow2"), "qcow2"), "live",
+                               os.path.join(self.link, "console"), self.tls("client"), self.log)
+        self.console.wait_line("WRITER blocks=", 180)
+        self.console.wait_line("ACKED", 60)
+        time.sleep(SECONDS_BEFORE)
 
-    def export(self):
-        """An empty image on the target and diskferry's writable export of it. Returns (process, port, image)."""
-        kind = self.chosen.target_format
-        image = self.target.path("disk." + kind)
-        subprocess.run(["qemu-img", "create", "-q", "-f", kind, image, str(DISK_BYTES)], check=True)
-        process = self.target.start(self.chosen.diskferry, "export", "--listen", "nbds://127.0.0.1:0", "--tls", "require",
-                                    "--tls-certificates", self.tls, "--tls-verify-peer", "--writable", "-f", kind,
-                                    "--name", "disk", image, stdout=subprocess.PIPE, text=True)
-        ready = process.stdout.readline().split()
-        if not ready or ready[0] != "READY":
-            raise Error(f"the export did not start; see {self.target.path('errors.log')}")
-        return process, ready[1].split("127.0.0.1:")[1].split("/")[0], image
+    def start_export(self):
+        virtual_bytes = str(guest_disk.DISK_BYTES)
+        self.target.run("qemu-img", "create", "-q", "-f", self.format, self.copy, virtual_bytes)
+        self.export = self.diskferry.export(
+            self.target, self.copy, "--source-format", self.format, "--writable", "--name", "disk", "--tls", "require",
+            "--tls-certificates", self.certificates, "--tls-verify-peer",
+            listen="unix:" + os.path.join(self.link, "nbd"), log=self.log)
+
+    def mirror(self):
+        monitor = self.vm_source.monitor
+        began = time.monotonic()
+        monitor.command("blockdev-add", driver="nbd", node_name="gateway", export="disk", tls_creds="tls0",
+                        tls_hostname="localhost", discard="unmap",
+                        server={"type": "unix", "path": os.path.join(self.link, "nbd")})
+        monitor.command("blockdev-mirror", job_id="move", device="disk0", target="gateway", sync="full",
+                        copy_mode="background", auto_dismiss=False, on_target_error="report")
+        _, name, data = self.first_event(("BLOCK_JOB_READY", "BLOCK_JOB_COMPLETED", "BLOCK_JOB_ERROR"), READY_LIMIT_S)
+        if name != "BLOCK_JOB_READY":
+            raise Failed(f"the mirror failed: {data}")
+        self.times["mirror"] = (began, time.monotonic())
+
+    def first_event(self, names, timeout):
+        monitor = self.vm_source.monitor
+        return wait_until(lambda: next((event for event in monitor.events if event[1] in names), None),
+                          " or ".join(names), timeout)
+
+    def start_target(self):
+        # A placeholder of the same size: the image belongs to the export until the guest is told to go on here.
+        placeholder = [{"driver": "null-co", "node-name": "nothing", "size": guest_disk.DISK_BYTES},
+                       {"driver": "raw", "node-name": "disk0", "file": "nothing"}]
+        self.vm_target = qemu.Machine(self.target, "vm-target", placeholder, "live", os.path.join(self.link, "console"),
+                                      (*self.tls("server"), "-S", "-incoming", "defer"), self.log)
+        self.capabilities(self.vm_target.monitor)
+        self.vm_target.monitor.command("migrate-incoming", uri="unix:" + os.path.join(self.link, "memory"))
 
     @staticmethod
-    def end_export(process):
-        process.send_signal(signal.SIGTERM)
-        if process.wait(30) != 0:
-            raise Error(f"the export ended with exit status {process.returncode}")
+    def capabilities(monitor):
+        names = ("events", "pause-before-switchover")
+        monitor.command("migrate-set-capabilities", capabilities=[{"capability": name, "state": True} for name in names])
 
-    def run(self):
-        guest = self.make_source()
-        self.console.wait_for_writes(300)
-        say(f"the guest writes {self.chosen.rate} blocks a second on source/disk.qcow2 (over source/base.qcow2)")
-        server, port, image = self.export()
+    def switch_over(self):
+        source, target = self.vm_source.monitor, self.vm_target.monitor
+        self.capabilities(source)
+        source.command("migrate-set-parameters", max_bandwidth=1 << 34, downtime_limit=300)
         began = time.monotonic()
-        guest.command("blockdev-add", driver="nbd", node_name="target", export="disk", tls_creds="tls", reconnect_delay=5,
-                      server={"type": "inet", "host": "127.0.0.1", "port": port}, discard="unmap")
-        guest.command("blockdev-mirror", job_id="mirror", device="disk", target="target", sync="full",
-                      copy_mode="write-blocking", auto_dismiss=False)
-        guest.wait("BLOCK_JOB_READY", limit_seconds=300)
-        mirrored = time.monotonic() - began
-        say(f"mirrored into diskferry's export in {mirrored:.1f} s")
-        after = self.qemu(self.target, [{"driver": "null-co", "node-name": "nothing", "size": DISK_BYTES},
-                                        {"driver": "raw", "node-name": "disk", "file": "nothing"}], "-S", "-incoming",
-                          f"unix:{self.work}/memory.sock")
-        # The memory goes through a socket that both can reach; everything else of the target stays hidden.
-        self.switch_over(guest, after, server, image)
-        self.console.wait_for_writes(3 * self.chosen.rate)
-        resumed, stopped = after.wait("RESUME")["at"], guest.wait("STOP")["at"]
-        after.command("quit")
-        self.report(began, stopped, resumed, mirrored)
-        return self.check(image)
+        source.command("migrate", uri="unix:" + os.path.join(self.link, "memory"))
+        _, _, data = source.wait_event("MIGRATION", 180, lambda data: data["status"] in ("pre-switchover", "failed"))
+        if data["status"] == "failed":
+            raise Failed(f"the migration failed: {source.command('query-migrate')}")
+        stopped = source.wait_event("STOP", 10)[0]
 
-    def switch_over(self, guest, after, server, image):
-        for monitor in (guest, after):
-            monitor.command("migrate-set-capabilities", capabilities=[
-                {"capability": name, "state": True} for name in ("events", "pause-before-switchover")])
-        since = len(guest.events)
-        guest.command("migrate", uri=f"unix:{self.work}/memory.sock")
-        guest.wait("MIGRATION", since, status="pre-switchover")
-        guest.command("block-job-cancel", device="mirror")
-        guest.wait("JOB_STATUS_CHANGE", since, id="mirror", status="concluded")
-        for job in guest.command("query-jobs"):
-            if "error" in job:
-                raise Error(f"the mirror failed: {job['error']}")
-        guest.command("job-dismiss", id="mirror")
-        guest.command("blockdev-del", node_name="target")
-        self.end_export(server)  # flushed and let go: now the target's QEMU may have the image
-        guest.command("migrate-continue", state="pre-switchover")
-        guest.wait("MIGRATION", since, status="completed")
-        after.wait("MIGRATION", status="completed")
-        after.command("blockdev-add", driver="file", node_name="copy-file", filename=image)
-        after.command("blockdev-add", driver=self.chosen.target_format, node_name="copy", file="copy-file")
-        after.command("blockdev-reopen", options=[{"driver": "raw", "node-name": "disk", "file": "copy"}])
-        after.command("cont")
+        source.command("block-job-cancel", device="move")  # in step: this ends it with both sides equal
+        source.wait_event("JOB_STATUS_CHANGE", 60, lambda data: data["id"] == "move" and data["status"] == "concluded")
+        job = next(one for one in source.command("query-jobs") if one["id"] == "move")
+        if "error" in job:
+            raise Failed(f"the mirror ended with: {job['error']}; the guest is still whole on the source")
+        source.command("job-dismiss", id="move")
+        source.command("blockdev-del", node_name="gateway")
+        mirrored = time.monotonic()
 
-    def report(self, began, stopped, resumed, mirrored):
-        gap = self.console.longest_gap(stopped - 0.5, resumed + 2)
-        worst = max((entry[3] for entry in self.console.acknowledgements if began < entry[0] < stopped), default=0)
-        say(f"guest stopped for {1000 * (resumed - stopped):.0f} ms; longest time without an acknowledged write "
-            f"{1000 * gap:.0f} ms; slowest write during the mirror {worst / 1000:.0f} ms")
+        source.command("migrate-continue", state="pre-switchover")
+        for monitor in (source, target):
+            monitor.wait_event("MIGRATION", 60, lambda data: data["status"] == "completed")
+        moved = time.monotonic()
+        self.export.stop()
+        released = time.monotonic()
+        for node in qemu.chain(self.copy, self.format, top_name="copy"):
+            target.command("blockdev-add", **node)
+        target.command("blockdev-reopen", options=[{"driver": "raw", "node-name": "disk0", "file": "copy"}])
+        target.command("cont")
+        resumed = target.wait_event("RESUME", 30)[0]
+        self.times.update(memory=(began, stopped), end_mirror=(stopped, mirrored), device_state=(mirrored, moved),
+                          export=(moved, released), resume=(released, resumed), stopped=(stopped, resumed))
 
-    def check(self, image):
-        flat = os.path.join(self.work, "flat.raw")
-        subprocess.run([self.chosen.diskferry, "copy", "--progress", "none", "-f", self.chosen.target_format, "-O", "raw",
-                        image, flat], check=True, stdout=subprocess.DEVNULL)
-        self.console.close()
-        done = subprocess.run([os.path.join(self.chosen.guest, "check"), flat, os.path.join(self.work, "console.log")],
-                              capture_output=True, text=True, check=False)
-        say(done.stdout.strip() or done.stderr.strip())
-        for problem in self.console.problems[:5]:
-            say("guest: " + problem)
-        return done.returncode
+    def finish(self):
+        """Lets the guest go on for a while, ends everything, and checks the copy."""
+        resumed = self.times["stopped"][1]
 
-    def end(self):
-        self.source.end()
-        self.target.end()
+        def went_on():
+            acks = [ack for ack in tagged_blocks.acknowledgements(list(self.console.lines)) if ack[0] > resumed]
+            return acks and acks[-1][0] - resumed >= SECONDS_AFTER
 
+        wait_until(went_on, "waiting for the guest to go on writing on the target host", 60)
+        self.vm_source.quit()
+        self.vm_target.quit()
+        self.log.close()
+        troubles = [text for text in self.console.texts() if text.startswith(("BADREAD", "WRITEERROR", "WRITER cannot"))]
+        if troubles:
+            raise Failed(f"the guest saw: {troubles[:5]}")
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--diskferry", required=True)
-    parser.add_argument("--guest", required=True, help="the folder that guest/build filled")
-    parser.add_argument("--folder", required=True, help="an empty folder to work in")
-    parser.add_argument("--target-format", choices=("raw", "qcow2"), default="qcow2")
-    parser.add_argument("--rate", type=int, default=300, help="writes a second (default 300)")
-    chosen = parser.parse_args()
-    chosen.diskferry, chosen.guest = os.path.abspath(chosen.diskferry), os.path.abspath(chosen.guest)
-    chosen.folder = os.path.abspath(chosen.folder)
-    os.makedirs(chosen.folder, exist_ok=True)
-    move = Move(chosen)
-    try:
-        return move.run()
-    except (Error, TimeoutError, OSError, subprocess.SubprocessError) as problem:
-        print(f"live_move.py: {problem}", file=sys.stderr)
-        for host in (move.source, move.target):
-            log = host.path("errors.log")
-            if os.path.exists(log):
-                with open(log, encoding="utf-8", errors="replace") as errors:
-                    sys.stderr.write(errors.read()[-1500:])
-        return 1
-    finally:
-        move.end()
+    def check_copy(self):
+        acks = tagged_blocks.acknowledgements(self.console.lines)
+        acked = acks[-1][2]
+        image = self.copy
+        if self.format != "raw":
+            run("qemu-img", "check", "-q", self.copy)
+            image = self.copy + ".raw"
+            run("qemu-img", "convert", "-q", "-f", self.format, "-O", "raw", self.copy, image, timeout=300)
+        blocks, problems = tagged_blocks.check(image, guest_disk.TAGGED_AT, guest_disk.TAGGED_BYTES, acked)
+        if problems:
+            raise Failed(f"{len(problems)} blocks are wrong, e.g. {problems[:5]}")
+        on_target = acked - max(number for time_, _, number in acks if time_ < self.times["stopped"][1])
+        return acked, on_target, blocks
+
+    def ms(self, name):
+        return (self.times[name][1] - self.times[name][0]) * 1000
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def run_demo(diskferry, chain, expected, folder, certificates, report, number, image_format):
+    heading(f"{number}. Live: a writing guest moves to another host, its disk through our writable {image_format} export")
+    move = Move(diskferry, os.path.dirname(chain), folder, certificates, image_format)
+    kept_apart = move.source.is_isolated and move.target.is_isolated
+    say("two hosts, " + ("each in its own mount and network namespace: neither sees the other's disk" if kept_apart
+                         else "separate folders (namespaces are not allowed here)"))
+    move.start_guest()
+    say("the guest boots from its three-layer chain and writes 300 numbered blocks a second")
+    move.start_export()
+    move.mirror()
+    say(f"mirror over NBD with TLS: in step after {move.ms('mirror') / 1000:.2f} s")
+    move.start_target()
+    move.switch_over()
+    say(f"switched over: guest stopped for {move.ms('stopped'):.0f} ms (end of mirror {move.ms('end_mirror'):.0f}, device state "
+        f"{move.ms('device_state'):.0f}, our export drained and closed {move.ms('export'):.0f}, resume {move.ms('resume'):.0f})")
+    move.finish()
+    acked, on_target, blocks = move.check_copy()
+    acks = tagged_blocks.acknowledgements(move.console.lines)
+    gap = tagged_blocks.longest_gap_ms(acks, since=move.times["mirror"][0])
+    say(f"checked: {acked} acknowledged writes ({on_target} of them after the move) in {blocks} blocks: none lost, none torn, "
+        "none misplaced")
+    boot_demo.boot(move.target, qemu.chain(move.copy, image_format), "check", move.target.folder, expected)
+    report.add(f"live move into {image_format}", f"mirror {move.ms('mirror') / 1000:.2f} s, guest stopped {move.ms('stopped'):.0f} ms, "
+               f"longest gap between its writes {gap:.0f} ms")
+    report.add(f"  acknowledged writes checked ({image_format})", f"{acked}, {on_target} of them after the move; 0 lost, 0 torn, 0 misplaced")
