@@ -4,6 +4,7 @@
 #include "drivers/checked_device.hpp"
 #include "drivers/file/file_driver.hpp"
 #include "drivers/memory/memory_device.hpp"
+#include "drivers/nbd/nbd_driver.hpp"
 
 #include <algorithm>
 #include <array>
@@ -12,7 +13,7 @@
 namespace diskferry {
 namespace {
 // One line a driver.
-constexpr std::array drivers{&file_driver, &memory_driver};
+constexpr std::array drivers{&file_driver, &memory_driver, &nbd_driver};
 }  // namespace
 
 std::span<const Driver* const> all_drivers() {

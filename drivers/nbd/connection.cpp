@@ -1,0 +1,499 @@
+// A round is one turn of the reactor: libnbd is told what the socket is ready for, completes requests into
+// done_, and when it has returned (its lock is free again) the waiting coroutines are resumed one by one,
+// right here where they live on this thread.
+#include "drivers/nbd/connection.hpp"
+
+#include "drivers/support/blocking_pool.hpp"
+
+#include <cerrno>
+#include <fmt/format.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <boost/asio/associated_cancellation_slot.hpp>
+#include <boost/asio/post.hpp>
+#include <libnbd.h>
+
+namespace diskferry::nbd {
+namespace asio = boost::asio;
+
+namespace {
+/// libnbd cannot take back one command; for this long a cancelled one may still finish on its own.
+constexpr Duration cancel_limit = std::chrono::seconds(1);
+/// A request that gets bytes now and then, but no end, is given up after so many stall limits.
+constexpr int stall_limits_per_request = 10;
+/// Replies handled before other work of the reactor gets its turn.
+constexpr unsigned replies_per_round = 32;
+
+/// Finds out about a peer that vanished while nothing is in flight: first probe after 30 s, then two more.
+void keep_alive(int fd) {
+  const auto set = [fd](int level, int option, int value) {
+    (void)setsockopt(fd, level, option, &value, sizeof value);  // not a TCP socket: fine
+  };
+  set(SOL_SOCKET, SO_KEEPALIVE, 1);
+  set(IPPROTO_TCP, TCP_KEEPIDLE, 30);
+  set(IPPROTO_TCP, TCP_KEEPINTVL, 10);
+  set(IPPROTO_TCP, TCP_KEEPCNT, 3);
+}
+
+bool counts_as_unflushed(const Request& request) {
+  return (request.verb == Verb::write || request.verb == Verb::write_zeroes) &&
+         (request.flags & LIBNBD_CMD_FLAG_FUA) == 0;
+}
+}  // namespace
+
+Connection::Connection(Executor executor, const Endpoint& endpoint, Clock& clock, WriteCount& writes)
+    : executor_(executor),
+      endpoint_(endpoint),
+      clock_(clock),
+      writes_(writes),
+      watcher_(std::move(executor), [this](FdWatcher::Ready ready) { on_ready(ready); }) {}
+
+Connection::~Connection() {
+  DISKFERRY_ASSERT(in_flight_.empty() && queued_.empty() && done_.empty(),
+                   "a connection is destroyed with requests in it");
+}
+
+// --- connecting -------------------------------------------------------------------------------------------
+
+Task<Result<ServerInfo>> Connection::connect(BlockingPool& blocking_pool) {
+  DISKFERRY_ASSERT(phase_ == Phase::closed, "connecting twice");
+  server_text_.clear();
+  negotiation_error_.reset();
+  is_settled_ = has_asked_for_export_ = server_shuts_down_ = false;
+  DISKFERRY_CO_TRY(handle_, make_handle(endpoint_, server_text_));
+  auto negotiated =
+      co_await with_deadline(clock_, endpoint_.connect_limit, "connect", negotiate(blocking_pool));
+  if (negotiated) negotiated = check_tls(endpoint_);
+  auto info = negotiated ? server_info(*handle_) : Result<ServerInfo>(std::unexpected(negotiated.error()));
+  if (!info) {
+    phase_ = Phase::closed;
+    watcher_.stop();
+    handle_.reset();
+    Error error = std::move(info).error();
+    if (error.kind() == ErrorKind::timed_out)
+      co_return unexpected(
+          std::move(error)
+              .object(endpoint_.name)
+              .why(fmt::format("no NBD greeting within {} s",
+                               std::chrono::duration<double>(endpoint_.connect_limit).count()))
+              .remedy("check that the server is reachable and has a connection free"));
+    co_return unexpected(error.object().empty() ? std::move(error).object(endpoint_.name) : std::move(error));
+  }
+  nbd_set_debug(handle_.get(), false);  // the log served the server's sentences; data needs none
+  nbd_clear_debug_callback(handle_.get());
+  keep_alive(nbd_aio_get_fd(handle_.get()));
+  phase_ = Phase::ready;
+  co_return *std::move(info);
+}
+
+Task<Result<void>> Connection::negotiate(BlockingPool& blocking_pool) {
+  if (endpoint_.is_unix()) {
+    DISKFERRY_CO_CHECK(start_connecting(*handle_, endpoint_));
+  } else {
+    DISKFERRY_CO_CHECK(co_await blocking_pool.run([this] { return start_connecting(*handle_, endpoint_); }));
+  }
+  phase_ = Phase::connecting;
+  go_on_negotiating(false);
+  DISKFERRY_CO_CHECK(co_await wait_until_settled());
+  if (negotiation_error_) co_return unexpected(explain(endpoint_, *negotiation_error_, server_text_));
+  co_return Result<void>{};
+}
+
+int Connection::on_negotiated(void* user_data, int* error) noexcept {
+  auto& self = *static_cast<Connection*>(user_data);
+  if (*error != 0 && !self.negotiation_error_) self.negotiation_error_ = last_error();
+  return 1;
+}
+
+/// After each step of libnbd while connecting: is there a result, and if not, what is it waiting for?
+void Connection::go_on_negotiating(bool failed) {
+  if (failed && !negotiation_error_) negotiation_error_ = last_error();
+  nbd_handle* const handle = handle_.get();
+  if (!negotiation_error_ && !has_asked_for_export_ && nbd_aio_is_negotiating(handle) == 1) {
+    has_asked_for_export_ = true;
+    if (nbd_aio_opt_go(handle, {.callback = on_negotiated, .user_data = this, .free = nullptr}) != 0)
+      negotiation_error_ = last_error();
+  }
+  if (negotiation_error_ || nbd_aio_is_ready(handle) == 1) return settle();
+  if (nbd_aio_is_dead(handle) == 1 || nbd_aio_is_closed(handle) == 1) {
+    negotiation_error_ = {ECONNRESET, "the server closed the connection"};
+    return settle();
+  }
+  if (auto watched = watcher_.watch(nbd_aio_get_fd(handle)); !watched) {
+    negotiation_error_ = {watched.error().cause().value(), watched.error().message()};
+    return settle();
+  }
+  update_interest();
+}
+
+void Connection::settle() {
+  watcher_.want(false, false);
+  std::lock_guard lock(guard_);
+  is_settled_ = true;
+  settled_.wake_all();
+}
+
+Task<Result<void>> Connection::wait_until_settled() {
+  std::unique_lock lock(guard_);
+  while (!is_settled_) {
+    if (!co_await settled_.wait(lock)) co_return unexpected(cancelled_error("connect", endpoint_.name));
+    lock.lock();
+  }
+  co_return Result<void>{};
+}
+
+bool Connection::go_up() {
+  if (phase_ != Phase::ready) return false;
+  last_progress_ = clock_.now();
+  // Writes acknowledged until now were taken by a server that need not be the one at the other end.
+  established_.store(writes_.acknowledged.load());
+  is_up_.store(true, std::memory_order_release);
+  end_round_soon();  // the server may have closed it meanwhile
+  return true;
+}
+
+Task<void> Connection::disconnect(Duration limit) {
+  is_up_.store(false);
+  if (phase_ == Phase::ready) {
+    phase_ = Phase::closing;
+    is_settled_ = false;
+    if (nbd_aio_disconnect(handle_.get(), 0) == 0 && nbd_aio_get_direction(handle_.get()) != 0) {
+      update_interest();
+      // The answer is the server's closing: nothing depends on it.
+      (void)co_await with_deadline(clock_, limit, "disconnect", wait_until_settled());
+    }
+  }
+  phase_ = Phase::closed;
+  watcher_.stop();
+  handle_.reset();
+}
+
+// --- requests ---------------------------------------------------------------------------------------------
+
+void Connection::start(Request& request, Request::Handler handler, const Executor& caller, bool is_local) {
+  request.connection = this;
+  request.id = next_id_.fetch_add(1, std::memory_order_relaxed);
+  request.is_local = is_local;
+  request.is_cancelled = false;
+  load_.fetch_add(1, std::memory_order_relaxed);
+  if (auto slot = asio::get_associated_cancellation_slot(handler); slot.is_connected()) {
+    // Runs on the caller's thread while it waits; the request is found by its number, for it may be gone.
+    slot.assign([this, id = request.id, is_local](asio::cancellation_type) {
+      if (is_local) return cancel(id);
+      asio::post(executor_, [self = shared_from_this(), id] { self->cancel(id); });
+    });
+  }
+  request.handler.emplace(std::move(handler));
+  if (is_local) return submit(request);
+  request.executor = caller;
+  asio::post(executor_, [this, &request] { submit(request); });
+}
+
+bool Connection::fits(const Request& request) const noexcept {
+  return in_flight_count_ == 0 || (in_flight_count_ < requests_in_flight_max &&
+                                   in_flight_bytes_ + request.payload_bytes() <= payload_in_flight_max);
+}
+
+void Connection::submit(Request& request) {
+  if (!is_up()) {
+    request.outcome = {Outcome::How::lost};
+    done_.push_back(request);
+    return end_round_soon();  // never resume a coroutine that is just being suspended
+  }
+  if (!queued_.empty() || !fits(request)) return queued_.push_back(request);
+  issue(request);
+  if (!in_round_) update_interest();
+}
+
+void Connection::pump() {
+  while (is_up() && !queued_.empty() && fits(*queued_.first())) issue(*queued_.pop_front());
+}
+
+namespace {
+int take_chunk(void* user_data, const void*, std::size_t count, std::uint64_t offset, unsigned status,
+               int*) noexcept {
+  auto& request = *static_cast<Request*>(user_data);
+  if (status == LIBNBD_READ_ERROR) return 0;
+  if (offset != request.received_end) request.has_odd_chunks = true;
+  request.received_end = offset + count;
+  return 0;
+}
+
+template <class Entry>
+int take_extents(void* user_data, const char* context, Entry* entries, std::size_t count,
+                 int* error) noexcept {
+  auto& request = *static_cast<Request*>(user_data);
+  try {
+    request.status->begin(context);
+    if constexpr (sizeof(Entry) == sizeof(std::uint32_t)) {
+      for (std::size_t i = 0; i + 1 < count; i += 2) request.status->add(entries[i], entries[i + 1]);
+    } else {
+      for (std::size_t i = 0; i < count; ++i) request.status->add(entries[i].length, entries[i].flags);
+    }
+    return 0;
+  } catch (...) {
+    *error = ENOMEM;
+    return -1;
+  }
+}
+#ifdef LIBNBD_HAVE_NBD_AIO_BLOCK_STATUS_64
+int take_extents_64(void* user_data, const char* context, std::uint64_t, nbd_extent* entries,
+                    std::size_t count, int* error) noexcept {
+  return take_extents(user_data, context, entries, count, error);
+}
+#else
+int take_extents_32(void* user_data, const char* context, std::uint64_t, std::uint32_t* entries,
+                    std::size_t count, int* error) noexcept {
+  return take_extents(user_data, context, entries, count, error);
+}
+#endif
+}  // namespace
+
+std::int64_t Connection::call_library(Request& request) {
+  nbd_handle* const handle = handle_.get();
+  const nbd_completion_callback done{.callback = on_complete, .user_data = &request, .free = nullptr};
+  const auto [offset, length] = request.range;
+  switch (request.verb) {
+    case Verb::read:
+      request.received_end = offset;
+      request.has_odd_chunks = false;
+      return nbd_aio_pread_structured(handle, request.into, length, offset,
+                                      {.callback = take_chunk, .user_data = &request, .free = nullptr}, done,
+                                      request.flags);
+    case Verb::write:
+      return nbd_aio_pwrite(handle, request.from, length, offset, done, request.flags);
+    case Verb::write_zeroes:
+      return nbd_aio_zero(handle, length, offset, done, request.flags);
+    case Verb::trim:
+      return nbd_aio_trim(handle, length, offset, done, request.flags);
+    case Verb::flush:
+      request.unflushed_before = writes_.acknowledged.load();
+      return nbd_aio_flush(handle, done, request.flags);
+    case Verb::cache:
+      return nbd_aio_cache(handle, length, offset, done, request.flags);
+    case Verb::block_status:
+#ifdef LIBNBD_HAVE_NBD_AIO_BLOCK_STATUS_64
+      return nbd_aio_block_status_64(handle, length, offset,
+                                     {.callback = take_extents_64, .user_data = &request, .free = nullptr},
+                                     done, request.flags);
+#else
+      return nbd_aio_block_status(handle, length, offset,
+                                  {.callback = take_extents_32, .user_data = &request, .free = nullptr}, done,
+                                  request.flags);
+#endif
+  }
+  return -1;
+}
+
+void Connection::issue(Request& request) {
+  if (in_flight_count_ == 0) last_progress_ = clock_.now();
+  request.issued = last_progress_;
+  in_flight_.push_back(request);
+  ++in_flight_count_;
+  in_flight_bytes_ += request.payload_bytes();
+  if (call_library(request) == -1) {
+    const LibraryError error = last_error();
+    // Refused before it was queued: libnbd has called nothing and will call nothing.
+    retire(request, {Outcome::How::not_sent, error.number != 0 ? error.number : EINVAL});
+  }
+  if (!done_.empty()) end_round_soon();
+}
+
+/// Takes a request out of flight. It is resumed by deliver_done().
+void Connection::retire(Request& request, Outcome outcome) {
+  request.outcome = outcome;
+  in_flight_.remove(request);
+  --in_flight_count_;
+  in_flight_bytes_ -= request.payload_bytes();
+  ++completed_;
+  done_.push_back(request);
+}
+
+Outcome Connection::outcome_of(Request& request, int error) {
+  if (error == 0) {
+    if (request.verb == Verb::read && (request.has_odd_chunks || request.received_end != request.range.end()))
+      return {Outcome::How::broken, EPROTO};
+    return {};
+  }
+  // libnbd's own: the connection ended before an answer; no server can send it (NBD protocol, "Error
+  // values").
+  if (error == ENOTCONN) return {Outcome::How::lost, error};
+  if (error == EPROTO) return {Outcome::How::broken, error};
+  return {Outcome::How::refused, error};
+}
+
+/// Called by libnbd with its lock held.
+int Connection::on_complete(void* user_data, int* error) noexcept {
+  auto& request = *static_cast<Request*>(user_data);
+  Connection& self = *request.connection;
+  Outcome outcome = outcome_of(request, *error);
+  if (outcome.how == Outcome::How::done) {
+    if (counts_as_unflushed(request)) {
+      self.writes_.acknowledged.fetch_add(1);
+    } else if (request.verb == Verb::flush) {
+      // Flushes may be answered out of order: the count never goes back.
+      std::uint64_t before = self.writes_.flushed.load();
+      while (before < request.unflushed_before &&
+             !self.writes_.flushed.compare_exchange_weak(before, request.unflushed_before)) {
+      }
+    }
+  } else if (outcome.how == Outcome::How::refused && outcome.error_number == ESHUTDOWN) {
+    self.server_shuts_down_ = true;
+    outcome = {Outcome::How::lost, ESHUTDOWN};
+  }
+  self.retire(request, outcome);
+  return 1;  // libnbd forgets the command
+}
+
+// --- rounds -----------------------------------------------------------------------------------------------
+
+void Connection::on_ready(FdWatcher::Ready ready) {
+  const auto self = shared_from_this();
+  nbd_handle* const handle = handle_.get();
+  int failed = 0;
+  for (unsigned i = 0; i < replies_per_round; ++i) {
+    const unsigned direction = nbd_aio_get_direction(handle);
+    const std::uint64_t completed_before = completed_;
+    // Reading goes first: it may be what the server waits for before it takes more from us.
+    if (ready.readable && (direction & LIBNBD_AIO_DIRECTION_READ) != 0) {
+      failed = nbd_aio_notify_read(handle);
+    } else if (ready.writable && (direction & LIBNBD_AIO_DIRECTION_WRITE) != 0) {
+      failed = nbd_aio_notify_write(handle);
+      ready.writable = false;
+    }
+    if (failed != 0 || completed_ == completed_before || phase_ != Phase::ready || in_flight_count_ == 0)
+      break;
+  }
+  if (phase_ == Phase::connecting) return go_on_negotiating(failed != 0);
+  if (phase_ == Phase::closing) {
+    if (failed != 0 || nbd_aio_get_direction(handle) == 0) return settle();
+    return update_interest();
+  }
+  last_progress_ = clock_.now();
+  if (failed != 0) {
+    const LibraryError error = last_error();
+    const bool is_network = error.number != 0 || error.text.find("disconnected") != std::string::npos ||
+                            error.text.find("gnutls") != std::string::npos;
+    return lose(is_network ? Outcome::How::lost : Outcome::How::garbled, error.text);
+  }
+  end_round();
+}
+
+void Connection::end_round_soon() {
+  if (in_round_ || round_is_posted_) return;
+  round_is_posted_ = true;
+  asio::post(executor_, [self = shared_from_this()] {
+    self->round_is_posted_ = false;
+    self->end_round();
+  });
+}
+
+void Connection::end_round() {
+  if (phase_ == Phase::ready && is_up()) {
+    if (server_shuts_down_) return lose(Outcome::How::lost, "the server says that it shuts down");
+    if (nbd_aio_get_direction(handle_.get()) == 0)
+      return lose(Outcome::How::lost, "the server closed the connection");
+  }
+  deliver_done();
+  if (is_up()) update_interest();
+}
+
+void Connection::update_interest() {
+  const unsigned direction = nbd_aio_get_direction(handle_.get());
+  watcher_.want((direction & LIBNBD_AIO_DIRECTION_READ) != 0, (direction & LIBNBD_AIO_DIRECTION_WRITE) != 0);
+}
+
+void Connection::deliver_done() {
+  in_round_ = true;
+  while (Request* const request = done_.pop_front()) {
+    deliver(*request);
+    pump();
+  }
+  pump();
+  in_round_ = false;
+  if (!done_.empty()) end_round_soon();
+}
+
+void Connection::deliver(Request& request) {
+  load_.fetch_sub(1, std::memory_order_relaxed);
+  Request::Handler handler = std::move(*request.handler);
+  request.handler.reset();
+  const Outcome outcome = request.outcome;
+  if (request.is_local) {
+    std::move(handler)(outcome);  // the coroutine runs; the request may be gone when it returns
+  } else {
+    const Executor caller = request.executor;
+    asio::post(caller, [handler = std::move(handler), outcome]() mutable { std::move(handler)(outcome); });
+  }
+}
+
+/// Ends the connection at once. When libnbd has closed its handle it touches no memory of ours any more, and
+/// whoever waits learns that his request is lost.
+void Connection::lose(Outcome::How how, std::string reason) {
+  const auto self = shared_from_this();
+  is_up_.store(false, std::memory_order_release);
+  phase_ = Phase::closed;
+  watcher_.stop();
+  handle_.reset();
+  for (Request* one = done_.first(); one != nullptr; one = one->next) {
+    if (one->outcome.how == Outcome::How::lost) one->outcome.how = how;
+  }
+  while (Request* const request = in_flight_.first()) retire(*request, {how});
+  while (Request* const request = queued_.pop_front()) {
+    request->outcome = {Outcome::How::lost};
+    done_.push_back(*request);
+  }
+  {
+    std::lock_guard lock(guard_);
+    loss_reason_ = std::move(reason);
+    down_.wake_all();
+  }
+  deliver_done();
+}
+
+void Connection::cancel(std::uint64_t id) {
+  if (Request* const waiting = queued_.find(id); waiting != nullptr) {
+    queued_.remove(*waiting);
+    waiting->outcome = {Outcome::How::withdrawn};
+    done_.push_back(*waiting);
+    return end_round_soon();
+  }
+  if (Request* const flying = in_flight_.find(id); flying != nullptr) {
+    flying->is_cancelled = true;
+    flying->issued = clock_.now();  // from now on: since when it has been cancelled
+  }
+}
+
+void Connection::check_progress() {
+  if (phase_ != Phase::ready || !is_up() || in_flight_.empty()) return;
+  const TimePoint now = clock_.now();
+  if (now - last_progress_ > endpoint_.stall_limit)
+    return lose(Outcome::How::lost,
+                fmt::format("no sign of life from the server for {} s",
+                            std::chrono::duration<double>(endpoint_.stall_limit).count()));
+  for (const Request* one = in_flight_.first(); one != nullptr; one = one->next) {
+    if (one->is_cancelled && now - one->issued > cancel_limit)
+      return lose(Outcome::How::lost, "a cancelled request was not answered");
+    if (now - one->issued > stall_limits_per_request * endpoint_.stall_limit)
+      return lose(Outcome::How::lost,
+                  fmt::format("the server does not finish a request to {}", to_string(one->verb)));
+  }
+}
+
+Task<Result<void>> Connection::wait_until_down() {
+  std::unique_lock lock(guard_);
+  while (is_up()) {
+    if (!co_await down_.wait(lock)) co_return unexpected(cancelled_error("wait for connection"));
+    lock.lock();
+  }
+  co_return Result<void>{};
+}
+
+std::string Connection::loss_reason() const {
+  std::lock_guard lock(guard_);
+  return loss_reason_;
+}
+
+}  // namespace diskferry::nbd

@@ -1,0 +1,149 @@
+// The device over a pool of connections: each verb becomes one request, or several where the wire has 32
+// bits.
+#include "drivers/nbd/nbd_driver.hpp"
+
+#include "diskferry/units.hpp"
+#include "drivers/nbd/pool.hpp"
+
+#include <algorithm>
+#include <array>
+#include <fmt/format.h>
+
+#include <libnbd.h>
+
+namespace diskferry {
+namespace nbd {
+namespace {
+
+/// Without 64-bit headers a request's length has 32 bits; as many whole blocks as fit.
+#ifdef LIBNBD_HAVE_NBD_AIO_BLOCK_STATUS_64
+constexpr std::uint64_t status_bytes_max = std::uint64_t{1} << 40;
+#else
+constexpr std::uint64_t status_bytes_max = align_down(UINT32_MAX, 64 * kib);
+#endif
+
+class NbdDevice final : public BlockDevice {
+ public:
+  NbdDevice(DriverContext& context, Endpoint endpoint) : pool_(context, std::move(endpoint)) {}
+
+  /// On failure nothing is left to close.
+  Task<Result<void>> open(const OpenOptions& options) {
+    const bool writable = options.writable;
+    DISKFERRY_CO_CHECK(co_await pool_.open(options.connections));
+    const ServerInfo& server = pool_.server();
+    if (writable && server.is_read_only) {
+      co_await pool_.close();
+      co_return unexpected(fail(ErrorKind::read_only, "open for writing", pool_.endpoint().name)
+                               .why("the server offers the export for reading only")
+                               .remedy("export it writable at the server"));
+    }
+    info_ = to_device_info(server, pool_.endpoint().name, writable, pool_.connections_wanted());
+    co_return Result<void>{};
+  }
+
+  const DeviceInfo& info() const noexcept override { return info_; }
+  std::uint64_t size_bytes() const noexcept override { return pool_.server().size_bytes; }
+
+  Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into) override {
+    if (into.empty()) co_return Result<void>{};
+    Request request{.verb = Verb::read, .range = {offset, into.size()}, .into = into.data()};
+    co_return co_await pool_.execute(request);
+  }
+
+  Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) override {
+    if (from.empty()) co_return Result<void>{};
+    Request request{.verb = Verb::write,
+                    .flags = flags.fua ? LIBNBD_CMD_FLAG_FUA : 0,
+                    .range = {offset, from.size()},
+                    .from = from.data()};
+    co_return co_await pool_.execute(request);
+  }
+
+  Task<Result<void>> write_zeroes(Range range, ZeroFlags flags) override {
+    std::uint32_t wire = 0;
+    if (flags.fua) wire |= LIBNBD_CMD_FLAG_FUA;
+    if (!flags.may_unmap) wire |= LIBNBD_CMD_FLAG_NO_HOLE;
+    if (flags.fast_only) {
+      if (!pool_.server().can_fast_zero)
+        co_return unexpected(fail(ErrorKind::unsupported, "zero quickly", info_.name)
+                                 .why("the server does not say whether zeroing is fast")
+                                 .at(range.offset, range.length));
+      wire |= LIBNBD_CMD_FLAG_FAST_ZERO;
+    }
+    co_return co_await in_parts(Verb::write_zeroes, range, wire, zero_bytes_max(pool_.server()));
+  }
+
+  Task<Result<void>> discard(Range range) override {
+    co_return co_await in_parts(Verb::trim, range, 0, zero_bytes_max(pool_.server()));
+  }
+
+  Task<Result<void>> flush() override {
+    if (!pool_.server().can_flush) co_return Result<void>{};  // the server has nothing to flush
+    Request request{.verb = Verb::flush};
+    co_return co_await pool_.execute(request);
+  }
+
+  Task<Result<std::vector<Extent>>> extents(Range range, std::size_t extents_max) override {
+    range.length = std::min(range.length, status_bytes_max);
+    BlockStatus status(range, extents_max);
+    Request request{.verb = Verb::block_status, .range = range, .status = &status};
+    DISKFERRY_CO_CHECK(co_await pool_.execute(request));
+    auto found = status.extents(info_.block_bytes, pool_.server().has_depth);
+    if (!found) co_return unexpected(std::move(found).error().object(info_.name));
+    co_return found;
+  }
+
+  Task<Result<void>> prefetch(Range range) override {
+    if (!pool_.server().can_cache || range.empty()) co_return Result<void>{};
+    co_return co_await in_parts(Verb::cache, range, 0, info_.request_bytes_max);
+  }
+
+  Task<Result<void>> close() override {
+    co_await pool_.close();
+    co_return Result<void>{};
+  }
+
+ private:
+  Task<Result<void>> in_parts(Verb verb, Range range, std::uint32_t flags, std::uint64_t part_bytes_max) {
+    bool has_begun = false;
+    while (!range.empty()) {
+      const std::uint64_t length = std::min(range.length, part_bytes_max);
+      Request request{.verb = verb, .flags = flags, .range = {range.offset, length}};
+      auto done = co_await pool_.execute(request);
+      if (!done && has_begun && done.error().kind() == ErrorKind::unsupported &&
+          (flags & LIBNBD_CMD_FLAG_FAST_ZERO) != 0) {
+        // "Unsupported" would promise that nothing was changed: too late, so the rest is zeroed slowly.
+        flags &= ~std::uint32_t{LIBNBD_CMD_FLAG_FAST_ZERO};
+        continue;
+      }
+      DISKFERRY_CO_CHECK(std::move(done));
+      has_begun = true;
+      range.offset += length;
+      range.length -= length;
+    }
+    co_return Result<void>{};
+  }
+
+  Pool pool_;
+  DeviceInfo info_;
+};
+
+Task<Result<DevicePtr>> open_nbd(DriverContext& context, ImageUri uri, OpenOptions options) {
+  DISKFERRY_CO_TRY(Endpoint endpoint, parse_endpoint(uri));
+  auto device = std::make_unique<NbdDevice>(context, std::move(endpoint));
+  DISKFERRY_CO_CHECK(co_await device->open(options));
+  co_return DevicePtr(std::move(device));
+}
+
+constexpr std::array<std::string_view, 3> nbd_aliases{"nbds", "nbd+unix", "nbds+unix"};
+
+}  // namespace
+}  // namespace nbd
+
+const Driver nbd_driver{.scheme = "nbd",
+                        .aliases = nbd::nbd_aliases,
+                        .summary = "export of an NBD server, over TCP or a UNIX socket, with or without TLS",
+                        .keys = nbd::endpoint_keys,
+                        .open = nbd::open_nbd};
+
+}  // namespace diskferry
