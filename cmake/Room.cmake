@@ -10,7 +10,7 @@ set(DISKFERRY_SIDEWAYS
     "file>support" "nbd_client>support" "memory>support"
     "registry>memory" "registry>file" "registry>nbd_client" "registry>filters" "registry>support"
     "filters>support" "filters>memory"
-    "qcow2>support" "image>qcow2" "image>registry" "image>filters" "image>support" "image>memory"
+    "qcow2>support" "image>qcow2" "image>file" "image>registry" "image>filters" "image>support" "image>memory"
     "image>checked" "registry>checked" "filters>checked" "qcow2>checked")
 
 function(diskferry_room)

@@ -1,11 +1,12 @@
 // Opening and creating images: storage first, then the format on top of it.
 #include "drivers/image/image.hpp"
 
+#include "drivers/image/chain.hpp"
 #include "drivers/registry.hpp"
 
 namespace diskferry {
 
-Image::Image(DevicePtr device, std::vector<LayerDescription> layers,
+Image::Image(std::shared_ptr<BlockDevice> device, std::vector<LayerDescription> layers,
              std::vector<std::shared_ptr<BitmapView>> bitmaps)
     : device_(std::move(device)), layers_(std::move(layers)), bitmaps_(std::move(bitmaps)) {}
 
@@ -14,18 +15,8 @@ Task<Result<void>> Image::close() {
 }
 
 Task<Result<Image>> open_image(DriverContext& context, ImageUri uri, ImageOpenOptions options) {
-  if (!options.format.empty() && options.format != "raw")
-    co_return unexpected(
-        fail(ErrorKind::unsupported, "open", uri.to_string()).why("no such format: " + options.format));
-  DISKFERRY_CO_TRY(auto device, co_await open_storage(context, uri,
-                                                      {.writable = options.writable,
-                                                       .force_share = options.force_share,
-                                                       .connections = options.connections}));
-  std::vector<LayerDescription> layers(1);
-  layers[0].uri = uri;
-  layers[0].format = "raw";
-  layers[0].size_bytes = device->size_bytes();
-  co_return Image(std::move(device), std::move(layers), {});
+  ChainOpener opener(context, std::move(uri), std::move(options));
+  co_return co_await opener.open();
 }
 
 Task<Result<void>> create_image(DriverContext& context, ImageUri uri, ImageCreateOptions options) {
@@ -36,8 +27,14 @@ Task<Result<void>> create_image(DriverContext& context, ImageUri uri, ImageCreat
        .replace = options.replace});
 }
 
-Task<Result<LayerIdentity>> identify(DriverContext&, ImageUri) {
-  co_return LayerIdentity{};
+Task<Result<LayerIdentity>> identify(DriverContext& context, ImageUri uri) {
+  // Only the start is read, so that somebody else's lock does not matter.
+  DISKFERRY_CO_TRY(const auto storage, co_await open_storage(context, uri, {.force_share = true}));
+  auto start = co_await read_start(*storage, identity_bytes);
+  const auto closed = co_await storage->close();
+  if (!start) co_return unexpected(std::move(start).error());
+  if (!closed) co_return unexpected(closed.error());
+  co_return identity_of(uri, *storage, *start);
 }
 
 std::string format_for_target(const ImageUri& uri) {

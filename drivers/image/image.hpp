@@ -87,7 +87,7 @@ class BitmapView {
 /// An open image. Lifetime: close() before destruction.
 class Image {
  public:
-  Image(DevicePtr device, std::vector<LayerDescription> layers,
+  Image(std::shared_ptr<BlockDevice> device, std::vector<LayerDescription> layers,
         std::vector<std::shared_ptr<BitmapView>> bitmaps);
   Image(Image&&) = default;
   Image& operator=(Image&&) = default;

@@ -1,0 +1,31 @@
+// Which files an image may refer to. Names in an image's header are hostile: a guest, or whoever uploaded the
+// image, may have written them. Only files below the image's own folder and the folders the operator allowed
+// are opened, whatever symbolic links and ".." a name goes through.
+#pragma once
+
+#include "diskferry/image_uri.hpp"
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace diskferry {
+
+class AllowedFolders {
+ public:
+  /// `image`: the top of the chain; `further`: the operator's. A folder that does not exist allows nothing.
+  /// The own folder of an image below /dev allows nothing either: it is everybody's.
+  AllowedFolders(const ImageUri& image, const std::vector<std::string>& further);
+
+  /// The file that the image `referring` means by `name`: a path, taken relative to that image's folder as
+  /// QEMU does. `what` is for messages ("backing image"). Errors: permission (outside the folders),
+  /// unsupported (a protocol or json: name), not_found, invalid_argument.
+  Result<ImageUri> resolve(const ImageUri& referring, std::string_view name, std::string_view what) const;
+
+ private:
+  bool allows(const std::string& real_path) const;
+  bool allows_device(const std::string& path) const;
+  std::vector<std::string> folders_;  // real paths
+};
+
+}  // namespace diskferry

@@ -1,0 +1,298 @@
+// See chain.hpp. Names, formats and loops are checked before a storage is opened or believed.
+#include "drivers/image/chain.hpp"
+
+#include "diskferry/units.hpp"
+#include "drivers/checked_device.hpp"
+#include "drivers/file/file_identity.hpp"
+#include "drivers/image/format.hpp"
+#include "drivers/image/qcow2/device.hpp"
+#include "drivers/image/qcow2/storage_read.hpp"
+#include "drivers/registry.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include <xxhash.h>
+
+namespace diskferry {
+namespace {
+
+Error refuse(ErrorKind kind, const ImageUri& uri, std::string why) {
+  return fail(kind, "open", uri.to_string()).why(std::move(why));
+}
+
+/// A BitmapReader as the rest of the program sees bitmaps.
+class Qcow2BitmapView final : public BitmapView {
+ public:
+  Qcow2BitmapView(std::unique_ptr<qcow2::BitmapReader> reader, BitmapDescription description)
+      : reader_(std::move(reader)), description_(std::move(description)) {}
+  const BitmapDescription& description() const noexcept override { return description_; }
+  Task<Result<std::vector<BitmapRange>>> ranges(Range range, std::size_t ranges_max) override {
+    DISKFERRY_CO_TRY(const auto found, co_await reader_->ranges(range, ranges_max));
+    std::vector<BitmapRange> ranges;
+    ranges.reserve(found.size());
+    for (const auto& one : found)
+      ranges.push_back({.offset = one.offset, .length = one.length, .is_dirty = one.is_dirty});
+    co_return ranges;
+  }
+
+ private:
+  std::unique_ptr<qcow2::BitmapReader> reader_;
+  BitmapDescription description_;
+};
+
+BitmapDescription describe(const qcow2::BitmapEntry& entry) {
+  return {.name = printable(entry.name),
+          .granularity_bytes = entry.granularity_bits < 64 ? entry.granularity_bytes() : 0,
+          .is_in_use = entry.is_in_use(),
+          .is_auto = entry.is_auto(),
+          .problem = entry.problem};
+}
+
+}  // namespace
+
+Task<Result<std::vector<std::byte>>> read_start(BlockDevice& storage, std::uint64_t bytes_max) {
+  std::vector<std::byte> start(std::min(storage.size_bytes(), bytes_max));
+  DISKFERRY_CO_CHECK(co_await qcow2::read_storage(storage, 0, start));
+  co_return start;
+}
+
+Result<LayerIdentity> identity_of(const ImageUri& uri, const BlockDevice& storage,
+                                  std::span<const std::byte> start) {
+  LayerIdentity identity;
+  identity.size_bytes = storage.size_bytes();
+  start = start.first(std::min(start.size(), identity_bytes));
+  identity.header_hash = XXH3_64bits(start.data(), start.size());
+  if (!uri.is_file()) return identity;
+  DISKFERRY_TRY(const FileIdentity file, file_identity(uri.path()));
+  identity.device = file.device;
+  identity.inode = file.inode;
+  identity.size_bytes = file.size_bytes;
+  identity.modified_ns = file.modified_ns;
+  return identity;
+}
+
+ChainOpener::ChainOpener(DriverContext& context, ImageUri uri, ImageOpenOptions options)
+    : context_(context),
+      uri_(std::move(uri)),
+      options_(std::move(options)),
+      allowed_(uri_, options_.allow_backing) {}
+
+Task<Result<Image>> ChainOpener::open() {
+  auto image = co_await open_all();
+  if (!image) co_await close_all();
+  co_return image;
+}
+
+Task<Result<Image>> ChainOpener::open_all() {
+  if (options_.writable && !options_.snapshot.empty())
+    co_return unexpected(refuse(ErrorKind::invalid_argument, uri_, "a snapshot can only be read"));
+  Reference next{.uri = uri_, .format = options_.format};
+  while (true) {
+    if (layers_.size() == layers_max)
+      co_return unexpected(
+          refuse(ErrorKind::too_large, uri_, fmt::format("the chain has more than {} layers", layers_max))
+              .remedy("flatten a part of it with qemu-img rebase or commit"));
+    const std::string step =
+        next.is_backing ? fmt::format("open backing image {}", next.uri.to_string()) : std::string();
+    if (auto opened = co_await open_layer(next); !opened) {
+      if (step.empty()) co_return unexpected(std::move(opened).error());
+      co_return unexpected(std::move(opened).error().in(step));
+    }
+    const Layer& layer = layers_.back();
+    if (!layer.header || layer.header->backing_name.empty() || options_.top_only) break;
+    DISKFERRY_CO_TRY(auto backing, allowed_.resolve(next.uri, layer.header->backing_name, "backing image"));
+    next = {
+        .uri = std::move(backing), .format = layer.header->backing_format.value_or(""), .is_backing = true};
+  }
+  std::vector<std::shared_ptr<BitmapView>> bitmaps;
+  if (layers_[0].header && !options_.writable) {
+    for (qcow2::BitmapEntry& entry : layers_[0].bitmaps) {
+      if (!entry.problem.empty()) continue;
+      const auto description = describe(entry);
+      bitmaps.push_back(std::make_shared<Qcow2BitmapView>(
+          std::make_unique<qcow2::BitmapReader>(layers_[0].storage, *layers_[0].header, std::move(entry)),
+          description));
+    }
+  }
+  DISKFERRY_CO_TRY(auto device, co_await build());
+  std::vector<LayerDescription> descriptions;
+  for (Layer& layer : layers_) descriptions.push_back(std::move(layer.description));
+  co_return Image(std::move(device), std::move(descriptions), std::move(bitmaps));
+}
+
+Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::open_storage_once(ImageUri uri, bool writable) {
+  bool is_new = false;
+  if (uri.is_file()) {
+    DISKFERRY_CO_TRY(const FileIdentity identity, file_identity(uri.path()));
+    is_new = opened_files_.emplace(identity.device, identity.inode).second;
+  } else {
+    is_new = opened_others_.insert(uri.to_uri_with_secrets()).second;
+  }
+  if (!is_new)
+    co_return unexpected(refuse(ErrorKind::corrupt, uri, "the chain comes back to an image it already has"));
+  DISKFERRY_CO_TRY(auto device, co_await open_storage(context_, std::move(uri),
+                                                      {.writable = writable,
+                                                       .force_share = options_.force_share,
+                                                       .connections = options_.connections}));
+  co_return std::shared_ptr<BlockDevice>(std::move(device));
+}
+
+Result<std::string> ChainOpener::choose_format(const Reference& reference, std::span<const std::byte> start,
+                                               std::span<const std::byte> end) const {
+  if (!reference.format.empty()) return std::string(canonical_format(reference.format));
+  const std::string_view probed = probe_format(start, end);
+  if (reference.is_backing) return std::string(probed == "qcow2" ? "qcow2" : "raw");
+  if (!options_.writable) return std::string(probed);
+  const std::string by_name = format_for_target(reference.uri);
+  if (probed != "raw" && probed != by_name)
+    return unexpected(refuse(ErrorKind::invalid_argument, reference.uri,
+                             fmt::format("it looks like a {} image, but its name says {}", probed, by_name))
+                          .remedy("give the format"));
+  return by_name;
+}
+
+Task<Result<void>> ChainOpener::open_layer(Reference reference) {
+  const bool writable = options_.writable && !reference.is_backing;
+  layers_.emplace_back();
+  Layer& layer = layers_.back();
+  DISKFERRY_CO_TRY(layer.storage, co_await open_storage_once(reference.uri, writable));
+  DISKFERRY_CO_TRY(auto start, co_await read_start(*layer.storage, identity_bytes));
+  DISKFERRY_CO_TRY(layer.description.identity, identity_of(reference.uri, *layer.storage, start));
+  std::vector<std::byte> end(std::min<std::uint64_t>(512, layer.storage->size_bytes()));
+  if (reference.format.empty())
+    DISKFERRY_CO_CHECK(
+        co_await qcow2::read_storage(*layer.storage, layer.storage->size_bytes() - end.size(), end));
+  DISKFERRY_CO_TRY(const std::string format, choose_format(reference, start, end));
+
+  LayerDescription& description = layer.description;
+  description.uri = reference.uri;
+  description.format = format;
+  description.size_bytes = layer.storage->size_bytes();
+  if (reference.uri.is_file()) {
+    if (const auto file = file_identity(reference.uri.path()))
+      description.allocated_bytes = file->allocated_bytes;
+  }
+  if (format == "qcow2") co_return co_await open_qcow2(layer, reference, std::move(start));
+  if (format != "raw")
+    co_return unexpected(
+        refuse(ErrorKind::unsupported, reference.uri,
+               fmt::format("{} images are not read from here", printable(format)))
+            .remedy("serve it with qemu-nbd --read-only --socket=PATH and name nbd+unix:///?socket=PATH"));
+  if (!reference.is_backing && !options_.snapshot.empty())
+    co_return unexpected(refuse(ErrorKind::invalid_argument, reference.uri, "a raw image has no snapshots"));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> ChainOpener::open_qcow2(Layer& layer, const Reference& reference,
+                                           std::vector<std::byte> start) {
+  const std::string name = reference.uri.to_string();
+  DISKFERRY_CO_TRY(const std::uint64_t area, qcow2::header_area_bytes(start, name));
+  if (area > start.size()) {
+    DISKFERRY_CO_TRY(start, co_await read_start(*layer.storage, area));
+  }
+  DISKFERRY_CO_TRY(layer.header, qcow2::parse_header(start, name));
+  const qcow2::Header& header = *layer.header;
+  DISKFERRY_CO_CHECK(qcow2::check_tables_inside(header, layer.storage->size_bytes(), name));
+  if (reference.is_backing && reference.format.empty() &&
+      (!header.backing_name.empty() || header.has_data_file()))
+    co_return unexpected(
+        refuse(ErrorKind::permission, reference.uri,
+               "its overlay does not say its format, and it refers to further files; a guest could "
+               "have written that into a raw disk")
+            .remedy("set the format with qemu-img rebase -u -F qcow2 -b ..."));
+  if (options_.writable && !reference.is_backing && header.is_corrupt())
+    co_return unexpected(refuse(ErrorKind::read_only, reference.uri, "the image is marked corrupt")
+                             .remedy("repair it with qemu-img check -r all, or open it for reading"));
+  DISKFERRY_CO_CHECK(co_await describe_qcow2(layer, !reference.is_backing));
+  if (header.has_data_file()) DISKFERRY_CO_CHECK(co_await open_data_file(layer));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> ChainOpener::describe_qcow2(Layer& layer, bool is_top) {
+  const qcow2::Header& header = *layer.header;
+  LayerDescription& description = layer.description;
+  description.size_bytes = header.size_bytes;
+  description.cluster_bytes = header.cluster_bytes();
+  description.compatibility = header.version == 2 ? "0.10" : "1.1";
+  description.compression =
+      header.compression_type == qcow2::CompressionType::zstd ? Compression::zstd : Compression::zlib;
+  description.refcount_bits = header.refcount_bits();
+  description.has_extended_l2 = header.has_extended_l2();
+  description.is_dirty = header.is_dirty();
+  description.is_corrupt = header.is_corrupt();
+  description.data_file = printable(header.data_file.value_or(""));
+  description.backing_name = printable(header.backing_name);
+  description.backing_format = printable(header.backing_format.value_or(""));
+  DISKFERRY_CO_TRY(const auto snapshots, co_await qcow2::load_snapshots(*layer.storage, header));
+  for (const auto& one : snapshots)
+    description.snapshots.push_back({.id = one.id,
+                                     .name = one.name,
+                                     .vm_state_bytes = one.vm_state_bytes,
+                                     .size_bytes = one.disk.size_bytes,
+                                     .created_s = one.created_s});
+  if (is_top && !options_.snapshot.empty()) {
+    DISKFERRY_CO_TRY(const auto chosen,
+                     qcow2::find_snapshot(snapshots, options_.snapshot, header, layer.storage->size_bytes()));
+    layer.snapshot = chosen.disk;
+  }
+  DISKFERRY_CO_TRY(layer.bitmaps, co_await qcow2::load_bitmap_directory(*layer.storage, header));
+  for (const auto& one : layer.bitmaps) description.bitmaps.push_back(describe(one));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> ChainOpener::open_data_file(Layer& layer) {
+  const std::string& name = *layer.header->data_file;
+  if (!options_.allow_data_file)
+    co_return unexpected(refuse(ErrorKind::permission, layer.description.uri,
+                                fmt::format("the guest's data lie in another file, \"{}\"", printable(name)))
+                             .remedy("allow it with --allow-data-file if you trust this image"));
+  DISKFERRY_CO_TRY(auto uri, allowed_.resolve(layer.description.uri, name, "data file"));
+  const bool writable = options_.writable && &layer == &layers_.front();
+  auto opened = co_await open_storage_once(uri, writable);
+  if (!opened)
+    co_return unexpected(std::move(opened).error().in(fmt::format("open data file {}", uri.to_string())));
+  layer.data_file = *std::move(opened);
+  if (const auto file = file_identity(uri.path())) layer.description.allocated_bytes += file->allocated_bytes;
+  co_return Result<void>{};
+}
+
+/// Devices from the bottom up; each takes over the one below.
+Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::build() {
+  std::shared_ptr<BlockDevice> below;
+  for (std::size_t i = layers_.size(); i-- > 0;) {
+    Layer& layer = layers_[i];
+    if (!layer.header) {
+      below = std::exchange(layer.storage, nullptr);
+      continue;
+    }
+    auto device = co_await qcow2::Qcow2Device::open(
+        context_, {.name = layer.description.uri.to_string(),
+                   .header = *layer.header,
+                   .storage = layer.storage,
+                   .data_file = layer.data_file,
+                   .backing = below,
+                   .snapshot = layer.snapshot,
+                   .writable = options_.writable && i == 0,
+                   .compress_writes = options_.compression != Compression::none});
+    if (!device) {
+      if (below) (void)co_await below->close();
+      co_return unexpected(std::move(device).error());
+    }
+    layer.storage = nullptr;
+    layer.data_file = nullptr;
+    below = checked(*std::move(device));
+  }
+  co_return below;
+}
+
+Task<void> ChainOpener::close_all() {
+  co_await boost::asio::this_coro::reset_cancellation_state();
+  co_await boost::asio::this_coro::throw_if_cancelled(false);
+  for (Layer& layer : layers_) {
+    if (layer.data_file) (void)co_await layer.data_file->close();
+    if (layer.storage) (void)co_await layer.storage->close();
+  }
+}
+
+}  // namespace diskferry

@@ -1,0 +1,22 @@
+// What format an image has, by its first bytes. Pure. Asked for sources whose format nobody gave, and, more
+// narrowly, for backing images that their overlay does not declare; never for a target.
+#pragma once
+
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <string_view>
+
+namespace diskferry {
+
+/// Bytes that probe_format() wants to see.
+inline constexpr std::size_t probe_bytes = 4096;
+
+/// "qcow2", "vmdk", "vhdx", ... or "raw" when nothing is recognised. `end`: the last 512 bytes, where a fixed
+/// VHD has its mark.
+std::string_view probe_format(std::span<const std::byte> start, std::span<const std::byte> end);
+
+/// How QEMU and libvirt name what is raw here ("raw", "file", "host_device"), else the name itself.
+std::string_view canonical_format(std::string_view name);
+
+}  // namespace diskferry
