@@ -15,14 +15,14 @@ namespace diskferry {
 enum class Compression : std::uint8_t { none, zlib, zstd };
 
 struct ImageOpenOptions {
-  std::string format;  ///< "raw", "qcow2", ...; empty: probe (sources only, never a target)
+  std::string format{};  ///< "raw", "qcow2", ...; empty: probe (sources only, never a target)
   bool writable = false;
-  bool force_share = false;                ///< open for reading although somebody else holds it
-  unsigned connections = 0;                ///< as OpenOptions::connections
-  std::vector<std::string> allow_backing;  ///< further folders that backing and data files may lie in
-  bool allow_data_file = false;            ///< open an external data file (below the same folders)
-  bool top_only = false;  ///< ignore the backing image: what it has reads as a hole of depth_none
-  std::string snapshot;   ///< read this internal snapshot (name or id); not writable
+  bool force_share = false;                  ///< open for reading although somebody else holds it
+  unsigned connections = 0;                  ///< as OpenOptions::connections
+  std::vector<std::string> allow_backing{};  ///< further folders that backing and data files may lie in
+  bool allow_data_file = false;              ///< open an external data file (below the same folders)
+  bool top_only = false;   ///< ignore the backing image: what it has reads as a hole of depth_none
+  std::string snapshot{};  ///< read this internal snapshot (name or id); not writable
   Compression compression = Compression::none;  ///< whole clusters written become compressed ones
 };
 
@@ -37,36 +37,36 @@ struct LayerIdentity {
 };
 
 struct SnapshotDescription {
-  std::string id;
-  std::string name;
+  std::string id{};
+  std::string name{};
   std::uint64_t vm_state_bytes = 0;
   std::uint64_t size_bytes = 0;
   std::int64_t created_s = 0;
 };
 struct BitmapDescription {
-  std::string name;
+  std::string name{};
   std::uint64_t granularity_bytes = 0;
   bool is_in_use = false;  ///< not closed properly: its content means nothing
   bool is_auto = false;    ///< records writes
-  std::string problem;     ///< why it cannot be read; empty when it can
+  std::string problem{};   ///< why it cannot be read; empty when it can
 };
 struct LayerDescription {
   ImageUri uri;
-  std::string format;
+  std::string format{};
   std::uint64_t size_bytes = 0;                 ///< of the disk in this layer
   std::uint64_t allocated_bytes = 0;            ///< what the storage says it uses; 0: not known
   std::uint64_t cluster_bytes = 0;              ///< 0 for raw
-  std::string compatibility;                    ///< qcow2: "0.10" (v2) or "1.1" (v3)
+  std::string compatibility{};                  ///< qcow2: "0.10" (v2) or "1.1" (v3)
   Compression compression = Compression::none;  ///< of compressed clusters, whether there are any or not
   unsigned refcount_bits = 0;
   bool has_extended_l2 = false;
   bool is_dirty = false;
   bool is_corrupt = false;
-  std::string data_file;
-  std::string backing_name;  ///< as the header says
-  std::string backing_format;
-  std::vector<SnapshotDescription> snapshots;
-  std::vector<BitmapDescription> bitmaps;
+  std::string data_file{};
+  std::string backing_name{};  ///< as the header says
+  std::string backing_format{};
+  std::vector<SnapshotDescription> snapshots{};
+  std::vector<BitmapDescription> bitmaps{};
   LayerIdentity identity;
 };
 
@@ -102,7 +102,7 @@ class Image {
 
  private:
   std::shared_ptr<BlockDevice> device_;
-  std::vector<LayerDescription> layers_;
+  std::vector<LayerDescription> layers_{};
   std::vector<std::shared_ptr<BitmapView>> bitmaps_;
 };
 
@@ -119,8 +119,8 @@ struct ImageCreateOptions {
   std::string compatibility = "1.1";
   Compression compression_type = Compression::none;  ///< of compressed clusters; none: the format's default
   enum class Preallocate : std::uint8_t { off, metadata, full } preallocate = Preallocate::off;
-  std::string backing_name;  ///< stored as given
-  std::string backing_format;
+  std::string backing_name{};  ///< stored as given
+  std::string backing_format{};
   bool replace = false;  ///< overwrite what is there
 };
 /// Makes an empty image (and its storage, where it is not there). Errors: as create_storage().

@@ -1,0 +1,162 @@
+// Opening of chains made by qemu-img: names, formats, and what is refused.
+#include "diskferry/units.hpp"
+#include "tests/interop/qcow2_images.hpp"
+#include "tests/support/test_runtime.hpp"
+
+#include <filesystem>
+#include <fmt/format.h>
+#include <fstream>
+
+namespace diskferry::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+void expect_refused(const Result<Image>& opened, ErrorKind kind, std::string_view word) {
+  ASSERT_FALSE(opened) << "was opened";
+  EXPECT_EQ(opened.error().kind(), kind) << opened.error().message();
+  EXPECT_NE(opened.error().message().find(word), std::string::npos) << opened.error().message();
+}
+
+TEST(OpenChain, RelativeNamesAreTakenFromTheImagesFolder) {
+  TemporaryFolder folder;
+  fs::create_directories(folder / "vm/base");
+  create_with_qemu({.path = folder / "vm/base/base.qcow2", .size_bytes = 4 * mib});
+  run_ok({"qemu-io", "-c", "write -P 5 0 64K", folder / "vm/base/base.qcow2"});
+  create_with_qemu({.path = folder / "vm/base/middle.qcow2", .backing = "base.qcow2", .size_bytes = 4 * mib});
+  create_with_qemu({.path = folder / "vm/top.qcow2", .backing = "base/middle.qcow2", .size_bytes = 4 * mib});
+  auto image = open_for_test(folder / "vm/top.qcow2");
+  ASSERT_EQ(image.layers().size(), 3u);
+  EXPECT_EQ(image.layers()[1].format, "qcow2");
+  EXPECT_NE(image.layers()[2].identity.inode, 0u);
+  EXPECT_EQ(our_content(image, 1)[0], std::byte{5});
+  EXPECT_EQ(our_map(image, 10)[0].depth, 2u);
+  must(run(image.close()));
+  auto top = open_for_test(folder / "vm/top.qcow2", {.top_only = true});
+  EXPECT_EQ(our_map(top, 10)[0].depth, Extent::depth_none);
+  must(run(top.close()));
+}
+
+TEST(OpenChain, ReferencesLeaveTheFolderOnlyWhenAllowed) {
+  TemporaryFolder folder;
+  fs::create_directories(folder / "vm");
+  fs::create_directories(folder / "store");
+  create_with_qemu({.path = folder / "store/base.qcow2", .size_bytes = 1 * mib});
+  fs::create_symlink(folder / "store/base.qcow2", folder / "vm/link.qcow2");
+  const std::vector<std::string> names{"../store/base.qcow2", folder / "store/base.qcow2",
+                                       "link.qcow2",          "/etc/passwd",
+                                       "/dev/zero",           "../../../../../../etc/hostname"};
+  for (const std::string& name : names) {
+    SCOPED_TRACE(name);
+    create_with_qemu({.path = folder / "vm/top.qcow2", .backing = name, .size_bytes = 1 * mib});
+    expect_refused(try_open(folder / "vm/top.qcow2"), ErrorKind::permission, "outside");
+  }
+  create_with_qemu(
+      {.path = folder / "vm/top.qcow2", .backing = "../store/base.qcow2", .size_bytes = 1 * mib});
+  auto image = open_for_test(folder / "vm/top.qcow2", {.allow_backing = {folder / "store"}});
+  must(run(image.close()));
+  for (const std::string name :
+       {"nbd:127.0.0.1:1", "http://127.0.0.1/x", "json:{\"driver\":\"null-co\"}", "fat:/etc"}) {
+    SCOPED_TRACE(name);
+    create_with_qemu(
+        {.path = folder / "vm/top.qcow2", .backing = name, .backing_format = "raw", .size_bytes = 1 * mib});
+    expect_refused(try_open(folder / "vm/top.qcow2", {.allow_backing = {"/"}}), ErrorKind::unsupported,
+                   "local files");
+  }
+}
+
+TEST(OpenChain, LoopsAndEndlessChainsEnd) {
+  TemporaryFolder folder;
+  create_with_qemu({.path = folder / "self.qcow2", .backing = "self.qcow2", .size_bytes = 1 * mib});
+  expect_refused(try_open(folder / "self.qcow2"), ErrorKind::corrupt, "comes back");
+  create_with_qemu({.path = folder / "a.qcow2", .backing = "b.qcow2", .size_bytes = 1 * mib});
+  create_with_qemu({.path = folder / "b.qcow2", .backing = "a.qcow2", .size_bytes = 1 * mib});
+  expect_refused(try_open(folder / "a.qcow2"), ErrorKind::corrupt, "comes back");
+  create_with_qemu({.path = folder / "t.qcow2", .backing = "0000.qcow2", .size_bytes = 1 * mib});
+  std::ifstream in(folder / "t.qcow2", std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  for (int i = 0; i < 300; ++i) {
+    const auto at = bytes.find(fmt::format("{:04}.qcow2", i));
+    ASSERT_NE(at, std::string::npos);
+    bytes.replace(at, 4, fmt::format("{:04}", i + 1));
+    std::ofstream(folder / fmt::format("{:04}.qcow2", i), std::ios::binary) << bytes;
+  }
+  expect_refused(try_open(folder / "0000.qcow2"), ErrorKind::too_large, "256");
+}
+
+TEST(OpenChain, AChainOf200LayersIsRead) {
+  TemporaryFolder folder;
+  create_with_qemu({.path = folder / "0.qcow2", .size_bytes = 1 * mib});
+  run_ok({"qemu-io", "-c", "write -P 3 64K 64K", folder / "0.qcow2"});
+  create_with_qemu({.path = folder / "t.qcow2", .backing = "0000.qcow2", .size_bytes = 1 * mib});
+  fs::rename(folder / "0.qcow2", folder / "0000.qcow2");
+  std::ifstream in(folder / "t.qcow2", std::ios::binary);
+  std::string bytes((std::istreambuf_iterator<char>(in)), std::istreambuf_iterator<char>());
+  for (int i = 1; i < 200; ++i) {
+    bytes.replace(bytes.find(fmt::format("{:04}.qcow2", std::max(i - 2, 0))), 4, fmt::format("{:04}", i - 1));
+    std::ofstream(folder / fmt::format("{:04}.qcow2", i), std::ios::binary) << bytes;
+  }
+  auto image = open_for_test(folder / "0199.qcow2");
+  EXPECT_EQ(our_map(image, 10)[1].depth, 199u);
+  EXPECT_EQ(our_content(image, 1)[65536], std::byte{3});
+  must(run(image.close()));
+}
+
+/// A raw disk in which the guest has written a qcow2 header that refers to a file of the host.
+TEST(OpenChain, ARawBackingImageIsNeverTakenForAnotherFormat) {
+  TemporaryFolder folder;
+  create_with_qemu({.path = folder / "secret.raw", .size_bytes = 1 * mib});
+  create_with_qemu({.path = folder / "guest.raw",
+                    .backing = "secret.raw",
+                    .backing_format = "raw",
+                    .size_bytes = 64 * mib});
+  create_with_qemu(
+      {.path = folder / "top.qcow2", .backing = "guest.raw", .backing_format = "raw", .size_bytes = 1 * mib});
+  auto image = open_for_test(folder / "top.qcow2");
+  ASSERT_EQ(image.layers().size(), 2u);
+  EXPECT_EQ(image.layers()[1].format, "raw");
+  EXPECT_EQ(our_content(image, 1)[0], std::byte{'Q'}) << "its bytes are data";
+  must(run(image.close()));
+  // The same without a declared format: the extension's type is made an unknown one.
+  std::fstream file(folder / "top.qcow2", std::ios::in | std::ios::out | std::ios::binary);
+  std::string bytes(512, '\0');
+  file.read(bytes.data(), 512);
+  const auto at = bytes.find("\xe2\x79\x2a\xca");
+  ASSERT_NE(at, std::string::npos);
+  file.seekp(static_cast<std::streamoff>(at));
+  file.write("\x01\x02\x03\x04", 4);
+  file.close();
+  expect_refused(try_open(folder / "top.qcow2"), ErrorKind::permission, "format");
+}
+
+TEST(OpenChain, FormatsAreProbedForSourcesOnly) {
+  TemporaryFolder folder;
+  create_with_qemu({.path = folder / "disk.img", .size_bytes = 1 * mib});
+  auto image = open_for_test(folder / "disk.img");
+  EXPECT_EQ(image.layers()[0].format, "qcow2");
+  must(run(image.close()));
+  expect_refused(try_open(folder / "disk.img", {.writable = true}), ErrorKind::invalid_argument, "qcow2");
+  auto raw = open_for_test(folder / "disk.img", {.format = "raw"});
+  EXPECT_NE(raw.device().size_bytes(), 1 * mib);
+  must(run(raw.close()));
+  for (const std::string format : {"vmdk", "vhdx", "vdi", "vpc", "qed", "parallels"}) {
+    SCOPED_TRACE(format);
+    run_ok({"qemu-img", "create", "-q", "-f", format, folder / "foreign", "4M"});
+    expect_refused(try_open(folder / "foreign"), ErrorKind::unsupported, format);
+  }
+}
+
+TEST(OpenChain, EncryptedImagesAreRefusedByName) {
+  TemporaryFolder folder;
+  // QEMU measures the processor to choose the iterations, and gives up on a busy machine: a few attempts.
+  int attempts = 0;
+  while (run_program({"qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=abc", "-o",
+                      "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10", folder / "luks.qcow2",
+                      "1M"})
+             .exit_code != 0)
+    ASSERT_LT(++attempts, 50);
+  expect_refused(try_open(folder / "luks.qcow2"), ErrorKind::unsupported, "LUKS");
+}
+
+}  // namespace
+}  // namespace diskferry::test
