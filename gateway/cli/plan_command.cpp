@@ -1,0 +1,102 @@
+// `diskferry plan copy`: what a copy would do and what stands in its way; changes nothing.
+#include "diskferry/units.hpp"
+#include "gateway/cli/command.hpp"
+#include "gateway/cli/copy_options.hpp"
+#include "gateway/cli/output.hpp"
+
+#include <fmt/format.h>
+#include <memory>
+#include <ostream>
+
+#include <CLI/App.hpp>
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+
+namespace diskferry::cli {
+namespace json = boost::json;
+namespace {
+
+struct Options {
+  CopyOptions copy;
+  bool as_json = false;
+};
+
+/// From the source's rate alone: a copy cannot be faster, and a slow target makes it slower.
+std::optional<double> least_seconds(const CopyForecast& forecast) {
+  if (!forecast.read_bytes_per_s) return std::nullopt;
+  return static_cast<double>(forecast.totals.copy_bytes) / *forecast.read_bytes_per_s;
+}
+
+template <class T>
+json::value or_null(const std::optional<T>& value) {
+  return value ? json::value(*value) : json::value(nullptr);
+}
+
+json::value to_json(const CopyForecast& forecast) {
+  json::array blockers;
+  for (const std::string& blocker : forecast.blockers) blockers.emplace_back(blocker);
+  return {{"source-format", forecast.source_format},
+          {"target-format", forecast.target_format},
+          {"size", forecast.size_bytes},
+          {"copy", forecast.totals.copy_bytes},
+          {"zero", forecast.totals.zero_bytes},
+          {"skip", forecast.totals.skip_bytes},
+          {"leave", forecast.totals.leave_bytes},
+          {"target-exists", forecast.target_exists},
+          {"target-size", or_null(forecast.target_bytes)},
+          {"space-available", or_null(forecast.space_available_bytes)},
+          {"source-bytes-per-second", or_null(forecast.read_bytes_per_s)},
+          {"seconds-at-least", or_null(least_seconds(forecast))},
+          {"blockers", std::move(blockers)}};
+}
+
+void print_text(std::ostream& out, const CopyForecast& forecast) {
+  FieldList fields;
+  fields.add("format", forecast.source_format + " to " + forecast.target_format);
+  fields.add("size", bytes_for_people(forecast.size_bytes));
+  fields.add("to copy", bytes_for_people(forecast.totals.copy_bytes));
+  fields.add("to zero", bytes_for_people(forecast.totals.zero_bytes));
+  fields.add("to skip", bytes_for_people(forecast.totals.skip_bytes));
+  fields.add("target", forecast.target_exists ? "exists" : "will be created");
+  if (forecast.space_available_bytes) fields.add("space", bytes_for_people(*forecast.space_available_bytes));
+  if (const auto seconds = least_seconds(forecast))
+    fields.add("time", fmt::format("at least {:.1f} s (the source gives {}/s)", *seconds,
+                                   format_bytes(static_cast<std::uint64_t>(*forecast.read_bytes_per_s))));
+  fields.print(out);
+  for (const std::string& blocker : forecast.blockers) out << "blocker: " << blocker << "\n";
+}
+
+Result<ExitCode> run_plan(Invocation& invocation, const Options& options) {
+  DISKFERRY_TRY(CopyRequest request, options.copy.request());
+  DISKFERRY_TRY(const auto forecast, invocation.runtime.run_until_signal(
+                                         forecast_copy(invocation.runtime.context(), std::move(request))));
+  if (options.as_json) {
+    print_json(invocation.out, to_json(forecast));
+  } else {
+    print_text(invocation.out, forecast);
+  }
+  return forecast.blockers.empty() ? ExitCode::done : ExitCode::refused;
+}
+
+CommandBody declare(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* copy = app.add_subcommand("copy", "what `diskferry copy` with these arguments would do");
+  copy->set_help_flag("-h,--help", "print this help");
+  app.require_subcommand(1);
+  add_copy_options(*copy, options->copy);
+  add_json_flag(*copy, options->as_json);
+  return [options](Invocation& invocation) { return run_plan(invocation, *options); };
+}
+
+}  // namespace
+
+extern const Command plan_command;
+const Command plan_command{
+    .name = "plan",
+    .summary = "show what a command would do and what stands in its way; changes nothing",
+    .examples =
+        "  diskferry plan copy vm.qcow2 /srv/vm.raw\n"
+        "  diskferry plan copy --json vm.qcow2 nbd://host/export",
+    .declare = &declare};
+
+}  // namespace diskferry::cli

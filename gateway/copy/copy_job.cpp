@@ -1,0 +1,337 @@
+// See copy_job.hpp. The order of steps is the safety of a copy: everything that can be refused is refused
+// before the target is touched, and the ledger stands before the first byte is written.
+#include "gateway/copy/copy_job.hpp"
+
+#include "diskferry/task_group.hpp"
+#include "diskferry/units.hpp"
+#include "drivers/file/file_identity.hpp"
+#include "drivers/registry.hpp"
+#include "drivers/support/blocking_pool.hpp"
+#include "gateway/copy/checkpoint.hpp"
+#include "gateway/copy/engine.hpp"
+#include "gateway/copy/identity.hpp"
+#include "gateway/copy/ledger.hpp"
+#include "gateway/copy/target.hpp"
+#include "gateway/copy/verify.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+namespace diskferry {
+namespace asio = boost::asio;
+namespace {
+
+/// How long a copy that ends early may take to make its last work durable.
+constexpr Duration last_checkpoint_limit = std::chrono::seconds(30);
+/// The ends of a disk hold what boots it and what finds its partitions: they are always compared.
+constexpr std::uint64_t end_bytes = 1 * mib;
+
+double seconds(Duration time) {
+  return std::chrono::duration<double>(time).count();
+}
+
+class CopyJob {
+ public:
+  CopyJob(DriverContext& context, CopyRequest request, ProgressSink* progress)
+      : context_(context), request_(std::move(request)), progress_(progress) {}
+
+  Task<Result<CopyReport>> run() {
+    begin_ = context_.clock.now();
+    auto done = co_await run_steps();
+    // Whatever happened, and also when cancelled, both sides are closed and the first cause is kept.
+    co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+    auto closed = co_await close_all();
+    if (!done && created_ && !ledger_made_) co_await remove_created_target(context_, request_.target);
+    if (done && !closed) done = std::move(closed);
+    if (!done) co_return unexpected(std::move(done).error());
+    report_.total_s = seconds(context_.clock.now() - begin_);
+    co_return std::move(report_);
+  }
+
+ private:
+  Task<Result<void>> run_steps() {
+    show("plan", 0, 0);
+    DISKFERRY_CO_CHECK(co_await open_source());
+    DISKFERRY_CO_CHECK(co_await open_target());
+    DISKFERRY_CO_CHECK(co_await open_ledger());
+    report_.plan_s = seconds(context_.clock.now() - begin_);
+    if (auto done = co_await transfer(); !done)
+      co_return unexpected(co_await give_up(std::move(done).error()));
+    if (auto done = co_await finish(); !done) co_return unexpected(co_await give_up(std::move(done).error()));
+    co_return Result<void>{};
+  }
+
+  Task<Result<void>> open_source() {
+    request_.source_options.top_only = request_.top_only;
+    auto opened = co_await open_image(context_, request_.source, request_.source_options);
+    if (!opened) co_return unexpected(std::move(opened).error().in("open the source"));
+    source_.emplace(std::move(*opened));
+    const auto& layers = source_->layers();
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      if (request_.top_only && i > 0) break;
+      layer_uris_.push_back(layers[i].uri);
+    }
+    DISKFERRY_CO_TRY(layers_, co_await note_layers(context_, layer_uris_));
+    std::vector<ImageUri> all_layers;
+    for (const auto& layer : layers) all_layers.push_back(layer.uri);
+    DISKFERRY_CO_CHECK(co_await refuse_same_storage(context_, all_layers, request_.target));
+    report_.source = request_.source.to_string();
+    report_.target = request_.target.to_string();
+    report_.source_format = layers.front().format;
+    if (request_.target_format.empty()) request_.target_format = format_for_target(request_.target);
+    report_.target_format = request_.target_format;
+    report_.size_bytes = source_->device().size_bytes();
+    co_return Result<void>{};
+  }
+
+  Task<Result<void>> open_target() {
+    DISKFERRY_CO_TRY(const TargetState state, co_await look_at_target(context_, request_));
+    DISKFERRY_CO_TRY(const TargetAction action, decide_target(state, request_));
+    if (action == TargetAction::go_on) {
+      is_resumed_ = true;
+    } else if (action != TargetAction::open) {
+      const bool is_new = !state.exists;
+      auto made = co_await create_target(context_, request_, source_->device().size_bytes());
+      if (!made) {
+        // A format's driver may have made the file and failed on its content.
+        created_ = is_new && made.error().kind() != ErrorKind::already_exists;
+        co_return unexpected(std::move(made).error().in("create the target"));
+      }
+      created_ = is_new;
+    }
+    ImageOpenOptions options;
+    options.format = request_.target_format;
+    options.writable = true;
+    options.connections = request_.target_connections;
+    options.allow_backing = request_.source_options.allow_backing;
+    options.compression = request_.compression;
+    auto opened = co_await open_image(context_, request_.target, std::move(options));
+    if (!opened) co_return unexpected(std::move(opened).error().in("open the target"));
+    target_.emplace(std::move(*opened));
+    const std::uint64_t has_bytes = target_->device().size_bytes();
+    total_bytes_ = has_bytes;
+    if (has_bytes < report_.size_bytes)
+      co_return unexpected(too_small(request_.target, has_bytes, report_.size_bytes));
+    if (target_->device().info().is_read_only)
+      co_return unexpected(fail(ErrorKind::read_only, "open the target", report_.target));
+    co_return Result<void>{};
+  }
+
+  Task<Result<void>> open_ledger() {
+    LedgerHeader header{.source = layers_,
+                        .source_bytes = report_.size_bytes,
+                        .target = report_.target,
+                        .target_format = report_.target_format,
+                        .target_bytes = target_->device().size_bytes(),
+                        .options = describe_options(request_)};
+    if (request_.target.is_file()) {
+      DISKFERRY_CO_TRY(const FileIdentity file, co_await context_.blocking_pool.run([this] {
+        return file_identity(request_.target.path());
+      }));
+      header.target_device = file.device;
+      header.target_inode = file.inode;
+    }
+    const std::string path = ledger_path(request_.target);
+    if (is_resumed_) {
+      auto loaded = co_await Ledger::load(context_, path);
+      if (!loaded && loaded.error().kind() == ErrorKind::not_found)
+        co_return unexpected(fail(ErrorKind::already_exists, "resume", report_.target)
+                                 .why("there is no ledger of an interrupted copy (" + printable(path) + ")")
+                                 .remedy("copy from the start with --overwrite"));
+      if (!loaded) co_return unexpected(std::move(loaded).error().in("resume"));
+      if (const std::string why = difference(loaded->header, header); !why.empty())
+        co_return unexpected(fail(ErrorKind::unsupported, "resume", report_.target)
+                                 .why(why)
+                                 .remedy("copy from the start with --overwrite"));
+      ledger_ = std::move(loaded->ledger);
+      done_ = std::move(loaded->done);
+      report_.resumed_bytes = done_.bytes();
+    } else {
+      auto made = co_await Ledger::create(context_, path, std::move(header));
+      if (made) {
+        ledger_ = std::move(*made);
+      } else if (made.error().kind() == ErrorKind::in_use) {
+        co_return unexpected(std::move(made).error());
+      } else {
+        report_.warnings.push_back("this copy could not be resumed, were it interrupted: " +
+                                   made.error().message());
+      }
+    }
+    ledger_made_ = true;
+    co_return Result<void>{};
+  }
+
+  EngineHooks hooks() {
+    return {
+        .finished = [this](const Piece& piece) { checkpointer_->finished(piece); },
+        .progress =
+            [this] { show("copy", report_.resumed_bytes + engine_->counters().done_bytes, total_bytes_); },
+        .room = &checkpointer_->room()};
+  }
+
+  Task<Result<void>> transfer() {
+    const TimePoint begin = context_.clock.now();
+    const Tuning tuning = tune(request_, source_->device(), target_->device(), request_.target_format);
+    report_.request_bytes = tuning.plan.request_bytes;
+    report_.requests = tuning.engine.requests;
+    report_.verify = request_.verify;
+    plan_.emplace(CopyPlan::Devices{source_->device(), &target_->device()}, tuning.plan, std::move(done_));
+    checkpointer_.emplace(
+        context_, target_->device(), ledger_.get(),
+        CheckpointOptions{.verify = request_.verify == VerifyLevel::storage,
+                          .cache_path = request_.target.is_file() ? request_.target.path() : std::string()});
+    engine_.emplace(context_, CopyEngine::Devices{source_->device(), target_->device()}, tuning.engine,
+                    hooks());
+
+    // Checkpoints go on beside the copying; when one fails there is no point in copying on.
+    TaskGroup copying(context_.reactors[0]);
+    TaskGroup checkpoints(context_.reactors.back());
+    copying.spawn(copy_all());
+    checkpoints.spawn(checkpoint_until_done(copying));
+    auto copied = co_await copying.join();
+    checkpoints.cancel();
+    auto kept = co_await checkpoints.join();
+    report_.copy_s = seconds(context_.clock.now() - begin);
+    report_.background_flush_s = seconds(checkpointer_->time_flushing());
+    report_.background_verify_s = seconds(checkpointer_->time_verifying()) +
+                                  1e-9 * static_cast<double>(engine_->counters().read_back_ns);
+    if (!kept && kept.error().kind() != ErrorKind::cancelled) co_return kept;
+    co_return copied;
+  }
+
+  Task<Result<void>> copy_all() { co_return co_await engine_->run(*plan_); }
+  Task<Result<void>> checkpoint_until_done(TaskGroup& copying) {
+    auto done = co_await checkpointer_->run();
+    if (!done) copying.cancel();
+    co_return done;
+  }
+
+  Task<Result<void>> finish() {
+    const TimePoint begin = context_.clock.now();
+    show("flush", total_bytes_, total_bytes_);
+    DISKFERRY_CO_CHECK(co_await checkpointer_->commit());
+    report_.flush_s = seconds(context_.clock.now() - begin);
+    const TimePoint verify_begin = context_.clock.now();
+    show("verify", total_bytes_, total_bytes_);
+    DISKFERRY_CO_CHECK(co_await verify_ends());
+    report_.verify_s = seconds(context_.clock.now() - verify_begin);
+    const EngineCounters& counters = engine_->counters();
+    report_.read_bytes = counters.read_bytes;
+    report_.written_bytes = counters.written_bytes;
+    report_.zeroed_bytes = counters.zeroed_bytes;
+    report_.skipped_bytes = counters.skipped_bytes;
+    report_.verified_bytes = counters.verified_bytes + checkpointer_->verified_bytes();
+    report_.checkpoints = checkpointer_->commits();
+    DISKFERRY_CO_TRY(const auto layers_now, co_await note_layers(context_, layer_uris_));
+    report_.changed_layers = changed_layers(layers_, layers_now);
+    report_.source_allocated_bytes = co_await allocated_bytes(context_, layer_uris_);
+    report_.target_allocated_bytes = co_await allocated_bytes(context_, {request_.target});
+    // A copy of a source that changed cannot be resumed either.
+    if (ledger_) DISKFERRY_CO_CHECK(co_await ledger_->remove());
+    co_return Result<void>{};
+  }
+
+  /// The first and the last MiB against the source, through a fresh opening where that is possible, past the
+  /// page cache.
+  Task<Result<void>> verify_ends() {
+    if (request_.top_only || report_.size_bytes == 0) co_return Result<void>{};
+    BlockDevice* device = &target_->device();
+    if (request_.target.is_file()) {
+      auto closed = co_await close(target_);
+      if (!closed) co_return unexpected(std::move(closed).error().in("close the target"));
+      co_await drop_page_cache(context_, request_.target.path());
+      ImageOpenOptions options;
+      options.format = request_.target_format;
+      options.allow_backing = request_.source_options.allow_backing;
+      auto opened = co_await open_image(context_, request_.target, std::move(options));
+      if (!opened) co_return unexpected(std::move(opened).error().in("open the target again"));
+      target_.emplace(std::move(*opened));
+      device = &target_->device();
+    }
+    const std::uint64_t block =
+        std::max({source_->device().info().block_bytes, device->info().block_bytes, std::uint32_t{4096}});
+    const std::uint64_t size = report_.size_bytes;
+    const std::uint64_t first_end = std::min(size, end_bytes);
+    DISKFERRY_CO_CHECK(co_await verify_end({0, first_end}, *device));
+    const std::uint64_t last = align_down(size > end_bytes ? size - end_bytes : 0, block);
+    if (size > first_end) DISKFERRY_CO_CHECK(co_await verify_end({last, size - last}, *device));
+    co_return Result<void>{};
+  }
+
+  Task<Result<void>> verify_end(Range range, BlockDevice& device) {
+    // Where the target goes on after the source, its last block does too.
+    const std::uint64_t target_end =
+        std::min(align_up(range.end(), device.info().block_bytes), device.size_bytes());
+    const std::size_t wanted = std::max(range.length, target_end - range.offset);
+    DISKFERRY_CO_TRY(Buffer expected, co_await context_.buffers.acquire(wanted));
+    DISKFERRY_CO_TRY(Buffer found, co_await context_.buffers.acquire(wanted));
+    DISKFERRY_CO_CHECK(co_await source_->device().read(range.offset, expected.span().first(range.length)));
+    DISKFERRY_CO_CHECK(co_await device.read(range.offset, found.span().first(target_end - range.offset)));
+    const std::size_t same =
+        first_difference(expected.span().first(range.length), found.span().first(range.length));
+    if (same < range.length) co_return unexpected(difference_at(device, range.offset + same));
+    co_return Result<void>{};
+  }
+
+  /// The end of a copy that does not succeed: what is finished becomes durable, and the message says so.
+  Task<Error> give_up(Error error) {
+    co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+    if (checkpointer_ && target_ && error.kind() != ErrorKind::mismatch)
+      (void)co_await with_deadline(context_.clock, last_checkpoint_limit, "last checkpoint",
+                                   checkpointer_->commit());
+    const std::uint64_t kept = report_.resumed_bytes + (checkpointer_ ? checkpointer_->durable_bytes() : 0);
+    if (!ledger_) co_return std::move(error).remedy("copy again with --overwrite");
+    if (error.kind() == ErrorKind::mismatch) co_return error;
+    const std::string_view first = error.kind() == ErrorKind::no_space ? "free space, then " : "";
+    co_return std::move(error).remedy(fmt::format("{} of {} copied and kept; {}run again with --resume",
+                                                  format_bytes(kept), format_bytes(report_.size_bytes),
+                                                  first));
+  }
+
+  static Task<Result<void>> close(std::optional<Image>& image) {
+    if (!image) co_return Result<void>{};
+    auto closed = co_await image->close();
+    image.reset();
+    co_return closed;
+  }
+  Task<Result<void>> close_all() {
+    auto target_closed = co_await close(target_);
+    auto source_closed = co_await close(source_);
+    if (!target_closed) co_return unexpected(std::move(target_closed).error().in("close the target"));
+    co_return source_closed;
+  }
+
+  void show(std::string_view phase, std::uint64_t done, std::uint64_t total) {
+    if (progress_ != nullptr)
+      progress_->update(
+          {.subject = report_.target, .phase = phase, .bytes_done = done, .bytes_total = total});
+  }
+
+  DriverContext& context_;
+  CopyRequest request_;
+  ProgressSink* const progress_;
+  CopyReport report_;
+  std::uint64_t total_bytes_ = 0;  // of the target
+  TimePoint begin_{};
+  std::optional<Image> source_;
+  std::optional<Image> target_;
+  std::vector<ImageUri> layer_uris_;
+  std::vector<LedgerLayer> layers_;
+  bool created_ = false;
+  bool is_resumed_ = false;
+  bool ledger_made_ = false;
+  RangeSet done_;
+  std::unique_ptr<Ledger> ledger_;
+  std::optional<CopyPlan> plan_;
+  std::optional<Checkpointer> checkpointer_;
+  std::optional<CopyEngine> engine_;
+};
+
+}  // namespace
+
+Task<Result<CopyReport>> copy_image(DriverContext& context, CopyRequest request, ProgressSink* progress) {
+  CopyJob job(context, std::move(request), progress);
+  co_return co_await job.run();
+}
+
+}  // namespace diskferry

@@ -1,0 +1,148 @@
+// What a copy would do; see forecast_copy(). Opens the source, and a target that would be used as it is, for
+// reading.
+#include "diskferry/units.hpp"
+#include "gateway/copy/copy_job.hpp"
+#include "gateway/copy/identity.hpp"
+#include "gateway/copy/target.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <fmt/format.h>
+
+#include <boost/asio/this_coro.hpp>
+
+namespace diskferry {
+namespace asio = boost::asio;
+namespace {
+
+/// How much of the source is read to learn its rate, and for how long at most.
+constexpr std::uint64_t sample_bytes_max = 64 * mib;
+constexpr Duration sample_time_max = std::chrono::milliseconds(500);
+
+Task<Result<std::optional<double>>> sample_rate(DriverContext& context, BlockDevice& source,
+                                                PlanRules rules) {
+  CopyPlan plan({source, nullptr}, rules);
+  const TimePoint begin = context.clock.now();
+  std::uint64_t bytes = 0;
+  while (bytes < sample_bytes_max && context.clock.now() - begin < sample_time_max) {
+    DISKFERRY_CO_TRY(const auto unit, co_await plan.next());
+    if (!unit) break;
+    if (unit->kind != WorkKind::copy) continue;
+    const Range inside = intersect(unit->range, {0, source.size_bytes()});
+    DISKFERRY_CO_TRY(Buffer buffer, co_await context.buffers.acquire(inside.length));
+    DISKFERRY_CO_CHECK(co_await source.read(inside.offset, buffer.span()));
+    bytes += inside.length;
+  }
+  const double seconds = std::chrono::duration<double>(context.clock.now() - begin).count();
+  if (bytes == 0 || seconds <= 0) co_return std::nullopt;
+  co_return static_cast<double>(bytes) / seconds;
+}
+
+/// Errors become blockers: the operator wants all of them at once.
+class Forecast {
+ public:
+  Forecast(DriverContext& context, CopyRequest request) : context_(context), request_(std::move(request)) {}
+
+  Task<Result<CopyForecast>> run() {
+    auto done = co_await look();
+    co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+    if (target_) (void)co_await target_->close();
+    if (source_) (void)co_await source_->close();
+    if (!done) co_return unexpected(std::move(done).error());
+    co_return std::move(forecast_);
+  }
+
+ private:
+  Task<Result<void>> look() {
+    if (request_.target_format.empty()) request_.target_format = format_for_target(request_.target);
+    forecast_.target_format = request_.target_format;
+    request_.source_options.top_only = request_.top_only;
+    auto source = co_await open_image(context_, request_.source, request_.source_options);
+    if (!source) {
+      block(std::move(source).error().in("open the source"));
+    } else {
+      source_.emplace(std::move(*source));
+      forecast_.size_bytes = source_->device().size_bytes();
+      forecast_.source_format = source_->layers().front().format;
+      std::vector<ImageUri> layers;
+      for (const auto& layer : source_->layers()) layers.push_back(layer.uri);
+      if (auto same = co_await refuse_same_storage(context_, layers, request_.target); !same)
+        block(std::move(same).error());
+    }
+    co_await look_at_target_side();
+    if (!source_) co_return Result<void>{};
+    BlockDevice& device = source_->device();
+    PlanRules rules{.source_bytes = device.size_bytes(), .target_bytes = device.size_bytes()};
+    rules.top_only = request_.top_only;
+    rules.align_bytes = std::max<std::uint64_t>(512, device.info().block_bytes);
+    if (target_ && target_->device().size_bytes() >= rules.source_bytes)
+      rules.target_bytes = target_->device().size_bytes();
+    CopyPlan plan({device, target_ ? &target_->device() : nullptr}, rules);
+    DISKFERRY_CO_TRY(forecast_.totals, co_await total(plan));
+    DISKFERRY_CO_TRY(forecast_.read_bytes_per_s, co_await sample_rate(context_, device, rules));
+    if (forecast_.space_available_bytes && forecast_.totals.copy_bytes > *forecast_.space_available_bytes &&
+        request_.compression == Compression::none)
+      forecast_.blockers.push_back(fmt::format(
+          "{}: {} are needed and {} are free", request_.target.to_string(),
+          format_bytes(forecast_.totals.copy_bytes), format_bytes(*forecast_.space_available_bytes)));
+    co_return Result<void>{};
+  }
+
+  Task<void> look_at_target_side() {
+    auto state = co_await look_at_target(context_, request_);
+    if (!state) {
+      block(std::move(state).error());
+      co_return;
+    }
+    forecast_.target_exists = state->exists;
+    auto action = decide_target(*state, request_);
+    if (!action) {
+      block(std::move(action).error());
+      co_return;
+    }
+    if (*action == TargetAction::create || *action == TargetAction::replace) {
+      if (request_.target.is_file()) find_space();
+      co_return;
+    }
+    ImageOpenOptions options;
+    options.format = request_.target_format;
+    options.allow_backing = request_.source_options.allow_backing;
+    auto target = co_await open_image(context_, request_.target, std::move(options));
+    if (!target) {
+      block(std::move(target).error().in("open the target"));
+      co_return;
+    }
+    target_.emplace(std::move(*target));
+    forecast_.target_bytes = target_->device().size_bytes();
+    if (*forecast_.target_bytes < forecast_.size_bytes)
+      block(too_small(request_.target, *forecast_.target_bytes, forecast_.size_bytes));
+  }
+
+  void find_space() {
+    std::filesystem::path folder = std::filesystem::path(request_.target.path()).parent_path();
+    if (folder.empty()) folder = ".";
+    std::error_code failed;
+    const auto space = std::filesystem::space(folder, failed);
+    if (failed) {
+      forecast_.blockers.push_back(fmt::format("{}: {}", printable(folder.string()), failed.message()));
+    } else {
+      forecast_.space_available_bytes = space.available;
+    }
+  }
+  void block(const Error& error) { forecast_.blockers.push_back(error.message()); }
+
+  DriverContext& context_;
+  CopyRequest request_;
+  CopyForecast forecast_;
+  std::optional<Image> source_;
+  std::optional<Image> target_;
+};
+
+}  // namespace
+
+Task<Result<CopyForecast>> forecast_copy(DriverContext& context, CopyRequest request) {
+  Forecast forecast(context, std::move(request));
+  co_return co_await forecast.run();
+}
+
+}  // namespace diskferry

@@ -1,0 +1,25 @@
+// Telling storages apart: that both sides of a copy are not the same, and that a source has not changed
+// meanwhile.
+#pragma once
+
+#include "diskferry/driver.hpp"
+#include "drivers/image/image.hpp"
+#include "gateway/copy/ledger.hpp"
+
+#include <string>
+#include <vector>
+
+namespace diskferry {
+
+/// What a storage is, whatever name it goes by: device and inode of a file, the device number of a block
+/// device, server, socket and export of a network disk. Two names of one storage give the same key. Empty:
+/// there is nothing.
+Task<Result<std::string>> storage_key(DriverContext& context, ImageUri uri);
+
+/// Every layer with its identity now. Errors: of the file system.
+Task<Result<std::vector<LedgerLayer>>> note_layers(DriverContext& context, std::vector<ImageUri> layers);
+
+/// The layers' names that have changed; empty when none has.
+std::string changed_layers(const std::vector<LedgerLayer>& then, const std::vector<LedgerLayer>& now);
+
+}  // namespace diskferry

@@ -1,0 +1,96 @@
+// See report.hpp.
+#include "gateway/copy/report.hpp"
+
+#include "diskferry/units.hpp"
+
+#include <fmt/format.h>
+
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+
+namespace diskferry {
+namespace json = boost::json;
+namespace {
+
+json::value optional_bytes(const std::optional<std::uint64_t>& bytes) {
+  return bytes ? json::value(*bytes) : json::value(nullptr);
+}
+std::string allocated(const std::optional<std::uint64_t>& bytes) {
+  return bytes ? format_bytes(*bytes) : std::string("not known");
+}
+std::string rate(std::uint64_t bytes, double seconds) {
+  if (seconds <= 0) return {};
+  return fmt::format(", {}/s",
+                     format_bytes(static_cast<std::uint64_t>(static_cast<double>(bytes) / seconds)));
+}
+std::string_view verdict(const CopyReport& report) {
+  if (!report.is_good()) return "source changed";
+  return report.verify == VerifyLevel::none ? "ends only" : "equal";
+}
+
+}  // namespace
+
+std::string_view to_string(VerifyLevel level) noexcept {
+  switch (level) {
+    case VerifyLevel::none:
+      return "none";
+    case VerifyLevel::cache:
+      return "cache";
+    case VerifyLevel::storage:
+      return "storage";
+  }
+  return "?";
+}
+
+std::string to_text(const CopyReport& report) {
+  std::string text = fmt::format("{} -> {} ({} to {}, {})\n", report.source, report.target,
+                                 report.source_format, report.target_format, format_bytes(report.size_bytes));
+  text += fmt::format("  read {}, written {}, zeroed {}, skipped {}", format_bytes(report.read_bytes),
+                      format_bytes(report.written_bytes), format_bytes(report.zeroed_bytes),
+                      format_bytes(report.skipped_bytes));
+  if (report.resumed_bytes > 0) text += fmt::format(", done before {}", format_bytes(report.resumed_bytes));
+  text += fmt::format("\n  allocated: source {}, target {}\n", allocated(report.source_allocated_bytes),
+                      allocated(report.target_allocated_bytes));
+  text += fmt::format("  {:.2f} s{}: plan {:.2f}, copy {:.2f}, flush {:.2f}, verify {:.2f}\n", report.total_s,
+                      rate(report.size_bytes - report.resumed_bytes, report.total_s), report.plan_s,
+                      report.copy_s, report.flush_s, report.verify_s);
+  text += fmt::format("  verification ({}): {}, {}\n", to_string(report.verify), verdict(report),
+                      format_bytes(report.verified_bytes));
+  for (const std::string& warning : report.warnings) text += fmt::format("  warning: {}\n", warning);
+  return text;
+}
+
+json::value to_json(const CopyReport& report) {
+  json::array warnings;
+  for (const std::string& warning : report.warnings) warnings.emplace_back(warning);
+  json::value seconds{{"plan", report.plan_s},
+                      {"copy", report.copy_s},
+                      {"flush", report.flush_s},
+                      {"verify", report.verify_s},
+                      {"total", report.total_s},
+                      {"background_flush", report.background_flush_s},
+                      {"background_verify", report.background_verify_s}};
+  json::value verification{
+      {"level", to_string(report.verify)}, {"result", verdict(report)}, {"bytes", report.verified_bytes}};
+  return {{"source", report.source},
+          {"target", report.target},
+          {"source-format", report.source_format},
+          {"target-format", report.target_format},
+          {"size", report.size_bytes},
+          {"read", report.read_bytes},
+          {"written", report.written_bytes},
+          {"zeroed", report.zeroed_bytes},
+          {"skipped", report.skipped_bytes},
+          {"resumed", report.resumed_bytes},
+          {"source-allocated", optional_bytes(report.source_allocated_bytes)},
+          {"target-allocated", optional_bytes(report.target_allocated_bytes)},
+          {"seconds", std::move(seconds)},
+          {"verification", std::move(verification)},
+          {"checkpoints", report.checkpoints},
+          {"request-size", report.request_bytes},
+          {"requests", report.requests},
+          {"changed-layers", report.changed_layers},
+          {"warnings", std::move(warnings)}};
+}
+
+}  // namespace diskferry

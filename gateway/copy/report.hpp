@@ -1,0 +1,62 @@
+// What a finished copy says of itself, for people and as JSON. Field names of the JSON are part of the
+// interface.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <boost/json/value.hpp>
+
+namespace diskferry {
+
+/// How a copy is verified. Each level proves what docs/decisions/0005-verification.md says.
+enum class VerifyLevel : std::uint8_t {
+  none,     ///< only the first and the last MiB, as always
+  cache,    ///< what was written is read back at once, from wherever the target serves it
+  storage,  ///< it is read back after a flush, past this machine's page cache
+};
+std::string_view to_string(VerifyLevel level) noexcept;
+
+struct CopyReport {
+  std::string source;
+  std::string target;
+  std::string source_format;
+  std::string target_format;
+  std::uint64_t size_bytes = 0;  ///< of the disk
+
+  std::uint64_t read_bytes = 0;
+  std::uint64_t written_bytes = 0;
+  std::uint64_t zeroed_bytes = 0;
+  std::uint64_t skipped_bytes = 0;
+  std::uint64_t resumed_bytes = 0;  ///< done by the interrupted copy before this one
+  std::optional<std::uint64_t> source_allocated_bytes;
+  std::optional<std::uint64_t> target_allocated_bytes;
+
+  VerifyLevel verify = VerifyLevel::cache;
+  std::uint64_t verified_bytes = 0;
+
+  double plan_s = 0;    ///< opening, checks, creation of the target
+  double copy_s = 0;    ///< with what goes on beside it: flushing, verifying, recording
+  double flush_s = 0;   ///< waiting for the last flush
+  double verify_s = 0;  ///< what verification took after the copy
+  double total_s = 0;
+  double background_flush_s = 0;   ///< inside copy_s, beside the copying
+  double background_verify_s = 0;  ///< inside copy_s; all tasks together
+  std::uint64_t checkpoints = 0;
+  std::uint64_t request_bytes = 0;
+  unsigned requests = 0;
+
+  /// Layers that were changed by somebody while they were copied: the copy is worth nothing.
+  std::string changed_layers;
+  std::vector<std::string> warnings;
+  bool is_good() const noexcept { return changed_layers.empty(); }
+};
+
+/// A few lines for people, each ended by a newline.
+std::string to_text(const CopyReport& report);
+boost::json::value to_json(const CopyReport& report);
+
+}  // namespace diskferry

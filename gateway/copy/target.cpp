@@ -1,0 +1,173 @@
+// See target.hpp.
+#include "gateway/copy/target.hpp"
+
+#include "diskferry/units.hpp"
+#include "drivers/file/file_identity.hpp"
+#include "drivers/registry.hpp"
+#include "drivers/support/blocking_pool.hpp"
+#include "gateway/copy/identity.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <fmt/format.h>
+#include <sys/stat.h>
+
+namespace diskferry {
+namespace {
+
+/// Larger requests between local files cost fewer calls; the file driver serves up to this much at once.
+constexpr std::uint64_t local_request_bytes = 1 * mib;
+/// Over NBD larger requests are slower (measured by nbdcopy's authors: 2 MiB costs 1.2 times as much).
+constexpr std::uint64_t network_request_bytes = 256 * kib;
+/// Payload in flight, re-reads included: half of the process's pool.
+constexpr std::uint64_t window_bytes = 64 * mib;
+constexpr unsigned requests_max = 256;
+
+}  // namespace
+
+Task<Result<TargetState>> look_at_target(DriverContext& context, const CopyRequest& request) {
+  DISKFERRY_CO_TRY(const Driver* driver, find_driver(request.target));
+  TargetState state{.can_create = driver->create != nullptr};
+  if (!request.target.is_file()) {
+    // Whether a volume is there shows when it is created; an export that cannot be created is taken to be
+    // there.
+    state.exists = !state.can_create;
+    co_return state;
+  }
+  co_return co_await context.blocking_pool.run([&request, state]() mutable -> Result<TargetState> {
+    struct stat status{};
+    if (::stat(request.target.path().c_str(), &status) == 0) {
+      state.exists = true;
+      state.is_regular_file = S_ISREG(status.st_mode);
+      return state;
+    }
+    if (errno == ENOENT) return state;
+    return unexpected(errno_error(errno, "look at the target", request.target.to_string()));
+  });
+}
+
+Result<TargetAction> decide_target(const TargetState& state, const CopyRequest& request) {
+  const std::string name = request.target.to_string();
+  const bool wants_content = request.top_only || !request.backing_name.empty();
+  if (request.top_only && request.backing_name.empty() && request.existing != CopyRequest::Existing::use)
+    return unexpected(fail(ErrorKind::invalid_argument, "copy", name)
+                          .why("only the top layer is to be copied, and the new image has no backing image")
+                          .remedy("name it with --backing"));
+  if (wants_content && request.target_format == "raw")
+    return unexpected(
+        fail(ErrorKind::invalid_argument, "copy", name).why("a raw image cannot have a backing image"));
+  if (!state.exists) {
+    if (request.existing == CopyRequest::Existing::use)
+      return unexpected(fail(ErrorKind::not_found, "open the target", name)
+                            .remedy("leave out --no-create to have it created"));
+    return TargetAction::create;
+  }
+  if (request.resume) return TargetAction::go_on;
+  switch (request.existing) {
+    case CopyRequest::Existing::use:
+      return TargetAction::open;
+    case CopyRequest::Existing::refuse:
+      return unexpected(
+          fail(ErrorKind::already_exists, "create the target", name)
+              .remedy("give --overwrite to replace its content, --no-create to copy into it as it "
+                      "is, or --resume to go on with an interrupted copy"));
+    case CopyRequest::Existing::overwrite:
+      break;
+  }
+  // A raw disk that cannot be emptied is used as it is; every other target gets a new, empty image.
+  if (request.target_format == "raw" && !state.is_regular_file) return TargetAction::open;
+  return TargetAction::replace;
+}
+
+Task<Result<void>> create_target(DriverContext& context, const CopyRequest& request,
+                                 std::uint64_t size_bytes) {
+  co_return co_await create_image(context, request.target,
+                                  {.format = request.target_format,
+                                   .size_bytes = size_bytes,
+                                   .cluster_bytes = request.cluster_bytes,
+                                   .compression_type = request.compression,
+                                   .preallocate = request.preallocate,
+                                   .backing_name = request.backing_name,
+                                   .backing_format = request.backing_format,
+                                   .replace = request.existing == CopyRequest::Existing::overwrite});
+}
+
+Task<void> remove_created_target(DriverContext& context, ImageUri target) {
+  const auto driver = find_driver(target);
+  if (driver && (*driver)->remove != nullptr) (void)co_await (*driver)->remove(context, std::move(target));
+}
+
+Task<Result<void>> refuse_same_storage(DriverContext& context, std::vector<ImageUri> layers,
+                                       ImageUri target) {
+  DISKFERRY_CO_TRY(const std::string target_key, co_await storage_key(context, target));
+  if (target_key.empty()) co_return Result<void>{};
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    DISKFERRY_CO_TRY(const std::string key, co_await storage_key(context, layers[i]));
+    if (key != target_key) continue;
+    co_return unexpected(fail(ErrorKind::in_use, "copy", target.to_string())
+                             .why(i == 0 ? "source and target are the same image"
+                                         : "the target is a backing image of the source")
+                             .remedy("name another target"));
+  }
+  co_return Result<void>{};
+}
+
+Error too_small(const ImageUri& target, std::uint64_t has_bytes, std::uint64_t needed_bytes) {
+  return fail(ErrorKind::too_large, "copy", target.to_string())
+      .why(fmt::format("the target has {} ({} bytes), the source {} ({} bytes)", format_bytes(has_bytes),
+                       has_bytes, format_bytes(needed_bytes), needed_bytes))
+      .remedy("enlarge the target or choose another one");
+}
+
+Tuning tune(const CopyRequest& request, const BlockDevice& source, const BlockDevice& target,
+            std::string_view target_format) {
+  const bool is_raw = target_format == "raw";
+  const std::uint64_t cluster =
+      std::bit_floor(is_raw ? std::min(target.info().preferred_bytes, 4096u) : target.info().preferred_bytes);
+  const std::uint64_t align =
+      std::max<std::uint64_t>({source.info().block_bytes, target.info().block_bytes, cluster, 512});
+  const bool is_local = request.source.is_file() && request.target.is_file();
+  std::uint64_t wanted = request.request_bytes != 0 ? std::bit_floor(request.request_bytes)
+                         : is_local                 ? local_request_bytes
+                                                    : network_request_bytes;
+  wanted = std::clamp<std::uint64_t>(wanted, align, BufferPool::buffer_bytes_max / 2);
+
+  Tuning tuning;
+  tuning.plan = {.source_bytes = source.size_bytes(),
+                 .target_bytes = target.size_bytes(),
+                 .align_bytes = align,
+                 .request_bytes = wanted,
+                 .top_only = request.top_only};
+  tuning.engine = {.request_bytes = wanted,
+                   .bytes_per_s = request.bytes_per_s,
+                   .granularity_bytes = std::max<std::uint64_t>({4096, cluster, target.info().block_bytes}),
+                   .may_unmap = request.preallocate != ImageCreateOptions::Preallocate::full,
+                   .read_back = request.verify == VerifyLevel::cache};
+  const std::uint64_t in_flight_bytes = wanted * (tuning.engine.read_back ? 2 : 1);
+  unsigned requests = request.requests != 0
+                          ? request.requests
+                          : std::max(source.info().parallel_requests, target.info().parallel_requests);
+  requests = std::min<std::uint64_t>(requests, std::max<std::uint64_t>(2, window_bytes / in_flight_bytes));
+  tuning.engine.requests = std::clamp(requests, 1u, requests_max);
+  return tuning;
+}
+
+std::string describe_options(const CopyRequest& request) {
+  constexpr std::array<std::string_view, 3> compressions{"none", "zlib", "zstd"};
+  return fmt::format("compression={} cluster={} top={} backing={}",
+                     compressions[static_cast<std::size_t>(request.compression)], request.cluster_bytes,
+                     request.top_only ? "yes" : "no", printable(request.backing_name));
+}
+
+Task<std::optional<std::uint64_t>> allocated_bytes(DriverContext& context, std::vector<ImageUri> images) {
+  std::uint64_t bytes = 0;
+  for (const ImageUri& uri : images) {
+    if (!uri.is_file()) co_return std::nullopt;
+    const auto file = co_await context.blocking_pool.run([&uri] { return file_identity(uri.path()); });
+    if (!file) co_return std::nullopt;
+    bytes += file->allocated_bytes;
+  }
+  co_return bytes;
+}
+
+}  // namespace diskferry

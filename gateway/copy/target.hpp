@@ -1,0 +1,44 @@
+// The target before the copy: what is there, what may be done with it, and how both sides are best driven.
+// Decisions are pure; the copy job acts on them.
+#pragma once
+
+#include "gateway/copy/copy_job.hpp"
+#include "gateway/copy/engine.hpp"
+#include "gateway/copy/plan.hpp"
+
+namespace diskferry {
+
+struct TargetState {
+  bool exists = false;
+  bool can_create = false;       ///< its storage makes volumes
+  bool is_regular_file = false;  ///< can be emptied
+};
+Task<Result<TargetState>> look_at_target(DriverContext& context, const CopyRequest& request);
+
+enum class TargetAction : std::uint8_t { create, replace, open, go_on };
+/// Errors: already_exists, not_found, unsupported; invalid_argument for options that contradict each other.
+Result<TargetAction> decide_target(const TargetState& state, const CopyRequest& request);
+
+Task<Result<void>> create_target(DriverContext& context, const CopyRequest& request,
+                                 std::uint64_t size_bytes);
+/// After a creation that failed half-way. Errors are of no interest then.
+Task<void> remove_created_target(DriverContext& context, ImageUri target);
+
+/// Errors: in_use when the target is one of the source's layers under any name.
+Task<Result<void>> refuse_same_storage(DriverContext& context, std::vector<ImageUri> layers, ImageUri target);
+Error too_small(const ImageUri& target, std::uint64_t has_bytes, std::uint64_t needed_bytes);
+
+struct Tuning {
+  PlanRules plan;
+  EngineOptions engine;
+};
+Tuning tune(const CopyRequest& request, const BlockDevice& source, const BlockDevice& target,
+            std::string_view target_format);
+
+/// The options that decide what a target holds, for the ledger.
+std::string describe_options(const CopyRequest& request);
+
+/// What files use of their storage, together; nullopt when one of them does not say.
+Task<std::optional<std::uint64_t>> allocated_bytes(DriverContext& context, std::vector<ImageUri> images);
+
+}  // namespace diskferry

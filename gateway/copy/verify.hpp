@@ -1,0 +1,23 @@
+// Reading a target again and comparing it with what the copy noted. Used in the background while copying goes
+// on and in a pass of its own at the end.
+#pragma once
+
+#include "diskferry/driver.hpp"
+#include "gateway/copy/piece.hpp"
+
+#include <atomic>
+#include <span>
+#include <string>
+
+namespace diskferry {
+
+/// Compares each piece with what the device gives now, several at once on all reactors.
+/// Errors: mismatch at the first offset known to differ (for hashed data the piece's), those of the device.
+Task<Result<void>> verify_pieces(DriverContext& context, BlockDevice& device, std::span<const Piece> pieces,
+                                 std::atomic<std::uint64_t>& verified_bytes);
+
+/// Makes the next reads of a file come from its storage: drops its clean pages from the page cache. A hint;
+/// what is not a regular file or a block device is left alone.
+Task<void> drop_page_cache(DriverContext& context, std::string path);
+
+}  // namespace diskferry
