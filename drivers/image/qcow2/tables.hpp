@@ -134,7 +134,7 @@ struct L2Entry {
   /// has_host_cluster; an unallocated extended entry may own a cluster too.
   std::uint64_t host_offset = 0;
   bool has_host_cluster = false;
-  CompressedCluster compressed;
+  CompressedCluster compressed{};
   std::uint32_t allocated_bits = 0;  ///< extended L2: subcluster i has data in the cluster
   std::uint32_t zero_bits = 0;       ///< extended L2: subcluster i reads zeros
 };
