@@ -1,17 +1,20 @@
 // See file_calls.hpp.
 #include "drivers/file/file_calls.hpp"
 
+#include "diskferry/units.hpp"
+
 #include <algorithm>
 #include <cerrno>
+#include <cstdlib>
+#include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <memory>
 #include <sys/ioctl.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-#include <climits>
 
 namespace diskferry {
 
@@ -47,17 +50,45 @@ Error transfer_error(int error_number, const char* operation, const std::string&
   return call_error(error_number, operation, name).at(range.offset, range.length);
 }
 
+namespace {
+Error shorter_error(const std::string& name, Range range) {
+  return fail(ErrorKind::io, "read", name)
+      .why("the file ends before this point: it was made shorter while it is in use")
+      .at(range.offset, range.length);
+}
+}  // namespace
+
 Result<void> read_all(FileReference file, std::uint64_t offset, std::span<std::byte> into) {
   while (!into.empty()) {
     const ssize_t got = ::pread(file.fd, into.data(), into.size(), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) return unexpected(transfer_error(errno, "read", file.name, {offset, into.size()}));
-    if (got == 0)
-      return unexpected(fail(ErrorKind::io, "read", file.name)
-                            .why("the file ends before this point: it was made shorter while it is in use")
-                            .at(offset, into.size()));
+    if (got == 0) return unexpected(shorter_error(file.name, {offset, into.size()}));
     offset += static_cast<std::uint64_t>(got);
     into = into.subspan(static_cast<std::size_t>(got));
+  }
+  return {};
+}
+
+Result<void> read_all_direct(FileReference file, std::uint64_t offset, std::span<std::byte> into,
+                             std::uint32_t unit_bytes) {
+  constexpr std::uint64_t scratch_bytes = 1 << 20;
+  const std::unique_ptr<void, decltype(&std::free)> scratch(std::aligned_alloc(unit_bytes, scratch_bytes),
+                                                            &std::free);
+  if (!scratch) return unexpected(transfer_error(ENOMEM, "read", file.name, {offset, into.size()}));
+  while (!into.empty()) {
+    const std::uint64_t first = align_down(offset, unit_bytes);
+    const std::uint64_t asked = std::min(align_up(offset + into.size(), unit_bytes) - first, scratch_bytes);
+    const ssize_t got = ::pread(file.fd, scratch.get(), asked, static_cast<off_t>(first));
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return unexpected(transfer_error(errno, "read", file.name, {offset, into.size()}));
+    const std::uint64_t skipped = offset - first;
+    if (static_cast<std::uint64_t>(got) <= skipped)
+      return unexpected(shorter_error(file.name, {offset, into.size()}));
+    const std::size_t now = std::min<std::size_t>(static_cast<std::size_t>(got) - skipped, into.size());
+    std::memcpy(into.data(), static_cast<const std::byte*>(scratch.get()) + skipped, now);
+    offset += now;
+    into = into.subspan(now);
   }
   return {};
 }

@@ -26,6 +26,10 @@ Error transfer_error(int error_number, const char* operation, const std::string&
 
 /// Reads all of `into`. Errors: io when the file has become shorter than that.
 Result<void> read_all(FileReference file, std::uint64_t offset, std::span<std::byte> into);
+/// The same with O_DIRECT, for any offset and length: whole units of `unit_bytes` go through memory of its
+/// own.
+Result<void> read_all_direct(FileReference file, std::uint64_t offset, std::span<std::byte> into,
+                             std::uint32_t unit_bytes);
 /// Writes all of `from`; `rwf_flags` as pwritev2 takes them (RWF_DSYNC).
 Result<void> write_all(FileReference file, std::uint64_t offset, std::span<const std::byte> from,
                        int rwf_flags);

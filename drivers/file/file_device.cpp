@@ -5,6 +5,7 @@
 #include "diskferry/units.hpp"
 #include "drivers/file/file_calls.hpp"
 #include "drivers/file/inline_gate.hpp"
+#include "drivers/file/uring.hpp"
 #include "drivers/support/blocking_pool.hpp"
 
 #include <algorithm>
@@ -44,7 +45,9 @@ class FileDevice final : public BlockDevice {
       : context_(context),
         facts_(std::move(facts)),
         fd_(std::move(file.fd)),
+        direct_fd_(std::move(file.direct)),
         size_bytes_(facts_.size_bytes),
+        rings_(facts_.use_rings ? context.reactors.size() : 0),
         has_punch_(facts_.has_punch) {}
 
   const DeviceInfo& info() const noexcept override { return facts_.info; }
@@ -58,6 +61,7 @@ class FileDevice final : public BlockDevice {
   }
 
   Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into) override {
+    if (is_direct()) co_return co_await read_direct(offset, into);
     if (into.size() <= inline_bytes_max) {
       if (facts_.is_in_memory) co_return read_all(file(), offset, into);
       const std::size_t done = read_now(offset, into);
@@ -65,12 +69,11 @@ class FileDevice final : public BlockDevice {
       offset += done;
       into = into.subspan(done);
     }
-    co_return co_await context_.blocking_pool.run(
-        [this, offset, into] { return read_all(file(), offset, into); });
+    co_return co_await read_from_storage(offset, into);
   }
 
   std::optional<Result<void>> try_write(std::uint64_t offset, std::span<const std::byte> from) override {
-    if (from.size() > inline_bytes_max) return std::nullopt;
+    if (from.size() > inline_bytes_max || is_direct()) return std::nullopt;
     std::unique_lock growing(growth_, std::defer_lock);
     const std::uint64_t end = offset + from.size();
     if (end > size_bytes() && !growing.try_lock()) return std::nullopt;
@@ -87,7 +90,10 @@ class FileDevice final : public BlockDevice {
   }
 
   Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) override {
-    if (!flags.fua) {
+    if (is_direct() && is_direct_range(offset, from)) {
+      DISKFERRY_CO_TRY(const bool done, co_await write_direct(offset, from, flags));
+      if (done) co_return Result<void>{};
+    } else if (!flags.fua) {
       if (auto done = try_write(offset, from)) co_return *std::move(done);
     }
     co_return co_await context_.blocking_pool.run(
@@ -141,12 +147,20 @@ class FileDevice final : public BlockDevice {
 
   Task<Result<void>> close() override {
     co_return co_await context_.blocking_pool.run([this] {
+      direct_fd_.reset();
       fd_.reset();
       return Result<void>{};
     });
   }
 
  private:
+  bool is_direct() const noexcept { return facts_.direct_bytes != 0; }
+  /// True when O_DIRECT takes a transfer as it is.
+  bool is_direct_range(std::uint64_t offset, std::span<const std::byte> memory) const noexcept {
+    const std::uint64_t all = offset | memory.size() | reinterpret_cast<std::uintptr_t>(memory.data());
+    return is_aligned(all, facts_.direct_bytes);
+  }
+  FileReference direct_file() const noexcept { return {direct_fd_.get(), facts_.info.name}; }
   FileReference file() const noexcept { return {fd_.get(), facts_.info.name}; }
 
   // --- At once
@@ -177,6 +191,64 @@ class FileDevice final : public BlockDevice {
     return done;
   }
 
+  // --- From storage
+
+  /// The ring of the reactor this task runs on, or nullptr: no io_uring, a strand, or too much under way.
+  Uring* ring_of(const Executor& executor) {
+    for (std::size_t index = 0; index < rings_.size(); ++index) {
+      if (context_.reactors[index] != executor) continue;
+      // Only this reactor's thread ever looks at this element.
+      Ring& ring = rings_[index];
+      if (!std::exchange(ring.was_asked_for, true)) ring.uring = Uring::make(executor);
+      return ring.uring && ring.uring->has_room() ? ring.uring.get() : nullptr;
+    }
+    return nullptr;
+  }
+
+  Task<Result<void>> read_from_storage(std::uint64_t offset, std::span<std::byte> into) {
+    if (Uring* uring = ring_of(co_await boost::asio::this_coro::executor)) {
+      while (!into.empty()) {
+        const int got = co_await uring->transfer({.fd = fd_.get(), .offset = offset, .memory = into});
+        if (got <= 0) break;  // what is wrong, the plain call finds out and tells
+        offset += static_cast<std::uint64_t>(got);
+        into = into.subspan(static_cast<std::size_t>(got));
+        if (!uring->has_room()) break;
+      }
+      if (into.empty()) co_return Result<void>{};
+    }
+    co_return co_await context_.blocking_pool.run(
+        [this, offset, into] { return read_all(file(), offset, into); });
+  }
+
+  Task<Result<void>> read_direct(std::uint64_t offset, std::span<std::byte> into) {
+    if (is_direct_range(offset, into)) {
+      Uring* uring = ring_of(co_await boost::asio::this_coro::executor);
+      const auto length = static_cast<int>(into.size());
+      if (uring != nullptr &&
+          co_await uring->transfer({.fd = direct_fd_.get(), .offset = offset, .memory = into}) == length)
+        co_return Result<void>{};
+    }
+    co_return co_await context_.blocking_pool.run(
+        [this, offset, into] { return read_all_direct(direct_file(), offset, into, facts_.direct_bytes); });
+  }
+
+  /// False when it must be done in another way (or again, to learn what is wrong).
+  Task<Result<bool>> write_direct(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) {
+    if (offset + from.size() > size_bytes()) co_return false;  // growing takes a lock
+    Uring* uring = ring_of(co_await boost::asio::this_coro::executor);
+    if (uring == nullptr) co_return false;
+    const int put = co_await uring->transfer({.is_write = true,
+                                              .fd = direct_fd_.get(),
+                                              .offset = offset,
+                                              .memory = {const_cast<std::byte*>(from.data()), from.size()},
+                                              .rwf_flags = flags.fua ? RWF_DSYNC : 0});
+    if (put == static_cast<int>(from.size())) co_return true;
+    // As in write_waiting(): it may have been an earlier write's error, and is not told again.
+    if (put < 0 && flags.fua && put != -EINVAL && put != -EAGAIN && put != -ENOSPC)
+      remember_failed_flush(call_error(-put, "flush", info().name));
+    co_return false;
+  }
+
   // --- On a blocking thread
 
   void grown_to(std::uint64_t end) noexcept {  // growth_ is held
@@ -187,10 +259,13 @@ class FileDevice final : public BlockDevice {
     std::unique_lock growing(growth_, std::defer_lock);
     const std::uint64_t end = offset + from.size();
     if (end > size_bytes()) growing.lock();
-    auto done = write_all(file(), offset, from, fua ? RWF_DSYNC : 0);
+    // What is not aligned goes through the page cache also with cache=none: the kernel keeps both coherent,
+    // and needs no read-modify-write of ours that a neighbour's write could fall into.
+    const FileReference to = is_direct() && is_direct_range(offset, from) ? direct_file() : file();
+    auto done = write_all(to, offset, from, fua ? RWF_DSYNC : 0);
     // Of a write that fails with RWF_DSYNC nobody says whether it was the writing or the syncing; the second
     // may be the error of an earlier write, which the kernel tells only once.
-    if (!done && fua && write_all(file(), offset, from, 0)) remember_failed_flush(done.error());
+    if (!done && fua && write_all(to, offset, from, 0)) remember_failed_flush(done.error());
     if (done && growing.owns_lock()) grown_to(end);
     return done;
   }
@@ -323,10 +398,16 @@ class FileDevice final : public BlockDevice {
   DriverContext& context_;
   const FileFacts facts_;
   FileDescriptor fd_;
+  FileDescriptor direct_fd_;  // with cache=none
   std::atomic<std::uint64_t> size_bytes_;
   /// Held while the file grows, so that growing by ftruncate never cuts off what was written meanwhile.
   std::mutex growth_;
   InlineGate gate_;
+  struct Ring {
+    std::unique_ptr<Uring> uring;
+    bool was_asked_for = false;
+  };
+  std::vector<Ring> rings_;  // one for each reactor
   // What trying has shown so far.
   std::atomic<bool> writes_now_ = true;
   std::atomic<bool> has_zero_range_ = true;

@@ -25,12 +25,25 @@ struct Ready {
   FileFacts facts;
 };
 
+/// True when a key has its second value, false when it has the first or is not there.
+Result<bool> choice(const ImageUri& uri, std::string_view key, std::string_view usual,
+                    std::string_view other) {
+  const auto value = uri.query(key);
+  if (!value || *value == usual) return false;
+  if (*value == other) return true;
+  return unexpected(fail(ErrorKind::invalid_argument, "open", uri.to_string())
+                        .why(fmt::format("{} is {} or {}", key, usual, other)));
+}
+
 Result<Ready> open_waiting(const ImageUri& uri, OpenOptions options) {
   const std::string name = uri.to_string();
   if (options.writable && options.force_share)
     return unexpected(fail(ErrorKind::invalid_argument, "open", name)
                           .why("an image that others use can be shared for reading only"));
-  const OpenFileOptions how{.writable = options.writable, .force_share = options.force_share};
+  OpenFileOptions how{.writable = options.writable, .force_share = options.force_share};
+  DISKFERRY_TRY(how.direct, choice(uri, "cache", "auto", "none"));
+  DISKFERRY_TRY(const bool threads_only, choice(uri, "io", "auto", "threads"));
+  how.use_rings = !threads_only;
   Ready ready;
   DISKFERRY_TRY(ready.file, open_existing(uri.path(), name, how));
   if (!options.force_share)
@@ -134,12 +147,16 @@ Task<Result<void>> remove_file(DriverContext& context, ImageUri uri) {
   co_return co_await context.blocking_pool.run([&uri] { return remove_waiting(uri); });
 }
 
+constexpr std::array<DriverKey, 2> file_keys{
+    {{"cache", "auto: through the page cache; none: direct I/O, past it"},
+     {"io", "auto: io_uring where there is one; threads: never"}}};
+
 }  // namespace
 
 const Driver file_driver{.scheme = "file",
                          .aliases = {},
                          .summary = "a local file or block device: PATH or file:///PATH",
-                         .keys = {},
+                         .keys = file_keys,
                          .open = open_file,
                          .create = create_file,
                          .remove = remove_file};

@@ -62,7 +62,6 @@ void find_regular(FileFacts& facts, const OpenedFile& file, bool writable) {
   struct statfs system{};
   if (::fstatfs(fd, &system) == 0) {
     facts.is_in_memory = system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC;
-    facts.copies_at_server = system.f_type == NFS_SUPER_MAGIC || system.f_type == SMB2_SUPER_MAGIC;
   }
   DeviceInfo& info = facts.info;
   info.block_bytes = 1;
@@ -119,8 +118,9 @@ Result<FileFacts> find_facts(const OpenedFile& file, const std::string& name, Op
     find_regular(facts, file, options.writable);
   }
   const int fd = file.fd.get();
-  if (options.direct) {
-    facts.direct_bytes = direct_alignment(fd);
+  facts.use_rings = options.use_rings && !facts.is_in_memory;
+  if (options.direct && !facts.is_in_memory) {  // tmpfs has no storage to be direct with
+    facts.direct_bytes = direct_alignment(file.direct.get());
     facts.info.preferred_bytes = std::max(facts.info.preferred_bytes, facts.direct_bytes);
   } else {
     facts.can_read_now = can_read_now(fd);

@@ -15,10 +15,10 @@ struct FileFacts {
   bool is_block_device = false;
   bool is_in_memory = false;  ///< tmpfs: a read or write never waits for storage
   bool can_read_now = false;  ///< preadv2(RWF_NOWAIT) works
+  bool use_rings = true;      ///< io_uring for what waits for storage
   bool has_punch = false;  ///< fallocate(PUNCH_HOLE) works: on a block device it zeroes without falling back
   bool zeroes_in_place = false;    ///< a block device that zeroes by itself, fast
-  bool copies_at_server = false;   ///< copy_file_range is done by a file server, not through our memory
-  std::uint32_t direct_bytes = 0;  ///< opened with O_DIRECT: alignment of memory and offsets; else 0
+  std::uint32_t direct_bytes = 0;  ///< what O_DIRECT needs memory and offsets aligned to; 0: not in use
 };
 
 /// Errors: those of asking for the size; what cannot be found out counts as absent.

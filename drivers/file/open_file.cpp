@@ -82,7 +82,6 @@ Result<OpenedFile> open_existing(const std::string& path, const std::string& nam
                           .remedy("name a regular file or a block device"));
   const std::string via = fmt::format("/proc/self/fd/{}", found.get());
   int flags = O_CLOEXEC | O_NOCTTY | (options.writable ? O_RDWR : O_RDONLY);
-  if (options.direct) flags |= O_DIRECT;
   if (S_ISBLK(mode)) {
     if (options.writable) flags |= O_EXCL;
     if (!options.writable && !options.force_share && is_claimed(via))
@@ -90,12 +89,16 @@ Result<OpenedFile> open_existing(const std::string& path, const std::string& nam
   }
   opened.fd = FileDescriptor(::open(via.c_str(), flags));
   if (!opened.fd && errno == EBUSY && S_ISBLK(mode)) return unexpected(claimed_error(name, true));
-  if (!opened.fd && errno == EINVAL && options.direct)
-    return unexpected(fail(ErrorKind::unsupported, "open", name)
-                          .cause(errno_code(EINVAL))
-                          .why("this file system has no direct I/O")
-                          .remedy("leave out cache=none"));
   if (!opened.fd) return unexpected(open_error(errno, "open", name));
+  if (options.direct) {
+    opened.direct = FileDescriptor(::open(via.c_str(), (flags & ~O_EXCL) | O_DIRECT));
+    if (!opened.direct && errno == EINVAL)
+      return unexpected(fail(ErrorKind::unsupported, "open", name)
+                            .cause(errno_code(EINVAL))
+                            .why("this file system has no direct I/O")
+                            .remedy("leave out cache=none"));
+    if (!opened.direct) return unexpected(open_error(errno, "open", name));
+  }
   return opened;
 }
 

@@ -13,13 +13,15 @@ namespace diskferry {
 
 struct OpenedFile {
   FileDescriptor fd;
-  struct stat status{};  ///< taken when it was opened
+  FileDescriptor direct;  ///< the same with O_DIRECT, where that was asked for
+  struct stat status{};   ///< taken when it was opened
   bool is_block_device() const noexcept { return S_ISBLK(status.st_mode); }
 };
 
 struct OpenFileOptions {
   bool writable = false;
-  bool direct = false;       ///< O_DIRECT
+  bool direct = false;       ///< also open it with O_DIRECT
+  bool use_rings = true;     ///< io_uring where there is one; else blocking threads
   bool force_share = false;  ///< also read a block device that the system itself uses
 };
 
