@@ -49,7 +49,12 @@ Task<Result<void>> Checkpointer::commit() {
   if (!flushed) co_return unexpected(std::move(flushed).error().in("flush the target"));
   const TimePoint verify_begin = context_.clock.now();
   if (options_.verify && !pieces.empty()) {
-    if (!options_.cache_path.empty()) co_await drop_page_cache(context_, options_.cache_path);
+    if (!options_.cache_path.empty()) {
+      RangeSet parts;
+      for (const Piece& piece : pieces) parts.add(piece.range);
+      co_await drop_page_cache(context_, options_.cache_path,
+                               options_.is_raw ? parts.inside({0, UINT64_MAX}) : std::vector<Range>{});
+    }
     DISKFERRY_CO_CHECK(co_await verify_pieces(context_, target_, pieces, verified_bytes_));
     for (Piece& piece : pieces) piece = piece.as_verified();
   }

@@ -24,6 +24,8 @@ struct CheckpointOptions {
   bool verify = false;
   /// The file behind the target: its cached pages are dropped before the re-read. Empty: none.
   std::string cache_path;
+  /// Offsets of the disk are those of the file: only what is re-read is dropped.
+  bool is_raw = false;
 };
 
 /// Thread: finished() from any; the rest from one task at a time. Lifetime: run() has ended before

@@ -179,7 +179,8 @@ class CopyJob {
     checkpointer_.emplace(
         context_, target_->device(), ledger_.get(),
         CheckpointOptions{.verify = request_.verify == VerifyLevel::storage,
-                          .cache_path = request_.target.is_file() ? request_.target.path() : std::string()});
+                          .cache_path = request_.target.is_file() ? request_.target.path() : std::string(),
+                          .is_raw = request_.target_format == "raw"});
     engine_.emplace(context_, CopyEngine::Devices{source_->device(), target_->device()}, tuning.engine,
                     hooks());
 
@@ -239,7 +240,11 @@ class CopyJob {
     if (request_.target.is_file()) {
       auto closed = co_await close(target_);
       if (!closed) co_return unexpected(std::move(closed).error().in("close the target"));
-      co_await drop_page_cache(context_, request_.target.path());
+      std::vector<Range> ends;
+      if (request_.target_format == "raw")
+        ends = {{0, end_bytes},
+                {report_.size_bytes - std::min(report_.size_bytes, 2 * end_bytes), 2 * end_bytes}};
+      co_await drop_page_cache(context_, request_.target.path(), std::move(ends));
       ImageOpenOptions options;
       options.format = request_.target_format;
       options.allow_backing = request_.source_options.allow_backing;

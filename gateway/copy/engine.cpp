@@ -16,8 +16,8 @@ namespace diskferry {
 namespace asio = boost::asio;
 namespace {
 
-/// Zeros shorter than this are written as data where they must be written at all: a zeroing request is a system
-/// call or a round trip of its own and splits a file into more extents.
+/// Zeros shorter than this are written as data where they must be written at all: a zeroing request is a
+/// system call or a round trip of its own and splits a file into more extents.
 constexpr std::size_t zero_request_bytes_min = 64 * 1024;
 /// What is read back at once where it is served from memory: it stays in the first-level caches.
 constexpr std::size_t read_back_step_bytes = 128 * 1024;

@@ -4,8 +4,8 @@
 //
 // File: records one after the other, integers big-endian:
 //   u32 magic "DFL1" | u32 type | u64 payload bytes | payload | u64 XXH3-64 of all of it before
-// Type 1, once, first: the header, JSON (docs/ledger.md). Type 2: entries of 32 bytes each. A torn or damaged
-// record ends the ledger: it and what follows count as never written.
+// Type 1, once, first: the header, JSON (its fields: LedgerHeader). Type 2: entries of 32 bytes each. A torn
+// or damaged record ends the ledger: it and what follows count as never written.
 #pragma once
 
 #include "diskferry/driver.hpp"

@@ -71,11 +71,14 @@ Task<Result<void>> verify_pieces(DriverContext& context, BlockDevice& device, st
   co_return co_await tasks.join();
 }
 
-Task<void> drop_page_cache(DriverContext& context, std::string path) {
-  co_await context.blocking_pool.run([&path] {
+Task<void> drop_page_cache(DriverContext& context, std::string path, std::vector<Range> ranges) {
+  if (ranges.empty()) ranges.push_back({0, 0});  // a length of 0 is "to the end"
+  co_await context.blocking_pool.run([&path, &ranges] {
     const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd >= 0) {
-      (void)::posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+      for (const Range& range : ranges)
+        (void)::posix_fadvise(fd, static_cast<off_t>(range.offset), static_cast<off_t>(range.length),
+                              POSIX_FADV_DONTNEED);
       ::close(fd);
     }
     return 0;

@@ -8,6 +8,7 @@
 #include <atomic>
 #include <span>
 #include <string>
+#include <vector>
 
 namespace diskferry {
 
@@ -16,8 +17,8 @@ namespace diskferry {
 Task<Result<void>> verify_pieces(DriverContext& context, BlockDevice& device, std::span<const Piece> pieces,
                                  std::atomic<std::uint64_t>& verified_bytes);
 
-/// Makes the next reads of a file come from its storage: drops its clean pages from the page cache. A hint;
-/// what is not a regular file or a block device is left alone.
-Task<void> drop_page_cache(DriverContext& context, std::string path);
+/// Makes the next reads of these parts of a file come from its storage: drops their clean pages from the page
+/// cache. No ranges: the whole file. A hint; dropping 2 GiB takes about 0.1 s.
+Task<void> drop_page_cache(DriverContext& context, std::string path, std::vector<Range> ranges);
 
 }  // namespace diskferry
