@@ -5,6 +5,7 @@
 #include "gateway/cli/options.hpp"
 #include "gateway/cli/output.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <memory>
 #include <optional>
@@ -21,7 +22,7 @@ struct MapOptions {
   bool as_json = false;
 };
 
-/// An extent in the words of `qemu-img map`: what is nowhere in the chain is said of its deepest layer.
+/// An extent in the words of `qemu-img map`.
 struct MapEntry {
   std::uint64_t start = 0;
   std::uint64_t length = 0;
@@ -40,15 +41,38 @@ struct MapEntry {
   }
 };
 
-MapEntry entry_of(const Extent& extent, std::size_t layers) {
-  const bool is_present = extent.depth != Extent::depth_none;
-  return {.start = extent.offset,
-          .length = extent.length,
-          .depth = is_present ? extent.depth : static_cast<std::uint32_t>(layers - 1),
-          .is_present = is_present,
-          .is_zero = extent.reads_zero,
-          .has_data = !extent.reads_zero && !extent.is_hole,
-          .host_offset = extent.host_offset};
+/// The layer that what is nowhere allocated is said of: the deepest one that the chain still reaches at
+/// `offset`, for a backing image may be shorter than its overlay.
+std::uint32_t deepest_layer_at(const std::vector<LayerDescription>& layers, std::uint64_t offset) {
+  std::uint32_t depth = 0;
+  while (depth + 1 < layers.size() && offset < layers[depth + 1].size_bytes) ++depth;
+  return depth;
+}
+
+/// Where `deepest_layer_at` changes next after `offset`.
+std::uint64_t next_layer_end(const std::vector<LayerDescription>& layers, std::uint64_t offset) {
+  std::uint64_t end = UINT64_MAX;
+  for (const LayerDescription& layer : layers) {
+    if (layer.size_bytes > offset) end = std::min(end, layer.size_bytes);
+  }
+  return end;
+}
+
+MapEntry entry_of(const Extent& extent, const std::vector<LayerDescription>& layers) {
+  MapEntry entry{.start = extent.offset,
+                 .length = extent.length,
+                 .depth = extent.depth,
+                 .is_present = extent.depth != Extent::depth_none,
+                 .is_zero = extent.reads_zero,
+                 .has_data = !extent.reads_zero && !extent.is_hole,
+                 .host_offset = extent.host_offset};
+  if (!entry.is_present) {
+    entry.depth = deepest_layer_at(layers, extent.offset);
+    entry.length = std::min(extent.length, next_layer_end(layers, extent.offset) - extent.offset);
+  } else if (extent.depth < layers.size() && layers[extent.depth].format == "raw") {
+    entry.host_offset = extent.offset;  // raw: a byte of the disk is that byte of the storage, hole or not
+  }
+  return entry;
 }
 
 /// Prints entries one by one, merged where they go on.
@@ -105,9 +129,15 @@ Task<Result<void>> print_extents(Image& image, MapPrinter& printer) {
     if (co_await is_cancelled()) co_return unexpected(cancelled_error("map"));
     DISKFERRY_CO_TRY(const auto extents,
                      co_await image.device().extents({offset, size_bytes - offset}, extents_per_call));
-    for (const Extent& extent : extents) {
-      printer.add(entry_of(extent, image.layers().size()));
-      offset = extent.end();
+    for (Extent extent : extents) {
+      while (extent.length != 0) {
+        const MapEntry entry = entry_of(extent, image.layers());
+        printer.add(entry);
+        extent.offset += entry.length;
+        extent.length -= entry.length;
+        if (extent.host_offset != Extent::no_host_offset) extent.host_offset += entry.length;
+      }
+      offset = extent.offset;
     }
   }
   co_return Result<void>{};
