@@ -22,8 +22,8 @@ def arguments_for(header, commands):
 
 def compile_alone(header, arguments):
     run = subprocess.run(
-        [*arguments, "-fsyntax-only", "-Wno-pragma-once-outside-header", "-Wno-unused-const-variable", "-x", "c++", header],
-        cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=300, check=False)
+        [*arguments, "-fsyntax-only", "-x", "c++", "-"], input=f'#include "{header}"\n',
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     return header, run.returncode, run.stderr
 
 
