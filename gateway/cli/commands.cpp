@@ -15,12 +15,7 @@ extern const Command verify_command;
 namespace {
 // One line a command, in the order of --help.
 constexpr std::array commands{
-    &inspect_command,
-    &map_command,
-    &copy_command,
-    &verify_command,
-    &plan_command,
-    &export_command,
+    &inspect_command, &map_command, &copy_command, &verify_command, &plan_command, &export_command,
 };
 }  // namespace
 

@@ -1,12 +1,13 @@
-/* The demo's guest workload: writes numbered 4 KiB blocks to a partition, for ever, and says on the console how far
- * the disk has acknowledged them. Static; run by init.sh inside the guest.
+/* The demo's guest workload: writes numbered 4 KiB blocks to a partition, for ever, and says on the console
+ * how far the disk has acknowledged them. Static; run by init.sh inside the guest.
  *
  *   writer DEVICE WRITES_PER_SECOND
  *
- * Write number n goes to block mix(n) % blocks, so that a checker that knows the last acknowledged number knows what every
- * block must hold. The device is opened with O_DIRECT | O_DSYNC: a write that returned is durable as far as the guest can
- * tell. "ACKED n us" means: writes 1..n have returned. It is cumulative, so a line that is lost on the console loses nothing.
- * Now and then a block is read back and compared; a difference is a "BADREAD" line.
+ * Write number n goes to block mix(n) % blocks, so that a checker that knows the last acknowledged number
+ * knows what every block must hold. The device is opened with O_DIRECT | O_DSYNC: a write that returned is
+ * durable as far as the guest can tell. "ACKED n us" means: writes 1..n have returned. It is cumulative, so a
+ * line that is lost on the console loses nothing. Now and then a block is read back and compared; a
+ * difference is a "BADREAD" line.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -39,7 +40,7 @@ static void crc_prepare(void) {
     crc_table[i] = c;
   }
 }
-static uint32_t crc_of(const unsigned char *bytes, size_t length) {
+static uint32_t crc_of(const unsigned char* bytes, size_t length) {
   uint32_t c = 0xffffffffu;
   while (length--) c = crc_table[(c ^ *bytes++) & 255] ^ (c >> 8);
   return ~c;
@@ -53,11 +54,12 @@ static uint64_t mix(uint64_t x) {
   return x ^ (x >> 31);
 }
 
-static void fill(unsigned char *into, uint64_t number, uint64_t block) {
-  uint64_t *words = (uint64_t *)into;
+static void fill(unsigned char* into, uint64_t number, uint64_t block) {
+  uint64_t* words = (uint64_t*)into;
   uint64_t state = number;
-  for (size_t i = 0; i < BLOCK / 8; i++) words[i] = state = state * 6364136223846793005ull + 1442695040888963407ull;
-  struct tag *tag = (struct tag *)into;
+  for (size_t i = 0; i < BLOCK / 8; i++)
+    words[i] = state = state * 6364136223846793005ull + 1442695040888963407ull;
+  struct tag* tag = (struct tag*)into;
   memcpy(tag->magic, MAGIC, sizeof MAGIC);
   tag->number = number;
   tag->block = block;
@@ -72,7 +74,7 @@ static uint64_t now_us(void) {
   return (uint64_t)t.tv_sec * 1000000u + (uint64_t)t.tv_nsec / 1000u;
 }
 
-int main(int count, char **arguments) {
+int main(int count, char** arguments) {
   if (count != 3) return 2;
   const uint64_t per_second = strtoull(arguments[2], NULL, 10);
   setvbuf(stdout, NULL, _IOLBF, 0);
@@ -82,9 +84,10 @@ int main(int count, char **arguments) {
   uint64_t bytes = 0;
   if (ioctl(disk, BLKGETSIZE64, &bytes) != 0) return printf("WRITER cannot ask the size\n"), 1;
   const uint64_t blocks = bytes / BLOCK;
-  uint64_t *newest = calloc(blocks, sizeof *newest);
+  uint64_t* newest = calloc(blocks, sizeof *newest);
   unsigned char *out, *in;
-  if (!newest || posix_memalign((void **)&out, BLOCK, BLOCK) || posix_memalign((void **)&in, BLOCK, BLOCK)) return 1;
+  if (!newest || posix_memalign((void**)&out, BLOCK, BLOCK) || posix_memalign((void**)&in, BLOCK, BLOCK))
+    return 1;
   printf("WRITER blocks=%llu\n", (unsigned long long)blocks);
 
   uint64_t said = now_us(), due = said;
@@ -98,7 +101,7 @@ int main(int count, char **arguments) {
     newest[block] = number;
     if (number % VERIFY_EVERY == 0) {
       const uint64_t other = mix(1 + mix(number) % number) % blocks;
-      const struct tag *tag = (const struct tag *)in;
+      const struct tag* tag = (const struct tag*)in;
       if (pread(disk, in, BLOCK, (off_t)(other * BLOCK)) != BLOCK) {
         printf("BADREAD block %llu: %s\n", (unsigned long long)other, strerror(errno));
       } else {
