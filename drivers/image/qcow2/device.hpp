@@ -40,9 +40,12 @@ class Qcow2Device final : public BlockDevice {
 
   // write.cpp
   Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) override;
+  std::optional<Result<void>> try_write(std::uint64_t offset, std::span<const std::byte> from) override;
   Task<Result<void>> write_zeroes(Range range, ZeroFlags flags) override;
   Task<Result<void>> discard(Range range) override;
   Task<Result<void>> flush() override;
+  /// For image creation: allocates the whole disk; `reserve`: also in the storage. Precondition: writable.
+  Task<Result<void>> preallocate(bool reserve);
   /// Writes back what the writer holds, then closes the devices below.
   Task<Result<void>> close() override;
 

@@ -20,6 +20,11 @@ Error beyond_end(const ImageState& image, const Run& run) {
       .at(run.offset, run.length);
 }
 
+/// The file may end inside its last cluster: what is missing of that reads as zeros.
+bool starts_beyond_end(ImageState& image, const Run& run) {
+  return image.geometry.cluster_start(run.host_offset) >= image.data().size_bytes();
+}
+
 /// The part of a request's memory that belongs to a run.
 std::span<std::byte> part_of(std::span<std::byte> into, std::uint64_t offset, const Run& run) {
   return into.subspan(run.offset - offset, run.length);
@@ -122,7 +127,7 @@ Task<Result<std::size_t>> read_some(ImageState& image, std::span<const Run> runs
   const auto part = part_of(into, offset, run);
   switch (run.kind) {
     case ClusterKind::data:
-      if (run.host_offset >= image.data().size_bytes()) co_return unexpected(beyond_end(image, run));
+      if (starts_beyond_end(image, run)) co_return unexpected(beyond_end(image, run));
       DISKFERRY_CO_CHECK(co_await read_storage(image.data(), run.host_offset, part));
       break;
     case ClusterKind::unallocated:
@@ -149,7 +154,7 @@ Task<Result<std::size_t>> read_some(ImageState& image, std::span<const Run> runs
 bool try_read_run(ImageState& image, const Run& run, std::span<std::byte> part) {
   switch (run.kind) {
     case ClusterKind::data: {
-      if (run.host_offset >= image.data().size_bytes()) return false;
+      if (starts_beyond_end(image, run)) return false;
       const auto done = try_read_storage(image.data(), run.host_offset, part);
       return done && *done;
     }

@@ -1,0 +1,121 @@
+// Making an image writable: may it be written at all, where do its metadata lie, what must its header not
+// claim any more.
+#include "drivers/image/qcow2/snapshots.hpp"
+#include "drivers/image/qcow2/writer.hpp"
+
+#include <fmt/format.h>
+
+namespace diskferry::qcow2 {
+namespace {
+Error refused(const ImageState& image, std::string why) {
+  return fail(ErrorKind::read_only, "open for writing", image.name)
+      .why(std::move(why))
+      .remedy("repair a copy of the image with qemu-img check -r all, then use that");
+}
+}  // namespace
+
+Task<Result<std::shared_ptr<Writer>>> Writer::open(ImageState& image, bool compress_writes) {
+  auto writer = std::make_shared<Writer>(image, compress_writes);
+  DISKFERRY_CO_CHECK(co_await writer->check_and_load());
+  co_return writer;
+}
+
+Task<Result<void>> Writer::check_and_load() {
+  Header& header = image_.header;
+  if (header.is_corrupt()) co_return unexpected(refused(image_, "the image is marked as corrupt"));
+  // Lazy refcounts: whoever wrote it last did not get to counting. Counting is a repair tool's work, on a
+  // copy.
+  if (header.is_dirty())
+    co_return unexpected(
+        refused(image_, "the image was not closed by its last writer, and its refcounts are out of date"));
+  if (header.has_data_file() && !image_.data_file)
+    co_return unexpected(refused(image_, "the external data file is not open"));
+  DISKFERRY_CO_CHECK(co_await allocator_.load());
+  DISKFERRY_CO_CHECK(co_await find_metadata());
+  // Bits that nobody here keeps true are to be cleared before the first write (specification,
+  // autoclear_features). The bitmaps' bit among them: see docs/qcow2.md.
+  const std::uint64_t kept = header.autoclear_features & autoclear::data_file_raw;
+  if (header.version >= 3 && kept != header.autoclear_features) {
+    header.autoclear_features = kept;
+    DISKFERRY_CO_CHECK(co_await patch_header(88, kept));
+    DISKFERRY_CO_CHECK(co_await image_.storage->flush());
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Writer::patch_header(std::uint64_t offset, std::uint64_t value) {
+  const Lock lock = co_await lock_always(header_lock_);
+  std::array<std::byte, 8> bytes;
+  store_big(bytes.data(), value);
+  co_return co_await write_storage(*image_.storage, offset, bytes);
+}
+
+Task<Result<void>> Writer::add_metadata(Range host, std::string_view what) {
+  if (host.empty()) co_return Result<void>{};
+  if (metadata_.add(host)) co_return Result<void>{};
+  co_return unexpected(
+      fail(ErrorKind::corrupt, "open for writing", image_.name)
+          .why(fmt::format("{} at host offset {} overlaps other metadata", what, host.offset))
+          .remedy("repair a copy of the image with qemu-img check -r all"));
+}
+
+Task<Result<void>> Writer::find_metadata() {
+  const Header& header = image_.header;
+  const std::uint64_t cluster = geometry_.cluster_bytes();
+  DISKFERRY_CO_CHECK(co_await add_metadata({0, cluster}, "the header"));
+  DISKFERRY_CO_CHECK(
+      co_await add_metadata({header.l1_offset, std::uint64_t{header.l1_entries} * 8}, "the L1 table"));
+  DISKFERRY_CO_CHECK(co_await add_metadata(
+      {header.refcount_table_offset, header.refcount_table_clusters * cluster}, "the refcount table"));
+  for (const std::uint64_t block : allocator_.table())
+    if (block != 0) DISKFERRY_CO_CHECK(co_await add_metadata({block, cluster}, "a refcount block"));
+  for (std::size_t i = 0; i < image_.l1->size(); ++i) {
+    const L1Entry entry = decode_l1(image_.l1->get(i), geometry_);
+    if (entry.problem != EntryProblem::none)
+      co_return unexpected(fail(ErrorKind::corrupt, "open for writing", image_.name)
+                               .why(fmt::format("L1 entry {} {}", i, to_string(entry.problem)))
+                               .remedy("repair a copy of the image with qemu-img check -r all"));
+    if (entry.l2_offset != 0)
+      DISKFERRY_CO_CHECK(co_await add_metadata({entry.l2_offset, cluster}, "an L2 table"));
+  }
+  if (header.bitmaps) metadata_.add({header.bitmaps->directory_offset, header.bitmaps->directory_bytes});
+  if (header.snapshot_count == 0) co_return Result<void>{};
+  DISKFERRY_CO_TRY(const auto snapshots, co_await load_snapshots(*image_.storage, header));
+  metadata_.add({header.snapshots_offset, 1});
+  for (const Snapshot& one : snapshots)
+    metadata_.add({one.disk.l1_offset, std::uint64_t{one.disk.l1_entries} * 8});
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Writer::preallocate(bool reserve) {
+  const std::uint64_t cluster = geometry_.cluster_bytes();
+  const std::uint64_t end = align_up(image_.size_bytes, cluster);
+  for (std::uint64_t at = 0; at < end;) {
+    std::optional<Target> target;
+    while (!target) {
+      Lock lock = co_await lock_metadata();
+      DISKFERRY_CO_TRY(auto chosen,
+                       co_await choose_target({at, std::min(end - at, std::uint64_t{256} * mib)}));
+      lock.unlock();
+      if (chosen) {
+        target = *chosen;
+      } else {
+        DISKFERRY_CO_CHECK(co_await make_room());
+      }
+    }
+    const Range host{target->host_offset, target->entries.count * cluster};
+    const bool is_zero = target->fill_is_zero && !reserve;
+    const std::uint64_t below = image_.data().size_bytes();
+    if (!is_zero || host.end() > below)
+      DISKFERRY_CO_CHECK(co_await image_.data().write_zeroes(host, {.may_unmap = !reserve}));
+    {
+      const Lock lock = co_await lock_metadata();
+      enter_target(*target);
+    }
+    at += host.length;
+    DISKFERRY_CO_CHECK(co_await commit_if_full());
+  }
+  co_return Result<void>{};
+}
+
+}  // namespace diskferry::qcow2

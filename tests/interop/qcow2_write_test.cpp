@@ -1,0 +1,215 @@
+// What we write, read by QEMU: random writes, zeroes, discards and flushes, many at once on two reactors,
+// against a model; then `qemu-img check` must find nothing at all, and `qemu-img convert` the model's
+// content.
+#include "diskferry/task_group.hpp"
+#include "diskferry/units.hpp"
+#include "drivers/image/image.hpp"
+#include "tests/interop/qcow2_images.hpp"
+#include "tests/support/pattern.hpp"
+#include "tests/support/test_runtime.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <fstream>
+#include <list>
+#include <mutex>
+
+namespace diskferry {
+namespace {
+using test::must;
+using test::run;
+
+struct Shape {
+  std::string name;
+  ImageCreateOptions create;
+  bool with_backing = false;
+  bool with_snapshot = false;  ///< taken by QEMU half way
+  Compression compression = Compression::none;
+};
+
+constexpr std::uint64_t disk_bytes = 6 * mib + 1536;
+
+/// The disk as it should be, and who is at work where.
+struct Model {
+  std::vector<std::byte> content;
+  std::mutex guard;
+  std::list<Range> busy;
+
+  std::optional<std::list<Range>::iterator> claim(Range range) {
+    std::lock_guard lock(guard);
+    for (const Range& one : busy)
+      if (one.overlaps(range)) return std::nullopt;
+    return busy.insert(busy.end(), range);
+  }
+  void release(std::list<Range>::iterator place) {
+    std::lock_guard lock(guard);
+    busy.erase(place);
+  }
+};
+
+Range random_range(std::mt19937_64& random, std::uint64_t size) {
+  static constexpr std::array<std::uint64_t, 8> lengths{1, 512, 4096, 4096, 65536, 70000, 300000, 1048576};
+  const std::uint64_t length = std::min(size, 1 + random() % lengths[random() % lengths.size()]);
+  std::uint64_t offset = random() % (size - length + 1);
+  if (random() % 2 == 0) offset = align_down(offset, 65536);
+  if (random() % 8 == 0)
+    return {align_down(offset, 65536), size - align_down(offset, 65536)};  // up to the end
+  return {offset, length};
+}
+
+Task<Result<void>> work(BlockDevice& device, Model& model, std::uint64_t seed, int steps) {
+  std::mt19937_64 random(seed);
+  for (int step = 0; step < steps; ++step) {
+    const Range range = random_range(random, model.content.size());
+    const auto place = model.claim(range);
+    if (!place) continue;
+    const auto part = std::span(model.content).subspan(range.offset, range.length);
+    switch (random() % 10) {
+      case 0:
+      case 1: {
+        DISKFERRY_CO_CHECK(co_await device.write_zeroes(range, {.may_unmap = random() % 2 == 0}));
+        std::ranges::fill(part, std::byte{0});
+        break;
+      }
+      case 2: {
+        DISKFERRY_CO_CHECK(co_await device.discard(range));
+        std::vector<std::byte> now(range.length);
+        DISKFERRY_CO_CHECK(co_await device.read(range.offset, now));
+        for (std::size_t i = 0; i < now.size(); ++i) {
+          if (now[i] != part[i] && now[i] != std::byte{0}) {
+            ADD_FAILURE() << "seed " << seed << ": discarded byte " << range.offset + i
+                          << " reads as something else";
+            break;
+          }
+        }
+        std::ranges::copy(now, part.begin());
+        break;
+      }
+      case 3:
+        DISKFERRY_CO_CHECK(co_await device.flush());
+        break;
+      case 4: {
+        std::vector<std::byte> now(range.length);
+        DISKFERRY_CO_CHECK(co_await device.read(range.offset, now));
+        EXPECT_TRUE(std::ranges::equal(now, part))
+            << "seed " << seed << ": " << range.offset << "+" << range.length;
+        break;
+      }
+      default: {
+        test::fill_pattern(part, range.offset, random());
+        if (random() % 4 == 0 && range.length > 100000)
+          std::ranges::fill(part.subspan(30000, 70000), std::byte{0});
+        if (auto now = device.try_write(range.offset, part); now) {
+          DISKFERRY_CO_CHECK(*now);
+        } else {
+          DISKFERRY_CO_CHECK(co_await device.write(range.offset, part, {.fua = random() % 16 == 0}));
+        }
+      }
+    }
+    model.release(*place);
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> work_at_once(BlockDevice& device, Model& model, std::uint64_t seed, int steps) {
+  TaskGroup group(test::runtime().reactor(0));
+  for (unsigned i = 0; i < 6; ++i)
+    group.spawn_on(test::runtime().reactor(i % 2), work(device, model, seed * 100 + i, steps));
+  co_return co_await group.join();
+}
+
+void expect_clean(const std::string& path) {
+  const auto check = test::run_program({"qemu-img", "check", "-f", "qcow2", path});
+  EXPECT_EQ(check.exit_code, 0) << check.out << check.err;
+}
+
+class Qcow2Write : public testing::TestWithParam<Shape> {
+ protected:
+  std::string make(const test::TemporaryFolder& folder, std::vector<std::byte>& content) {
+    Shape shape = GetParam();
+    content.assign(disk_bytes, std::byte{0});
+    shape.create.format = "qcow2";
+    shape.create.size_bytes = disk_bytes;
+    if (shape.with_backing) {
+      // Shorter than the disk, and of an odd size.
+      const std::uint64_t below = 4 * mib + 512;
+      test::fill_pattern(std::span(content).first(below), 0, 77);
+      std::ofstream(folder / "base.raw", std::ios::binary)
+          .write(reinterpret_cast<const char*>(content.data()), static_cast<std::streamsize>(below));
+      shape.create.backing_name = "base.raw";
+      shape.create.backing_format = "raw";
+    }
+    const std::string path = folder / "disk.qcow2";
+    must(run(create_image(test::runtime().context(), ImageUri::from_path(path), shape.create)));
+    expect_clean(path);
+    return path;
+  }
+};
+
+TEST_P(Qcow2Write, QemuFindsWhatWasWrittenAndNothingToRepair) {
+  const std::uint64_t seed = test::test_seed();
+  const test::TemporaryFolder folder;
+  Model model;
+  const std::string path = make(folder, model.content);
+  for (int round = 0; round < 3; ++round) {
+    auto image = test::open_for_test(
+        path, {.format = "qcow2", .writable = true, .compression = GetParam().compression});
+    if (round == 0)
+      EXPECT_EQ(
+          image.device().info().starts_zeroed,
+          !GetParam().with_backing && GetParam().create.preallocate == ImageCreateOptions::Preallocate::off);
+    must(run(work_at_once(image.device(), model, seed + static_cast<unsigned>(round), 40)));
+    must(run(image.close()));
+    expect_clean(path);
+    const auto seen = test::qemu_content(path, "qcow2", folder / "flat.raw");
+    ASSERT_EQ(seen.size(), model.content.size());
+    const auto differs = std::ranges::mismatch(seen, model.content).in1 - seen.begin();
+    ASSERT_EQ(differs, static_cast<std::ptrdiff_t>(seen.size())) << "seed " << seed << " round " << round;
+    // QEMU writes after us; then we after QEMU.
+    if (GetParam().with_snapshot)
+      test::run_ok({"qemu-img", "snapshot", "-c", fmt::format("s{}", round), path});
+    test::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -P 7 100k 300k", "-c", "write -z 1M 128k", "-c",
+                  "write -P 9 5M 3k", path});
+    std::ranges::fill(std::span(model.content).subspan(100 * kib, 300 * kib), std::byte{7});
+    std::ranges::fill(std::span(model.content).subspan(1 * mib, 128 * kib), std::byte{0});
+    std::ranges::fill(std::span(model.content).subspan(5 * mib, 3 * kib), std::byte{9});
+  }
+  expect_clean(path);
+}
+
+std::vector<Shape> shapes() {
+  std::vector<Shape> all;
+  all.push_back({"plain", {}});
+  all.push_back({"backing", {}, true});
+  all.push_back({"snapshots", {}, false, true});
+  all.push_back({"backing_snapshots", {}, true, true});
+  all.push_back({"zlib", {}, false, false, Compression::zlib});
+  all.push_back({"zstd_backing", {.compression_type = Compression::zstd}, true, false, Compression::zstd});
+  all.push_back({"zlib_snapshots_refcount8", {.refcount_bits = 8}, true, true, Compression::zlib});
+  all.push_back({"zlib_refcount1", {.refcount_bits = 1}, true, false, Compression::zlib});
+  all.push_back({"v2", {.compatibility = "0.10"}});
+  all.push_back({"v2_backing_snapshots", {.compatibility = "0.10"}, true, true});
+  all.push_back({"extended", {.extended_l2 = true}});
+  all.push_back({"extended_backing_snapshots", {.extended_l2 = true}, true, true});
+  all.push_back(
+      {"extended_16k_zlib", {.cluster_bytes = 16384, .extended_l2 = true}, true, false, Compression::zlib});
+  all.push_back({"clusters_512", {.cluster_bytes = 512}});
+  all.push_back({"clusters_512_refcount64_backing", {.cluster_bytes = 512, .refcount_bits = 64}, true});
+  all.push_back({"clusters_4k_refcount1", {.cluster_bytes = 4096, .refcount_bits = 1}, true});
+  all.push_back({"clusters_4k_refcount2_zlib",
+                 {.cluster_bytes = 4096, .refcount_bits = 2},
+                 true,
+                 false,
+                 Compression::zlib});
+  all.push_back({"clusters_2m_refcount32", {.cluster_bytes = 2097152, .refcount_bits = 32}, true, true});
+  all.push_back(
+      {"clusters_2m_zlib", {.cluster_bytes = 2097152, .refcount_bits = 4}, false, false, Compression::zlib});
+  all.push_back({"metadata", {.preallocate = ImageCreateOptions::Preallocate::metadata}});
+  all.push_back({"full", {.preallocate = ImageCreateOptions::Preallocate::full}});
+  return all;
+}
+INSTANTIATE_TEST_SUITE_P(Shapes, Qcow2Write, testing::ValuesIn(shapes()),
+                         [](const auto& shape) { return shape.param.name; });
+
+}  // namespace
+}  // namespace diskferry
