@@ -17,8 +17,8 @@ struct NewImage {
   unsigned refcount_order = 4;
   bool extended_l2 = false;
   CompressionType compression_type = CompressionType::zlib;
-  std::string backing_name;    ///< empty: none
-  std::string backing_format;  ///< empty: not declared
+  std::string backing_name{};    ///< empty: none
+  std::string backing_format{};  ///< empty: not declared
 };
 
 /// Pieces of a new image, in the order of writing; the header is the last, so that what is half written is no

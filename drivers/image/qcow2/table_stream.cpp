@@ -37,8 +37,9 @@ Task<Result<std::span<const std::byte>>> TableStream::next(std::size_t bytes) {
 
 Task<Result<void>> TableStream::align() {
   const std::size_t skip = align_up(position_, 8) - position_;
-  // The padding of the last entry may be missing.
-  if (skip > window_.size() - at_ && left_.empty()) co_return Result<void>{};
+  // The padding of the last entry may be missing, also because the file ends there.
+  if (skip > window_.size() - at_ && (left_.empty() || left_.offset + skip > storage_.size_bytes()))
+    co_return Result<void>{};
   DISKFERRY_CO_CHECK(co_await next(skip));
   co_return Result<void>{};
 }

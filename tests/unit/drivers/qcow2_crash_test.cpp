@@ -1,0 +1,224 @@
+// The power goes after every single write to the storage, in order and with what no flush covers lost, torn
+// or out of order: qemu-img check finds leaks at worst, and every write that was flushed can be read.
+#include "diskferry/units.hpp"
+#include "drivers/checked_device.hpp"
+#include "drivers/image/qcow2/create.hpp"
+#include "drivers/image/qcow2/device.hpp"
+#include "drivers/memory/memory_device.hpp"
+#include "tests/support/pattern.hpp"
+#include "tests/support/test_runtime.hpp"
+#include "tests/unit/drivers/recording_device.hpp"
+
+#include <fmt/format.h>
+#include <fstream>
+#include <map>
+#include <set>
+
+namespace diskferry {
+namespace {
+using test::must;
+using test::run;
+
+constexpr std::uint64_t disk_bytes = 1 * mib;
+constexpr std::uint64_t block = 512;
+
+struct Shape {
+  std::string name;
+  qcow2::NewImage image;
+  bool with_snapshot = false;
+  bool compress = false;
+  int steps = 60;
+};
+
+/// What a block of the disk may read as: the number of a write, 0 for zeros. One history a block.
+struct History {
+  struct Event {
+    std::size_t position;  ///< of the storage's changes when the request began
+    std::uint64_t tag;
+  };
+  std::vector<std::vector<Event>> blocks = std::vector<std::vector<Event>>(disk_bytes / block);
+  struct Flushed {
+    std::size_t position;             ///< changes when the flush was answered
+    std::vector<std::size_t> events;  ///< of each block, known when the flush began
+  };
+  std::vector<Flushed> flushes;
+};
+
+void fill(std::span<std::byte> into, std::uint64_t offset, std::uint64_t tag) {
+  for (std::size_t at = 0; at < into.size(); at += block) {
+    for (std::size_t i = 0; i < block; i += 8)
+      store_big<std::uint64_t>(into.data() + at + i, tag == 0 ? 0 : tag << 32 | ((offset + at) / block));
+  }
+}
+
+/// The tag of a block, or nullopt when it is not one piece of what was written there.
+std::optional<std::uint64_t> tag_of(std::span<const std::byte> content, std::uint64_t offset) {
+  const std::uint64_t first = load_big<std::uint64_t>(content.data());
+  for (std::size_t i = 8; i < block; i += 8)
+    if (load_big<std::uint64_t>(content.data() + i) != first) return std::nullopt;
+  if (first == 0) return 0;
+  if ((first & UINT32_MAX) != offset / block) return std::nullopt;
+  return first >> 32;
+}
+
+Task<Result<std::unique_ptr<qcow2::Qcow2Device>>> open_over(std::shared_ptr<BlockDevice> storage,
+                                                            bool writable, bool compress) {
+  std::vector<std::byte> start(std::min<std::uint64_t>(2 * mib, storage->size_bytes()));
+  DISKFERRY_CO_CHECK(co_await storage->read(0, start));
+  DISKFERRY_CO_TRY(auto header, qcow2::parse_header(start, "crash"));
+  co_return co_await qcow2::Qcow2Device::open(test::runtime().context(), {.name = "crash",
+                                                                          .header = std::move(header),
+                                                                          .storage = std::move(storage),
+                                                                          .writable = writable,
+                                                                          .compress_writes = compress});
+}
+
+Task<Result<void>> guest(BlockDevice& device, test::RecordingDevice& recorder, History& history, Shape shape,
+                         std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  const std::uint64_t cluster = std::uint64_t{1} << shape.image.cluster_bits;
+  for (int step = 1; step <= shape.steps; ++step) {
+    std::uint64_t length = block * (1 + random() % 16);
+    if (random() % 2 == 0) length = align_up(length, std::min<std::uint64_t>(cluster, 64 * kib));
+    length = std::min(length, disk_bytes / 2);
+    std::uint64_t offset = align_down(random() % (disk_bytes - length), block);
+    if (random() % 2 == 0) offset = align_down(offset, cluster);
+    const Range range{offset, length};
+    const std::size_t position = recorder.change_count();
+    const auto note = [&](std::uint64_t tag) {
+      for (std::uint64_t at = range.offset; at < range.end(); at += block)
+        history.blocks[at / block].push_back({position, tag});
+    };
+    const auto what = random() % 10;
+    if (what < 6) {
+      note(static_cast<std::uint64_t>(step));
+      std::vector<std::byte> data(length);
+      fill(data, offset, static_cast<std::uint64_t>(step));
+      DISKFERRY_CO_CHECK(co_await device.write(offset, data, {}));
+    } else if (what < 8) {
+      note(0);
+      DISKFERRY_CO_CHECK(what == 6 ? co_await device.write_zeroes(range, {.may_unmap = random() % 2 == 0})
+                                   : co_await device.discard(range));
+    } else {
+      History::Flushed flushed{.position = 0, .events = {}};
+      for (const auto& one : history.blocks) flushed.events.push_back(one.size());
+      DISKFERRY_CO_CHECK(co_await device.flush());
+      flushed.position = recorder.change_count();
+      history.flushes.push_back(std::move(flushed));
+    }
+  }
+  co_return Result<void>{};
+}
+
+class Qcow2Crash : public testing::TestWithParam<Shape> {
+ protected:
+  /// What a disk that was cut off at `position` may hold.
+  void expect_sound(const std::vector<std::byte>& content, std::size_t position, const std::string& when) {
+    const std::string path = folder_ / "cut.qcow2";
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(content.data()), static_cast<std::streamsize>(content.size()));
+    const auto check = test::run_program({"qemu-img", "check", "-f", "qcow2", path});
+    ASSERT_TRUE(check.exit_code == 0 || check.exit_code == 3) << when << "\n" << check.out << check.err;
+
+    auto storage = std::shared_ptr<BlockDevice>(checked(std::make_unique<test::RecordingDevice>(content)));
+    auto device = must(run(open_over(storage, false, false)));
+    std::vector<std::byte> seen(disk_bytes);
+    must(run(device->read(0, seen)));
+    must(run(device->close()));
+    const History::Flushed* last = nullptr;
+    for (const auto& one : history_.flushes)
+      if (one.position <= position) last = &one;
+    for (std::size_t i = 0; i < history_.blocks.size(); ++i) {
+      const auto tag = tag_of(std::span(seen).subspan(i * block, block), i * block);
+      ASSERT_TRUE(tag) << when << ": block " << i << " is torn or somebody else's";
+      // The last event that was flushed, or one that began later.
+      const auto& events = history_.blocks[i];
+      const std::size_t flushed = last == nullptr ? 0 : last->events[i];
+      bool allowed = flushed == 0 ? *tag == 0 : events[flushed - 1].tag == *tag;
+      for (std::size_t e = flushed; e < events.size() && events[e].position <= position; ++e)
+        allowed |= events[e].tag == *tag;
+      // A discard may leave what was there: everything before it back to the last event that was no discard.
+      for (std::size_t e = flushed; !allowed && e > 0; --e) {
+        allowed |= events[e - 1].tag == *tag;
+        if (events[e - 1].tag != 0) break;
+      }
+      if (flushed != 0 && !allowed && *tag == 0)
+        allowed =
+            std::ranges::all_of(std::span(events).first(flushed), [](const auto& e) { return e.tag == 0; });
+      ASSERT_TRUE(allowed) << when << ": block " << i << " reads as write " << *tag;
+    }
+  }
+
+  test::TemporaryFolder folder_;
+  History history_;
+};
+
+TEST_P(Qcow2Crash, LeaksAtWorstAndKeepsWhatWasFlushed) {
+  const Shape shape = GetParam();
+  const std::uint64_t seed = 20;
+  std::vector<std::byte> start;
+  {
+    auto empty = std::make_unique<test::RecordingDevice>();
+    test::RecordingDevice& bytes = *empty;
+    auto storage = checked(std::move(empty));
+    auto image = shape.image;
+    image.size_bytes = disk_bytes;
+    must(run(qcow2::create(*storage, image)));
+    start = bytes.content();
+    if (shape.with_snapshot) {
+      const std::string path = folder_ / "start.qcow2";
+      std::ofstream(path, std::ios::binary)
+          .write(reinterpret_cast<const char*>(start.data()), static_cast<std::streamsize>(start.size()));
+      ASSERT_EQ(test::run_program({"qemu-io", "-f", "qcow2", "-c", "write -z 0 900k", path}).exit_code, 0);
+      ASSERT_EQ(test::run_program({"qemu-img", "snapshot", "-c", "one", path}).exit_code, 0);
+      std::ifstream file(path, std::ios::binary);
+      const std::string content{std::istreambuf_iterator<char>(file), {}};
+      start.assign(as_bytes(content).begin(), as_bytes(content).end());
+    }
+  }
+  auto owned = std::make_unique<test::RecordingDevice>(start);
+  test::RecordingDevice& recorder = *owned;
+  const std::shared_ptr<BlockDevice> storage = checked(std::move(owned));
+  auto device = must(run(open_over(storage, true, shape.compress)));
+  must(run(guest(*device, recorder, history_, shape, seed)));
+  must(run(device->close()));
+
+  const auto& changes = recorder.changes();
+  std::mt19937_64 random(seed);
+  std::vector<std::byte> in_order = start;
+  std::vector<std::byte> at_flush = start;
+  std::size_t flush = 0;
+  for (std::size_t i = 0; i < changes.size(); ++i) {
+    if (changes[i].is_flush) {
+      at_flush = in_order;
+      flush = i + 1;
+      continue;
+    }
+    test::apply(in_order, changes[i].offset, changes[i].bytes);
+    expect_sound(in_order, i + 1, fmt::format("cut after change {} of {}", i + 1, changes.size()));
+    if (HasFatalFailure()) return;
+    const auto torn =
+        test::after_power_cut(at_flush, std::span(changes).subspan(flush, i + 1 - flush), random);
+    expect_sound(torn, i + 1,
+                 fmt::format("power lost after change {} of {}, seed {}", i + 1, changes.size(), seed));
+    if (HasFatalFailure()) return;
+  }
+  RecordProperty("changes", static_cast<int>(changes.size()));
+}
+
+std::vector<Shape> shapes() {
+  return {{"clusters_64k", {}},
+          {"clusters_512", {.cluster_bits = 9}},
+          {"clusters_512_refcount64", {.cluster_bits = 9, .refcount_order = 6}},
+          {"clusters_4k_refcount1", {.cluster_bits = 12, .refcount_order = 0}},
+          {"snapshot_4k", {.cluster_bits = 12}, true},
+          {"extended_16k", {.cluster_bits = 14, .extended_l2 = true}},
+          {"extended_snapshot", {.cluster_bits = 14, .extended_l2 = true}, true},
+          {"compressed_4k", {.cluster_bits = 12}, false, true},
+          {"version_2_snapshot", {.version = 2, .cluster_bits = 12}, true}};
+}
+INSTANTIATE_TEST_SUITE_P(Shapes, Qcow2Crash, testing::ValuesIn(shapes()),
+                         [](const auto& shape) { return shape.param.name; });
+
+}  // namespace
+}  // namespace diskferry
