@@ -206,6 +206,83 @@ TEST_P(Qcow2Crash, LeaksAtWorstAndKeepsWhatWasFlushed) {
   RecordProperty("changes", static_cast<int>(changes.size()));
 }
 
+int check_with_qemu(const std::string& path, const std::vector<std::byte>& content) {
+  std::ofstream(path, std::ios::binary)
+      .write(reinterpret_cast<const char*>(content.data()), static_cast<std::streamsize>(content.size()));
+  return test::run_program({"qemu-img", "check", "-f", "qcow2", path}).exit_code;
+}
+
+/// Writes all of the disk, 64 KiB at a time; stops at the first error.
+Task<Result<void>> write_all(BlockDevice& device, std::uint64_t tag) {
+  std::vector<std::byte> data(64 * kib);
+  for (std::uint64_t at = 0; at < disk_bytes; at += data.size()) {
+    fill(data, at, tag);
+    DISKFERRY_CO_CHECK(co_await device.write(at, data, {}));
+  }
+  co_return co_await device.flush();
+}
+
+TEST(Qcow2Full, AFullStorageLeaksAtWorstAndGoesOnWhenThereIsRoom) {
+  const test::TemporaryFolder folder;
+  for (const unsigned cluster_bits : {9u, 12u, 16u}) {
+    auto owned = std::make_unique<test::RecordingDevice>();
+    test::RecordingDevice& bytes = *owned;
+    const std::shared_ptr<BlockDevice> storage = checked(std::move(owned));
+    must(run(qcow2::create(*storage, {.size_bytes = disk_bytes, .cluster_bits = cluster_bits})));
+    auto device = must(run(open_over(storage, true, false)));
+    for (std::uint64_t limit = 300000; limit < 900000; limit += 77777) {
+      bytes.limit_bytes = limit;
+      const auto full = run(write_all(*device, limit));
+      ASSERT_FALSE(full);
+      EXPECT_EQ(full.error().kind(), ErrorKind::no_space) << full.error().message();
+      (void)run(device->flush());
+      const int found = check_with_qemu(folder / "full.qcow2", bytes.content());
+      EXPECT_TRUE(found == 0 || found == 3) << cluster_bits << " " << limit;
+    }
+    bytes.limit_bytes = UINT64_MAX;
+    must(run(write_all(*device, 5)));
+    std::vector<std::byte> seen(disk_bytes);
+    must(run(device->read(0, seen)));
+    std::vector<std::byte> wanted(disk_bytes);
+    fill(wanted, 0, 5);
+    EXPECT_EQ(seen, wanted);
+    must(run(device->close()));
+    EXPECT_EQ(check_with_qemu(folder / "full.qcow2", bytes.content()), 0);
+    // What failed was given back and used again.
+    EXPECT_LT(bytes.content().size(), disk_bytes * 5 / 4 + 512 * kib);
+  }
+}
+
+TEST(Qcow2Full, StorageOfAFixedSizeIsUsedToItsEndAndAgainAfterDiscards) {
+  const test::TemporaryFolder folder;
+  auto owned =
+      std::make_unique<test::RecordingDevice>(std::vector<std::byte>(768 * kib, std::byte{0xee}), false);
+  test::RecordingDevice& bytes = *owned;
+  const std::shared_ptr<BlockDevice> storage = checked(std::move(owned));
+  must(run(qcow2::create(*storage, {.size_bytes = disk_bytes, .cluster_bits = 12})));
+  auto device = must(run(open_over(storage, true, false)));
+  for (int round = 0; round < 3; ++round) {
+    const auto full = run(write_all(*device, 3));
+    ASSERT_FALSE(full);
+    EXPECT_EQ(full.error().kind(), ErrorKind::no_space);
+    EXPECT_NE(full.error().message().find("cannot grow"), std::string::npos) << full.error().message();
+    // What is discarded can be written elsewhere, also without a flush in between.
+    must(run(device->discard({0, 512 * kib})));
+    std::vector<std::byte> data(256 * kib);
+    fill(data, 768 * kib, 4);
+    must(run(device->write(768 * kib, data, {})));
+    std::vector<std::byte> seen(data.size());
+    must(run(device->read(768 * kib, seen)));
+    EXPECT_EQ(seen, data);
+    must(run(device->discard({0, disk_bytes})));
+    must(run(device->read(768 * kib, seen)));
+    EXPECT_TRUE(is_zero(seen));
+  }
+  must(run(device->close()));
+  EXPECT_EQ(bytes.content().size(), 768 * kib);
+  EXPECT_EQ(check_with_qemu(folder / "fixed.qcow2", bytes.content()), 0);
+}
+
 std::vector<Shape> shapes() {
   return {{"clusters_64k", {}},
           {"clusters_512", {.cluster_bits = 9}},

@@ -6,6 +6,7 @@
 #include "diskferry/driver.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <mutex>
 #include <random>
@@ -48,10 +49,11 @@ inline std::vector<std::byte> after_power_cut(std::vector<std::byte> content, st
 
 class RecordingDevice final : public BlockDevice {
  public:
-  explicit RecordingDevice(std::vector<std::byte> content = {}) : content_(std::move(content)) {
+  explicit RecordingDevice(std::vector<std::byte> content = {}, bool can_grow = true)
+      : content_(std::move(content)) {
     info_.name = "recording";
     info_.is_read_only = false;
-    info_.can_grow = true;
+    info_.can_grow = can_grow;
     info_.can_discard = true;
     info_.zero = ZeroSupport::unmapping;
   }
@@ -66,6 +68,8 @@ class RecordingDevice final : public BlockDevice {
     co_return Result<void>{};
   }
   Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags) override {
+    if (offset + from.size() > limit_bytes)
+      co_return unexpected(fail(ErrorKind::no_space, "write", info_.name).at(offset, from.size()));
     record(offset, {from.begin(), from.end()});
     co_return Result<void>{};
   }
@@ -87,6 +91,9 @@ class RecordingDevice final : public BlockDevice {
     co_return std::vector<Extent>{{.offset = range.offset, .length = range.length}};
   }
   Task<Result<void>> close() override { co_return Result<void>{}; }
+
+  /// Writes beyond fail, as on a full file system.
+  std::atomic<std::uint64_t> limit_bytes = UINT64_MAX;
 
   std::size_t change_count() const {
     std::lock_guard lock(guard_);
