@@ -177,6 +177,61 @@ TEST_P(Qcow2Write, QemuFindsWhatWasWrittenAndNothingToRepair) {
   expect_clean(path);
 }
 
+Task<Result<void>> change_some(BlockDevice& device) {
+  const auto data = test::pattern(0, 4096);
+  DISKFERRY_CO_CHECK(co_await device.write(1 * mib, data, {}));
+  DISKFERRY_CO_CHECK(co_await device.write(1 * mib + 128 * kib, data, {}));
+  DISKFERRY_CO_CHECK(co_await device.write_zeroes({3 * mib, 64 * kib}, {}));
+  co_return co_await device.flush();
+}
+
+Task<Result<std::vector<BitmapRange>>> all_ranges(Image& image, std::size_t bitmap) {
+  std::vector<BitmapRange> all;
+  while (all.empty() || all.back().offset + all.back().length < image.device().size_bytes()) {
+    const std::uint64_t at = all.empty() ? 0 : all.back().offset + all.back().length;
+    DISKFERRY_CO_TRY(const auto more,
+                     co_await image.bitmaps()[bitmap]->ranges({at, image.device().size_bytes() - at}, 100));
+    all.insert(all.end(), more.begin(), more.end());
+  }
+  co_return all;
+}
+
+TEST(Qcow2Bitmaps, ThoseThatRecordWritesAreKeptTrueAndTheOthersAlone) {
+  const test::TemporaryFolder folder;
+  const std::string path = folder / "disk.qcow2";
+  must(run(create_image(test::runtime().context(), ImageUri::from_path(path),
+                        {.format = "qcow2", .size_bytes = disk_bytes})));
+  test::run_ok({"qemu-img", "bitmap", "--add", path, "records"});
+  test::run_ok({"qemu-img", "bitmap", "--add", "--disable", path, "stands"});
+  test::run_ok({"qemu-io", "-f", "qcow2", "-c", "write 0 64k", path});
+  {
+    auto image = test::open_for_test(path, {.format = "qcow2", .writable = true});
+    must(run(change_some(image.device())));
+    // Until it is closed, a crash would leave an invalid bitmap, not a wrong one.
+    const auto meanwhile = test::run_ok({"qemu-img", "info", "-U", "--output=json", path});
+    EXPECT_NE(meanwhile.find("in-use"), std::string::npos) << meanwhile;
+    must(run(image.close()));
+  }
+  expect_clean(path);
+  const auto info = test::run_ok({"qemu-img", "info", "--output=json", path});
+  EXPECT_EQ(info.find("in-use"), std::string::npos) << info;
+  // QEMU takes it over, and adds to it.
+  test::run_ok({"qemu-io", "-f", "qcow2", "-c", "write 5M 4k", path});
+  expect_clean(path);
+  auto image = test::open_for_test(path);
+  ASSERT_EQ(image.bitmaps().size(), 2u);
+  for (std::size_t i = 0; i < 2; ++i) {
+    std::vector<std::uint64_t> dirty;
+    for (const BitmapRange& one : must(run(all_ranges(image, i))))
+      for (std::uint64_t at = one.offset; one.is_dirty && at < one.offset + one.length; at += 64 * kib)
+        dirty.push_back(at);
+    const bool records = image.bitmaps()[i]->description().name == "records";
+    const std::vector<std::uint64_t> wanted{0, 1 * mib, 1 * mib + 128 * kib, 3 * mib, 5 * mib};
+    EXPECT_EQ(dirty, records ? wanted : std::vector<std::uint64_t>{});
+  }
+  must(run(image.close()));
+}
+
 std::vector<Shape> shapes() {
   std::vector<Shape> all;
   all.push_back({"plain", {}});

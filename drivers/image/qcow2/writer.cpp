@@ -237,9 +237,16 @@ Task<Result<void>> Writer::flush() {
 
 Task<Result<void>> Writer::finish() {
   if (is_condemned_) co_return Result<void>{};
+  // Bitmaps last, when nothing changes any more: data and their counts, then what names them, then "not in
+  // use".
+  {
+    const Lock lock = co_await lock_metadata();
+    DISKFERRY_CO_CHECK(co_await bitmaps_.store_data(image_, allocator_));
+  }
   // What the first commit frees is known only after it, and counts in blocks that the second writes.
   DISKFERRY_CO_CHECK(co_await commit());
-  co_return co_await commit();
+  DISKFERRY_CO_CHECK(co_await commit());
+  co_return co_await bitmaps_.finish(image_);
 }
 
 }  // namespace diskferry::qcow2

@@ -17,6 +17,7 @@
 #pragma once
 
 #include "drivers/image/qcow2/allocator.hpp"
+#include "drivers/image/qcow2/bitmap_tracker.hpp"
 #include "drivers/image/qcow2/cluster_locks.hpp"
 #include "drivers/image/qcow2/device.hpp"
 
@@ -134,6 +135,7 @@ class Writer {
   DirtyTables dirty_;
   Allocator allocator_;
   ClusterLocks clusters_;
+  BitmapTracker bitmaps_;
   AsyncMutex metadata_lock_;
   AsyncMutex commit_lock_;
   AsyncMutex header_lock_;

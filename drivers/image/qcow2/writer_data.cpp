@@ -95,6 +95,7 @@ std::optional<Result<void>> Writer::try_write(std::uint64_t offset, std::span<co
   if (place.length != from.size()) return std::nullopt;
   const std::uint32_t block = data.info().block_bytes;
   if (!is_aligned(place.host_offset, block) || !is_aligned(from.size(), block)) return std::nullopt;
+  bitmaps_.note({offset, from.size()});
   return data.try_write(place.host_offset, from);
 }
 
@@ -110,6 +111,7 @@ Task<Result<std::size_t>> Writer::write_in_place(std::uint64_t offset, std::span
 
 Task<Result<void>> Writer::write(std::uint64_t offset, std::span<const std::byte> from) {
   const std::uint64_t cluster = geometry_.cluster_bytes();
+  bitmaps_.note({offset, from.size()});
   while (!from.empty()) {
     DISKFERRY_CO_CHECK(check_usable());
     std::size_t done = 0;

@@ -33,8 +33,12 @@ Task<Result<void>> Writer::check_and_load() {
   DISKFERRY_CO_CHECK(co_await allocator_.load());
   DISKFERRY_CO_CHECK(co_await find_metadata());
   // Bits that nobody here keeps true are to be cleared before the first write (specification,
-  // autoclear_features). The bitmaps' bit among them: see docs/qcow2.md.
-  const std::uint64_t kept = header.autoclear_features & autoclear::data_file_raw;
+  // autoclear_features).
+  std::uint64_t kept = header.autoclear_features & autoclear::data_file_raw;
+  if (header.bitmaps && (header.autoclear_features & autoclear::bitmaps) != 0) {
+    DISKFERRY_CO_TRY(const bool are_kept, co_await bitmaps_.open(image_, metadata_));
+    if (are_kept) kept |= autoclear::bitmaps;
+  }
   if (header.version >= 3 && kept != header.autoclear_features) {
     header.autoclear_features = kept;
     DISKFERRY_CO_CHECK(co_await patch_header(88, kept));

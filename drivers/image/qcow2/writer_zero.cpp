@@ -25,6 +25,7 @@ bool Writer::reads_zero(const L2Entry& entry, std::uint64_t guest) const {
 }
 
 Task<Result<void>> Writer::write_zeroes(Range range, ZeroFlags flags) {
+  bitmaps_.note(range);
   if (image_.data_file && image_.header.has_raw_data_file()) {
     // The data file must read right without the tables.
     DISKFERRY_CO_CHECK(co_await image_.data_file->write_zeroes(
@@ -47,6 +48,7 @@ Task<Result<void>> Writer::write_zeroes(Range range, ZeroFlags flags) {
 }
 
 Task<Result<void>> Writer::discard(Range range) {
+  bitmaps_.note(range);
   const std::uint64_t unit = geometry_.cluster_bytes();
   const std::uint64_t end = range.end() == image_.size_bytes ? align_up(range.end(), unit) : range.end();
   const std::uint64_t first = align_up(range.offset, unit);
