@@ -18,15 +18,15 @@
 namespace diskferry::nbd_server {
 
 struct ExportOptions {
-  std::string name;             ///< at most 4096 bytes; "" is what a client gets that names nothing
-  std::string description;      ///< for people, in NBD_OPT_LIST; at most 4096 bytes
-  bool writable = false;        ///< needs a writable device
-  std::size_t clients_max = 0;  ///< sessions at once; 0: no bound but the server's
-  bool requires_tls = false;    ///< clients without TLS are told to use it and do not see it listed
+  std::string name = {};         ///< at most 4096 bytes; "" is what a client gets that names nothing
+  std::string description = {};  ///< for people, in NBD_OPT_LIST; at most 4096 bytes
+  bool writable = false;         ///< needs a writable device
+  std::size_t clients_max = 0;   ///< sessions at once; 0: no bound but the server's
+  bool requires_tls = false;     ///< clients without TLS are told to use it and do not see it listed
   /// Clients let in, by certificate name (CN or whole DN) or PSK user; empty: everybody. Needs TLS.
-  std::vector<std::string> allow;
+  std::vector<std::string> allow = {};
   /// Offered as qemu:dirty-bitmap:NAME. They belong to the image, which outlives the export's use.
-  std::vector<std::shared_ptr<BitmapView>> bitmaps;
+  std::vector<std::shared_ptr<BitmapView>> bitmaps = {};
 };
 
 /// Thread: any. Lifetime: shared by the table and the sessions that use it.

@@ -58,7 +58,7 @@ struct Terms {
 /// Who the other end proved to be.
 struct PeerIdentity {
   bool is_encrypted = false;
-  std::vector<std::string> names;  ///< CN and DN of a verified certificate, or the PSK user
+  std::vector<std::string> names = {};  ///< CN and DN of a verified certificate, or the PSK user
 };
 
 class Handshake {

@@ -14,9 +14,9 @@ struct ListenAddress {
   static constexpr std::uint16_t default_port = 10809;  // assigned by IANA
 
   Kind kind = Kind::tcp;
-  std::string host;  ///< tcp: a name, an IPv4 or IPv6 address without brackets; empty: all interfaces
+  std::string host = {};  ///< tcp: a name, an IPv4 or IPv6 address without brackets; empty: all interfaces
   std::uint16_t port = default_port;  ///< 0: any free one
-  std::string path;                   ///< unix_socket
+  std::string path = {};              ///< unix_socket
   bool direct_tls = false;            ///< nbds://: TLS from the first byte, as well as what the mode says
 
   /// "nbd://HOST:PORT", "nbds://...", "unix:PATH", "nbd+unix://?socket=PATH", "nbds+unix://?socket=PATH".

@@ -21,20 +21,20 @@
 namespace diskferry::nbd_server {
 
 struct ServerOptions {
-  std::vector<ListenAddress> listen;
+  std::vector<ListenAddress> listen = {};
   /// Sockets that listen already (systemd socket activation, see activated_sockets()). Owned from start() on.
-  std::vector<int> listening_sockets;
+  std::vector<int> listening_sockets = {};
   /// One client that is connected already: a pair of descriptors, equal for a socket. Owned from start() on.
   /// The server ends with this client. -1: none.
   int connected_in = -1;
   int connected_out = -1;
-  TlsOptions tls;
-  Limits limits;
+  TlsOptions tls = {};
+  Limits limits = {};
   /// wait() returns when a client has been there and the last one left.
   bool ends_with_last_client = false;
   /// Gets one line for what an operator may want to know; may be called from any reactor thread.
   enum class Severity : std::uint8_t { debug, info, warn, error };
-  std::function<void(Severity, std::string)> log;
+  std::function<void(Severity, std::string)> log = {};
 };
 
 /// Thread: any, but start(), wait() and stop() are each called once, in this order.

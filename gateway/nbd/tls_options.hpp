@@ -18,12 +18,12 @@ struct TlsOptions {
   TlsMode mode = TlsMode::off;
   /// Folder with ca-cert.pem, server-cert.pem, server-key.pem, as QEMU, libvirt and nbdkit name them; also
   /// ca-crl.pem where there is one. Empty: no certificates.
-  std::string certificates;
+  std::string certificates = {};
   /// File of "user:hexkey" lines, as psktool writes it. Empty: no pre-shared keys.
-  std::string psk_file;
+  std::string psk_file = {};
   bool verify_peer = false;  ///< clients show a certificate that ca-cert.pem signed
   /// Names let in: a certificate's CN or whole DN, or a PSK user; empty: all that are verified.
-  std::vector<std::string> allow;
+  std::vector<std::string> allow = {};
 };
 
 }  // namespace diskferry::nbd_server
