@@ -166,7 +166,8 @@ Task<Result<void>> add_images(Serving& serving, const ExportCommandOptions& opti
 Task<Result<void>> serve_opened(Serving& serving, const ExportCommandOptions& options) {
   DISKFERRY_CO_CHECK(co_await add_images(serving, options));
   DISKFERRY_CO_CHECK(co_await serving.server->start());
-  auto result = announce(serving.invocation, options, serving.server->addresses());
+  auto result = announce(serving.invocation, options,
+                         serving.server->addresses(serving.server->exports().all().front()->name()));
   if (result) result = co_await serving.server->wait();
   auto stopped = co_await serving.server->stop();
   if (!result) co_return result;
@@ -190,7 +191,8 @@ Task<Result<void>> serve(Invocation& invocation, const ExportCommandOptions& opt
 
 void declare_network(CLI::App& app, ExportCommandOptions& options) {
   app.add_option("-l,--listen", options.listen,
-                 "nbd://HOST:PORT, nbds://HOST:PORT (TLS from the first byte) or unix:PATH; may be repeated "
+                 "nbd://HOST:PORT, nbds://HOST:PORT (clients must use TLS), tls://HOST:PORT (TLS from the "
+                 "first byte) or unix:PATH; may be repeated "
                  "(default: nbd://127.0.0.1:10809)")
       ->type_name("ADDRESS")
       ->allow_extra_args(false);

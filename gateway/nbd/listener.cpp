@@ -206,7 +206,7 @@ Task<Result<std::vector<std::unique_ptr<Listener>>>> Listener::bind(DriverContex
       continue;
     }
     ListenAddress actual = name_of(made.get());
-    actual.direct_tls = address.direct_tls;
+    actual.tls = address.tls;
     port = actual.port;
     bound.push_back(std::unique_ptr<Listener>(new Listener(executor, made.release(), std::move(actual))));
   }

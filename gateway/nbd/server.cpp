@@ -33,7 +33,6 @@ struct Server::State {
         serving(context.reactors[0]),
         shared{.exports = exports,
                .limits = options.limits,
-               .tls_mode = options.tls.mode,
                .tls = nullptr,
                .buffers = context.buffers,
                .clock = context.clock} {}
@@ -44,7 +43,7 @@ struct Server::State {
   Result<void> load_tls();
   Task<Result<void>> bind_all();
   Task<Result<void>> accept_from(Listener& listener);
-  Result<void> begin_session(int in, int out, bool direct_tls);
+  Result<void> begin_session(int in, int out, ListenAddress::Tls tls);
   Task<Result<void>> run_session(std::shared_ptr<Session> session);
   void session_ended(const std::shared_ptr<Session>& session);
   std::vector<std::shared_ptr<Session>> sessions_in(const ExportPtr& of) const;
@@ -89,10 +88,11 @@ void Server::State::close_unused_descriptors() {
 }
 
 Result<void> Server::State::load_tls() {
-  const bool any_direct = std::ranges::any_of(options.listen, &ListenAddress::direct_tls);
+  const bool any_listener = std::ranges::any_of(
+      options.listen, [](const ListenAddress& one) { return one.tls != ListenAddress::Tls::by_mode; });
   const bool any_export =
       std::ranges::any_of(exports.all(), [](const ExportPtr& one) { return one->options().requires_tls; });
-  if (options.tls.mode == TlsMode::off && !any_direct) {
+  if (options.tls.mode == TlsMode::off && !any_listener) {
     if (any_export)
       return unexpected(fail(ErrorKind::invalid_argument, "set up TLS")
                             .why("an export needs TLS, but TLS is off")
@@ -124,16 +124,22 @@ Task<Result<void>> Server::start() {
     state_->options.ends_with_last_client = true;
     const int in = std::exchange(state_->options.connected_in, -1);
     const int out = std::exchange(state_->options.connected_out, -1);
-    DISKFERRY_CO_CHECK(state_->begin_session(in, out, false));
+    DISKFERRY_CO_CHECK(state_->begin_session(in, out, ListenAddress::Tls::by_mode));
   }
   for (const auto& listener : state_->listeners) state_->accepting.spawn(state_->accept_from(*listener));
   state_->started = true;
   co_return Result<void>{};
 }
 
-std::vector<std::string> Server::addresses() const {
+std::vector<std::string> Server::addresses(std::string_view export_name) const {
   std::vector<std::string> all;
-  for (const auto& listener : state_->listeners) all.push_back(listener->address().to_uri());
+  for (const auto& listener : state_->listeners) {
+    ListenAddress address = listener->address();
+    // What a client has to say to get in.
+    if (address.tls == ListenAddress::Tls::by_mode && state_->options.tls.mode == TlsMode::require)
+      address.tls = ListenAddress::Tls::required;
+    all.push_back(address.to_uri(export_name));
+  }
   return all;
 }
 
@@ -148,13 +154,13 @@ Task<Result<void>> Server::State::accept_from(Listener& listener) {
       continue;
     }
     if (listener.is_tcp()) set_up_connection(*accepted, options.limits.keepalive_time);
-    if (auto begun = begin_session(*accepted, *accepted, listener.address().direct_tls); !begun)
+    if (auto begun = begin_session(*accepted, *accepted, listener.address().tls); !begun)
       log(Severity::warn, begun.error().message());
   }
   co_return Result<void>{};
 }
 
-Result<void> Server::State::begin_session(int in, int out, bool direct_tls) {
+Result<void> Server::State::begin_session(int in, int out, ListenAddress::Tls tls) {
   std::shared_ptr<Session> session;
   Executor executor;
   {
@@ -169,7 +175,10 @@ Result<void> Server::State::begin_session(int in, int out, bool direct_tls) {
     }
     executor = context.reactors[next_reactor++ % context.reactors.size()];
     DISKFERRY_TRY(auto stream, Stream::make(executor, in, out));
-    session = std::make_shared<Session>(shared, std::move(stream), executor, direct_tls);
+    SessionOptions session_options{
+        .executor = executor, .tls_mode = options.tls.mode, .direct_tls = tls == ListenAddress::Tls::direct};
+    if (tls != ListenAddress::Tls::by_mode) session_options.tls_mode = TlsMode::require;
+    session = std::make_shared<Session>(shared, std::move(stream), std::move(session_options));
     sessions.insert(session);
     had_client = true;
   }

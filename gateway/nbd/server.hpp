@@ -50,8 +50,8 @@ class Server {
   /// Reads certificates and keys, binds and accepts. Errors: invalid_argument, in_use (the address),
   /// permission, not_found (a certificate), unsupported.
   Task<Result<void>> start();
-  /// Where it listens, with the ports the system chose.
-  std::vector<std::string> addresses() const;
+  /// Where it listens, with the ports the system chose, as URIs of one of the exports.
+  std::vector<std::string> addresses(std::string_view export_name = {}) const;
   /// Returns when the caller is cancelled (without an error) or, where asked for, the last client left.
   Task<Result<void>> wait();
   /// Stops accepting, lets requests in flight finish within limits.drain_time, flushes every writable export,

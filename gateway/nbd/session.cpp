@@ -19,14 +19,15 @@ constexpr std::size_t input_bytes = 256u << 10;
 constexpr unsigned batches_before_yield = 8;
 }  // namespace
 
-Session::Session(SessionContext& context, std::unique_ptr<Stream> stream, Executor executor, bool direct_tls)
+Session::Session(SessionContext& context, std::unique_ptr<Stream> stream, SessionOptions options)
     : context_(context),
-      executor_(executor),
+      executor_(options.executor),
       stream_(std::move(stream)),
-      direct_tls_(direct_tls),
+      tls_mode_(options.tls_mode),
+      direct_tls_(options.direct_tls),
       input_(std::make_unique_for_overwrite<std::byte[]>(input_bytes)),
-      requests_(executor),
-      senders_(executor) {}
+      requests_(executor_),
+      senders_(executor_) {}
 
 Session::~Session() = default;
 
@@ -66,7 +67,7 @@ Task<Result<void>> Session::run() {
 }
 
 Task<Result<void>> Session::negotiate() {
-  Handshake handshake(context_.exports, context_.limits, context_.tls_mode);
+  Handshake handshake(context_.exports, context_.limits, tls_mode_);
   if (direct_tls_) {
     DISKFERRY_CO_TRY(PeerIdentity peer, co_await stream_->start_tls(*context_.tls));
     handshake.tls_started(std::move(peer));

@@ -23,15 +23,20 @@ namespace diskferry::nbd_server {
 struct SessionContext {
   const ExportTable& exports;
   const Limits& limits;
-  TlsMode tls_mode = TlsMode::off;
-  std::shared_ptr<TlsContext> tls;  ///< null when the mode is off and no listener is direct
+  std::shared_ptr<TlsContext> tls;  ///< null when no session has TLS
   BufferPool& buffers;
   Clock& clock;
 };
 
+struct SessionOptions {
+  Executor executor;  ///< one reactor; everything of the session happens there
+  TlsMode tls_mode = TlsMode::off;
+  bool direct_tls = false;
+};
+
 class Session : public std::enable_shared_from_this<Session> {
  public:
-  Session(SessionContext& context, std::unique_ptr<Stream> stream, Executor executor, bool direct_tls);
+  Session(SessionContext& context, std::unique_ptr<Stream> stream, SessionOptions options);
   ~Session();
 
   /// The whole conversation, on the session's executor. Never fails because of the client: returns its error
@@ -91,6 +96,7 @@ class Session : public std::enable_shared_from_this<Session> {
   SessionContext& context_;
   const Executor executor_;
   const std::unique_ptr<Stream> stream_;
+  const TlsMode tls_mode_;
   const bool direct_tls_;
 
   Terms terms_;

@@ -379,10 +379,12 @@ TEST(ListenAddress, IsParsed) {
   EXPECT_EQ(tcp.host, "::1");
   EXPECT_EQ(tcp.port, 0);
   EXPECT_EQ(must(ListenAddress::parse("nbd://host")).port, 10809);
-  EXPECT_TRUE(must(ListenAddress::parse("nbds://host:1/")).direct_tls);
+  EXPECT_EQ(must(ListenAddress::parse("nbds://host:1/")).tls, ListenAddress::Tls::required);
+  EXPECT_EQ(must(ListenAddress::parse("tls://host:1/")).tls, ListenAddress::Tls::direct);
   EXPECT_EQ(must(ListenAddress::parse("unix:/run/a b")).path, "/run/a b");
   EXPECT_EQ(must(ListenAddress::parse("unix:/run/a b")).to_uri(), "nbd+unix:///?socket=/run/a%20b");
-  EXPECT_TRUE(must(ListenAddress::parse("nbds+unix:///?socket=/run/x")).direct_tls);
+  EXPECT_EQ(must(ListenAddress::parse("nbds+unix:///?socket=/run/x")).tls, ListenAddress::Tls::required);
+  EXPECT_EQ(must(ListenAddress::parse("nbds://[::1]:1")).to_uri("a b"), "nbds://[::1]:1/a%20b");
   for (const char* bad : {"", "host:1", "http://host", "nbd://host:x", "nbd://host:65536", "nbd://[::1",
                           "nbd://::1", "nbd://host/name", "unix:", "nbd+unix:///", "nbd://user@host"})
     EXPECT_FALSE(ListenAddress::parse(bad)) << bad;
