@@ -96,7 +96,10 @@ Result<void> read_all_direct(FileReference file, std::uint64_t offset, std::span
 Result<void> write_all(FileReference file, std::uint64_t offset, std::span<const std::byte> from,
                        int rwf_flags) {
   while (!from.empty()) {
-    const iovec part{const_cast<std::byte*>(from.data()), from.size()};
+    // Durable writes stay whole: each piece would wait for storage.
+    const bool is_whole = file.is_direct || rwf_flags != 0;
+    const iovec part{const_cast<std::byte*>(from.data()),
+                     is_whole ? from.size() : std::min(from.size(), write_piece_bytes)};
     const ssize_t put = rwf_flags == 0
                             ? ::pwrite(file.fd, part.iov_base, part.iov_len, static_cast<off_t>(offset))
                             : ::pwritev2(file.fd, &part, 1, static_cast<off_t>(offset), rwf_flags);

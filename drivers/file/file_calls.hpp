@@ -17,7 +17,15 @@ namespace diskferry {
 struct FileReference {
   int fd = -1;
   const std::string& name;
+  bool is_direct = false;
 };
+
+/// Buffered writes are done in pieces of this size. One call of 1 MiB makes the kernel take page cache folios
+/// of 1 MiB, which on ext4 cost more for every small write that follows (each walks the folio's block list),
+/// and in a virtual machine often come from memory the host has not given yet. Measured on Linux 6.18, a new
+/// file of 512 MiB: 1 MiB 0.25 GB/s, 256 KiB 0.9-4, 128 KiB 1.8-3.4, 64 KiB 2.3, 16 KiB 1.4.
+/// docs/decisions/0002-file-io.md.
+inline constexpr std::size_t write_piece_bytes = 128 * 1024;
 
 /// The error of a call that failed with `error_number`. A device that has vanished is `gone`.
 Error call_error(int error_number, const char* operation, const std::string& name);

@@ -160,8 +160,8 @@ class FileDevice final : public BlockDevice {
     const std::uint64_t all = offset | memory.size() | reinterpret_cast<std::uintptr_t>(memory.data());
     return is_aligned(all, facts_.direct_bytes);
   }
-  FileReference direct_file() const noexcept { return {direct_fd_.get(), facts_.info.name}; }
-  FileReference file() const noexcept { return {fd_.get(), facts_.info.name}; }
+  FileReference direct_file() const noexcept { return {direct_fd_.get(), facts_.info.name, true}; }
+  FileReference file() const noexcept { return {fd_.get(), facts_.info.name, false}; }
 
   // --- At once
 
