@@ -25,7 +25,7 @@ struct FileReference {
 /// and in a virtual machine often come from memory the host has not given yet. Measured on Linux 6.18, a new
 /// file of 512 MiB: 1 MiB 0.25 GB/s, 256 KiB 0.9-4, 128 KiB 1.8-3.4, 64 KiB 2.3, 16 KiB 1.4.
 /// docs/decisions/0002-file-io.md.
-inline constexpr std::size_t write_piece_bytes = 128 * 1024;
+inline constexpr std::size_t write_piece_bytes = std::size_t{128} * 1024;
 
 /// The error of a call that failed with `error_number`. A device that has vanished is `gone`.
 Error call_error(int error_number, const char* operation, const std::string& name);

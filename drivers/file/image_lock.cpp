@@ -110,7 +110,7 @@ std::string find_holder(int fd) {
       const std::string number = one->d_name;
       if (number.starts_with('.') || (id == std::to_string(::getpid()) && number == std::to_string(fd)))
         continue;
-      if (holds_lock(described + "/" + number, wanted.st_ino)) return name_of_process(id);
+      if (holds_lock(fmt::format("{}/{}", described, number), wanted.st_ino)) return name_of_process(id);
     }
   }
   return {};

@@ -87,18 +87,24 @@ Result<OpenedFile> open_existing(const std::string& path, const std::string& nam
     if (!options.writable && !options.force_share && is_claimed(via))
       return unexpected(claimed_error(name, false));
   }
-  opened.fd = FileDescriptor(::open(via.c_str(), flags));
-  if (!opened.fd && errno == EBUSY && S_ISBLK(mode)) return unexpected(claimed_error(name, true));
-  if (!opened.fd) return unexpected(open_error(errno, "open", name));
-  if (options.direct) {
-    opened.direct = FileDescriptor(::open(via.c_str(), (flags & ~O_EXCL) | O_DIRECT));
-    if (!opened.direct && errno == EINVAL)
-      return unexpected(fail(ErrorKind::unsupported, "open", name)
-                            .cause(errno_code(EINVAL))
-                            .why("this file system has no direct I/O")
-                            .remedy("leave out cache=none"));
-    if (!opened.direct) return unexpected(open_error(errno, "open", name));
+  const int fd = ::open(via.c_str(), flags);
+  if (fd < 0) {
+    const int failed = errno;
+    return unexpected(failed == EBUSY && S_ISBLK(mode) ? claimed_error(name, true)
+                                                       : open_error(failed, "open", name));
   }
+  opened.fd = FileDescriptor(fd);
+  if (!options.direct) return opened;
+  const int direct = ::open(via.c_str(), (flags & ~O_EXCL) | O_DIRECT);
+  if (direct < 0) {
+    const int failed = errno;
+    if (failed != EINVAL) return unexpected(open_error(failed, "open", name));
+    return unexpected(fail(ErrorKind::unsupported, "open", name)
+                          .cause(errno_code(failed))
+                          .why("this file system has no direct I/O")
+                          .remedy("leave out cache=none"));
+  }
+  opened.direct = FileDescriptor(direct);
   return opened;
 }
 

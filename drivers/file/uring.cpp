@@ -93,6 +93,7 @@ struct Uring::State : std::enable_shared_from_this<State> {
       const int result = entry->res;
       ::io_uring_cqe_seen(&ring, entry);
       --under_way;
+      DISKFERRY_ASSERT(request->handler.has_value(), "a started request has a handler");
       Handler handler(*std::move(request->handler));  // the request ends with the task that is resumed here
       std::move(handler)(result);
     }
