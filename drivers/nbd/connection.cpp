@@ -23,8 +23,8 @@ namespace {
 constexpr Duration cancel_limit = std::chrono::seconds(1);
 /// A request that gets bytes now and then, but no end, is given up after so many stall limits.
 constexpr int stall_limits_per_request = 10;
-/// Replies handled before other work of the reactor gets its turn.
-constexpr unsigned replies_per_round = 32;
+/// Steps of libnbd, about one recv each, before other work of the reactor gets its turn.
+constexpr unsigned steps_per_round = 32;
 
 /// Finds out about a peer that vanished while nothing is in flight: first probe after 30 s, then two more.
 void keep_alive(int fd) {
@@ -61,7 +61,7 @@ Task<Result<ServerInfo>> Connection::connect(BlockingPool& blocking_pool) {
   DISKFERRY_ASSERT(phase_ == Phase::closed, "connecting twice");
   server_text_.clear();
   negotiation_error_.reset();
-  is_settled_ = has_asked_for_export_ = server_shuts_down_ = false;
+  is_settled_ = has_asked_for_export_ = has_gone_up_ = server_shuts_down_ = false;
   DISKFERRY_CO_TRY(handle_, make_handle(endpoint_, server_text_));
   auto negotiated =
       co_await with_deadline(clock_, endpoint_.connect_limit, "connect", negotiate(blocking_pool));
@@ -149,6 +149,7 @@ bool Connection::go_up() {
   last_progress_ = clock_.now();
   // Writes acknowledged until now were taken by a server that need not be the one at the other end.
   established_.store(writes_.acknowledged.load());
+  has_gone_up_ = true;
   is_up_.store(true, std::memory_order_release);
   end_round_soon();  // the server may have closed it meanwhile
   return true;
@@ -290,15 +291,23 @@ std::int64_t Connection::call_library(Request& request) {
 void Connection::issue(Request& request) {
   if (in_flight_count_ == 0) last_progress_ = clock_.now();
   request.issued = last_progress_;
+  const std::uint64_t completed_before = completed_;
   in_flight_.push_back(request);
   ++in_flight_count_;
   in_flight_bytes_ += request.payload_bytes();
   if (call_library(request) == -1) {
     const LibraryError error = last_error();
-    // Refused before it was queued: libnbd has called nothing and will call nothing.
-    retire(request, {Outcome::How::not_sent, error.number != 0 ? error.number : EINVAL});
+    // Refused before it was queued: libnbd has called nothing and will call nothing. An earlier request may
+    // have found the connection dead while it was sent.
+    const bool is_dead = nbd_aio_get_direction(handle_.get()) == 0;
+    retire(request, is_dead ? Outcome{Outcome::How::lost}
+                            : Outcome{Outcome::How::not_sent, error.number != 0 ? error.number : EINVAL});
   }
-  if (!done_.empty()) end_round_soon();
+  if (completed_ == completed_before) return;
+  // Something ended while it was sent: then the connection is dead, and must not be chosen again before
+  // the round that buries it.
+  if (nbd_aio_get_direction(handle_.get()) == 0) is_up_.store(false, std::memory_order_release);
+  end_round_soon();
 }
 
 /// Takes a request out of flight. It is resumed by deliver_done().
@@ -353,9 +362,8 @@ void Connection::on_ready(FdWatcher::Ready ready) {
   const auto self = shared_from_this();
   nbd_handle* const handle = handle_.get();
   int failed = 0;
-  for (unsigned i = 0; i < replies_per_round; ++i) {
+  for (unsigned i = 0; i < steps_per_round; ++i) {
     const unsigned direction = nbd_aio_get_direction(handle);
-    const std::uint64_t completed_before = completed_;
     // Reading goes first: it may be what the server waits for before it takes more from us.
     if (ready.readable && (direction & LIBNBD_AIO_DIRECTION_READ) != 0) {
       failed = nbd_aio_notify_read(handle);
@@ -363,8 +371,11 @@ void Connection::on_ready(FdWatcher::Ready ready) {
       failed = nbd_aio_notify_write(handle);
       ready.writable = false;
     }
-    if (failed != 0 || completed_ == completed_before || phase_ != Phase::ready || in_flight_count_ == 0)
-      break;
+    if (failed != 0 || phase_ != Phase::ready || in_flight_count_ == 0) break;
+    // Never read on trust: libnbd, told to read where there is nothing, stays in that state and sends nothing
+    // until there is; a half-sent write would wait for its own answer.
+    ready.readable = watcher_.is_readable();
+    if (!ready.readable && !ready.writable) break;
   }
   if (phase_ == Phase::connecting) return go_on_negotiating(failed != 0);
   if (phase_ == Phase::closing) {
@@ -382,7 +393,7 @@ void Connection::on_ready(FdWatcher::Ready ready) {
 }
 
 void Connection::end_round_soon() {
-  if (in_round_ || round_is_posted_) return;
+  if (round_is_posted_) return;
   round_is_posted_ = true;
   asio::post(executor_, [self = shared_from_this()] {
     self->round_is_posted_ = false;
@@ -391,7 +402,7 @@ void Connection::end_round_soon() {
 }
 
 void Connection::end_round() {
-  if (phase_ == Phase::ready && is_up()) {
+  if (phase_ == Phase::ready && has_gone_up_) {
     if (server_shuts_down_) return lose(Outcome::How::lost, "the server says that it shuts down");
     if (nbd_aio_get_direction(handle_.get()) == 0)
       return lose(Outcome::How::lost, "the server closed the connection");
@@ -413,7 +424,6 @@ void Connection::deliver_done() {
   }
   pump();
   in_round_ = false;
-  if (!done_.empty()) end_round_soon();
 }
 
 void Connection::deliver(Request& request) {
@@ -484,7 +494,7 @@ void Connection::check_progress() {
 
 Task<Result<void>> Connection::wait_until_down() {
   std::unique_lock lock(guard_);
-  while (is_up()) {
+  while (phase_ == Phase::ready) {
     if (!co_await down_.wait(lock)) co_return unexpected(cancelled_error("wait for connection"));
     lock.lock();
   }

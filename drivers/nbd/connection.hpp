@@ -108,6 +108,7 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::optional<LibraryError> negotiation_error_;
   bool is_settled_ = false;
   bool has_asked_for_export_ = false;
+  bool has_gone_up_ = false;
 
   RequestList queued_;
   RequestList in_flight_;

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <utility>
 
 #include <boost/asio/posix/basic_stream_descriptor.hpp>
 
@@ -27,11 +28,6 @@ Result<FileIdentity> identity_of(int fd) {
   if (fstat(fd, &status) != 0) return unexpected(errno_error(errno, "watch descriptor"));
   return FileIdentity{status.st_dev, status.st_ino};
 }
-
-bool is_readable_now(int fd) {
-  pollfd one{fd, POLLIN, 0};
-  return poll(&one, 1, 0) == 1;
-}
 }  // namespace
 
 struct FdWatcher::State : std::enable_shared_from_this<FdWatcher::State> {
@@ -47,7 +43,12 @@ struct FdWatcher::State : std::enable_shared_from_this<FdWatcher::State> {
   bool wants_write = false;
   bool read_armed = false;
   bool write_armed = false;
+  bool read_was_called = false;  // beside a write event, while a read event may be on its way
 
+  bool is_readable() {
+    pollfd one{descriptor->native_handle(), POLLIN, 0};
+    return poll(&one, 1, 0) == 1;
+  }
   void arm() {
     if (!descriptor) return;
     if (wants_read && !read_armed) {
@@ -61,15 +62,17 @@ struct FdWatcher::State : std::enable_shared_from_this<FdWatcher::State> {
     }
     if (wants_write && !write_armed) {
       write_armed = true;
-      descriptor->async_wait(Descriptor::wait_write, [self = shared_from_this(),
-                                                      now = generation](const boost::system::error_code&) {
-        if (self->generation != now) return;
-        self->write_armed = false;
-        if (!self->wants_write) return;
-        // A library that can do both reads first, or two peers that only send wait for each other.
-        const bool readable = self->wants_read && is_readable_now(self->descriptor->native_handle());
-        self->call({.readable = readable, .writable = true}, now);
-      });
+      descriptor->async_wait(Descriptor::wait_write,
+                             [self = shared_from_this(), now = generation](const boost::system::error_code&) {
+                               if (self->generation != now) return;
+                               self->write_armed = false;
+                               if (!self->wants_write) return;
+                               // A library that can do both reads first, or two peers that only send wait for
+                               // each other.
+                               const bool readable = self->wants_read && self->is_readable();
+                               self->read_was_called = readable;
+                               self->call({.readable = readable, .writable = true}, now);
+                             });
     }
   }
   void call(Ready ready, std::uint64_t now) {
@@ -79,7 +82,7 @@ struct FdWatcher::State : std::enable_shared_from_this<FdWatcher::State> {
   void stop() {
     ++generation;
     descriptor.reset();  // leaves the reactor, then closes the duplicate
-    wants_read = wants_write = read_armed = write_armed = false;
+    wants_read = wants_write = read_armed = write_armed = read_was_called = false;
   }
 };
 
@@ -116,6 +119,10 @@ void FdWatcher::want(bool read, bool write) {
 
 void FdWatcher::stop() {
   state_->stop();
+}
+
+bool FdWatcher::is_readable() const {
+  return state_->descriptor && state_->is_readable();
 }
 
 bool FdWatcher::is_watching() const noexcept {

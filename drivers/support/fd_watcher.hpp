@@ -19,7 +19,8 @@ class FdWatcher {
     bool readable = false;
     bool writable = false;
   };
-  /// `on_ready` is called on `executor` with what is ready now and was wanted. It must not throw.
+  /// `on_ready` is called on `executor` with what is ready now and was wanted, and never without cause:
+  /// libnbd, told to read where there is nothing, stops sending until there is. It must not throw.
   FdWatcher(Executor executor, std::function<void(Ready)> on_ready);
   ~FdWatcher();
   FdWatcher(const FdWatcher&) = delete;
@@ -35,6 +36,8 @@ class FdWatcher {
   /// library keeps it.
   void stop();
   bool is_watching() const noexcept;
+  /// Asks the system whether there is something to read at this moment.
+  bool is_readable() const;
 
  private:
   struct State;

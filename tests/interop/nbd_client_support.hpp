@@ -35,7 +35,7 @@ class NbdServer {
 };
 
 inline NbdServer nbdkit(std::vector<std::string> arguments) {
-  std::vector<std::string> all{"nbdkit", "-f", "--exit-with-parent", "-U", "{socket}"};
+  std::vector<std::string> all{"nbdkit", "-f", "-U", "{socket}"};
   all.insert(all.end(), arguments.begin(), arguments.end());
   return NbdServer(std::move(all));
 }

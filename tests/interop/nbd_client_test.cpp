@@ -1,5 +1,9 @@
 // The NBD client against nbdkit, qemu-nbd and nbd-server: every verb, as those servers understand it.
+#include "diskferry/task_group.hpp"
 #include "tests/interop/nbd_client_support.hpp"
+
+#include <bit>
+#include <cstring>
 
 #include <gtest/gtest.h>
 
@@ -33,6 +37,150 @@ TEST(NbdClient, ReadsWritesZeroesAndFlushesOnNbdkit) {
   EXPECT_FALSE(extents.front().reads_zero);
   EXPECT_TRUE(extents.back().reads_zero);
   EXPECT_EQ(extents.back().end(), 16 * mib);
+}
+
+TEST(NbdClient, ReadsWritesZeroesAndFlushesOnQemuNbd) {
+  TemporaryFolder folder;
+  const std::string image = folder / "disk.raw";
+  ASSERT_EQ(run_program({"truncate", "-s", "16M", image}).exit_code, 0);
+  auto server = qemu_nbd({"-e", "8", "-f", "raw", "-A", image});
+  OpenDevice device(server.uri(), {.writable = true});
+  EXPECT_EQ(device->info().zero, ZeroSupport::unmapping);
+  must(run(write_read_zero(*device)));
+}
+
+TEST(NbdClient, ReportsTheDepthOfAChain) {
+  TemporaryFolder folder;
+  const std::string base = folder / "base.qcow2";
+  const std::string top = folder / "top.qcow2";
+  ASSERT_EQ(run_program({"qemu-img", "create", "-q", "-f", "qcow2", base, "1M"}).exit_code, 0);
+  ASSERT_EQ(run_program({"qemu-io", "-f", "qcow2", "-c", "write 0 128k", base}).exit_code, 0);
+  ASSERT_EQ(
+      run_program({"qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top}).exit_code, 0);
+  ASSERT_EQ(run_program({"qemu-io", "-f", "qcow2", "-c", "write 64k 64k", top}).exit_code, 0);
+  auto server = qemu_nbd({"-r", "-f", "qcow2", "-A", top});
+  OpenDevice device(server.uri());
+  const auto extents = must(run(device->extents({0, 1 * mib}, 10)));
+  ASSERT_EQ(extents.size(), 3u);
+  EXPECT_EQ(extents[0], (Extent{.offset = 0, .length = 64 * kib, .depth = 1}));
+  EXPECT_EQ(extents[1], (Extent{.offset = 64 * kib, .length = 64 * kib, .depth = 0}));
+  EXPECT_TRUE(extents[2].reads_zero);
+  EXPECT_TRUE(extents[2].is_hole);
+  EXPECT_EQ(extents[2].depth, Extent::depth_none);
+}
+
+TEST(NbdClient, SpeaksToServersWithoutStructuredReplies) {
+  auto server = nbdkit({"--no-sr", "memory", "16M"});
+  OpenDevice device(server.uri(), {.writable = true});
+  EXPECT_FALSE(device->info().can_report_extents);
+  must(run(write_read_zero(*device)));
+}
+
+TEST(NbdClient, SpeaksOverTcpToANamedExport) {
+  TemporaryFolder folder;
+  const std::string image = folder / "disk.raw";
+  ASSERT_EQ(run_program({"truncate", "-s", "8M", image}).exit_code, 0);
+  for (int attempt = 0;; ++attempt) {
+    ASSERT_LT(attempt, 10) << "no port was free ten times";
+    const std::uint16_t port = free_tcp_port();
+    const auto number = std::to_string(port);
+    ChildProcess server({"qemu-nbd", "-t", "-e", "9", "-x", "disk one/a", "-b", "127.0.0.1", "-p", number,
+                         "-f", "raw", image});
+    if (!wait_until([&] { return is_listening(port) || !server.is_running(); }) || !server.is_running())
+      continue;
+    OpenDevice device("nbd://localhost:" + number + "/disk%20one/a", {.writable = true});
+    must(run(write_read_zero(*device)));
+    const auto missing = open_nbd("nbd://localhost:" + number + "/other");
+    ASSERT_FALSE(missing);
+    EXPECT_EQ(missing.error().kind(), ErrorKind::not_found) << missing.error().message();
+    break;
+  }
+}
+
+TEST(NbdClient, SaysWhyAServerCannotBeUsed) {
+  auto server = nbdkit({"-r", "memory", "1M"});
+  const auto writable = open_nbd(server.uri(), {.writable = true});
+  ASSERT_FALSE(writable);
+  EXPECT_EQ(writable.error().kind(), ErrorKind::read_only);
+  const auto nobody = open_nbd("nbd://127.0.0.1:" + std::to_string(free_tcp_port()));
+  ASSERT_FALSE(nobody);
+  EXPECT_EQ(nobody.error().kind(), ErrorKind::gone) << nobody.error().message();
+  EXPECT_NE(nobody.error().message().find("Connection refused"), std::string::npos);
+  const auto no_socket = open_nbd("nbd+unix:///?socket=/nonexistent/socket");
+  ASSERT_FALSE(no_socket);
+  EXPECT_EQ(no_socket.error().kind(), ErrorKind::not_found) << no_socket.error().message();
+}
+
+TEST(NbdClient, ErrorsOfTheServerKeepTheirMeaning) {
+  struct Row {
+    const char* name;
+    ErrorKind kind;
+  };
+  for (const auto& [name, kind] : {Row{"EIO", ErrorKind::io}, Row{"ENOSPC", ErrorKind::no_space},
+                                   Row{"EPERM", ErrorKind::permission}, Row{"EINVAL", ErrorKind::io}}) {
+    auto server =
+        nbdkit({"--filter=error", "memory", "1M", std::string("error=") + name, "error-pwrite-rate=100%"});
+    OpenDevice device(server.uri(), {.writable = true});
+    const std::vector<std::byte> data(4096);
+    const auto written = run(device->write(0, data, {}));
+    ASSERT_FALSE(written) << name;
+    EXPECT_EQ(written.error().kind(), kind) << written.error().message();
+  }
+}
+
+TEST(NbdClient, OddSizesReadToTheLastByte) {
+  auto server = nbdkit({"pattern", "1000001"});
+  OpenDevice device(server.uri());
+  std::vector<std::byte> tail(1001);
+  must(run(device->read(999000, tail)));
+  std::uint64_t word = 0;  // the pattern: each 8 bytes are their own offset
+  std::memcpy(&word, tail.data(), 8);
+  EXPECT_EQ(std::byteswap(word), 999000u);
+}
+
+TEST(NbdClient, AnEmptyExportIsADevice) {
+  auto server = nbdkit({"memory", "0"});
+  OpenDevice device(server.uri(), {.writable = true});
+  EXPECT_EQ(device->size_bytes(), 0u);
+  must(run(device->flush()));
+}
+
+Task<Result<void>> read_one(BlockDevice& device, std::uint64_t offset, std::size_t length) {
+  std::vector<std::byte> bytes(length);
+  DISKFERRY_CO_CHECK(co_await device.read(offset, bytes));
+  std::uint64_t word = 0;
+  std::memcpy(&word, bytes.data(), 8);
+  if (std::byteswap(word) != offset)
+    co_return unexpected(fail(ErrorKind::mismatch, "read").at(offset, length));
+  co_return Result<void>{};
+}
+/// Half of the reads on each reactor.
+Task<Result<void>> read_many(BlockDevice& device, unsigned count) {
+  TaskGroup group(runtime().reactor(0));
+  for (unsigned i = 0; i < count; ++i)
+    group.spawn_on(runtime().reactor(i), read_one(device, i * 64 * kib, 64 * kib));
+  co_return co_await group.join();
+}
+
+TEST(NbdClient, ManyReadsFromBothReactorsOverSeveralConnections) {
+  auto server = nbdkit({"pattern", "256M"});
+  OpenDevice device(server.uri());
+  must(run(read_many(*device, 4096)));
+}
+
+TEST(NbdClient, ManyReadsOverOneConnection) {
+  auto server = nbdkit({"pattern", "256M"});
+  OpenDevice device(server.uri("", "&connections=1"));
+  must(run(read_many(*device, 4096)));
+}
+
+TEST(NbdClient, AServerThatTakesFewerConnectionsIsServedByThose) {
+  TemporaryFolder folder;
+  const std::string image = folder / "disk.raw";
+  ASSERT_EQ(run_program({"truncate", "-s", "256M", image}).exit_code, 0);
+  auto server = qemu_nbd({"-e", "2", "-f", "raw", image});
+  OpenDevice device(server.uri("", "&connections=8&connect-timeout=1"), {.writable = true});
+  must(run(write_read_zero(*device)));
 }
 
 }  // namespace

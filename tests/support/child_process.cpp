@@ -2,10 +2,13 @@
 #include "tests/support/child_process.hpp"
 
 #include <arpa/inet.h>
+#include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstring>
 #include <fcntl.h>
+#include <fstream>
 #include <netinet/in.h>
 #include <spawn.h>
 #include <stdexcept>
@@ -96,6 +99,19 @@ bool accepts_connections(std::uint16_t tcp_port) {
   address.sin_port = htons(tcp_port);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   return can_connect(reinterpret_cast<const sockaddr*>(&address), sizeof address);
+}
+bool is_listening(std::uint16_t tcp_port) {
+  std::array<char, 16> mark{};
+  std::snprintf(mark.data(), mark.size(), ":%04X ", tcp_port);
+  for (const char* table : {"/proc/net/tcp", "/proc/net/tcp6"}) {
+    std::ifstream lines(table);
+    for (std::string line; std::getline(lines, line);) {
+      const auto at = line.find(mark.data());
+      // The local address comes first; 0A is LISTEN.
+      if (at != std::string::npos && at < 50 && line.find(" 0A ", at) != std::string::npos) return true;
+    }
+  }
+  return false;
 }
 std::uint16_t free_tcp_port() {
   const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);

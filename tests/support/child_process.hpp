@@ -38,6 +38,8 @@ bool wait_until(const std::function<bool()>& condition, Duration limit = std::ch
 /// True once somebody accepts connections there.
 bool accepts_connections(const std::string& unix_socket_path);
 bool accepts_connections(std::uint16_t tcp_port);
+/// The same for somebody who would take a probe for a client: looks into the system's table instead.
+bool is_listening(std::uint16_t tcp_port);
 /// A TCP port on loopback that was free just now. Another may take it: whoever uses it must try again.
 std::uint16_t free_tcp_port();
 

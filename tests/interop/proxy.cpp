@@ -1,0 +1,110 @@
+#include "tests/interop/proxy.hpp"
+
+#include <array>
+#include <cstring>
+#include <poll.h>
+#include <stdexcept>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+namespace diskferry::test {
+namespace {
+sockaddr_un address_of(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
+  return address;
+}
+bool send_all(int fd, const std::byte* from, std::size_t length) {
+  while (length != 0) {
+    const ssize_t sent = send(fd, from, length, MSG_NOSIGNAL);
+    if (sent <= 0) return false;
+    from += sent;
+    length -= static_cast<std::size_t>(sent);
+  }
+  return true;
+}
+}  // namespace
+
+Proxy::Proxy(std::string listen_path, std::string server_path) : server_path_(std::move(server_path)) {
+  listener_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const auto address = address_of(listen_path);
+  if (listener_ < 0 || bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
+      listen(listener_, 16) != 0)
+    throw std::runtime_error("the proxy cannot listen");
+  thread_ = std::thread([this] { accept_all(); });
+}
+
+Proxy::~Proxy() {
+  ended_.store(true);
+  shutdown(listener_, SHUT_RDWR);
+  thread_.join();
+  cut_all();
+  for (auto& pair : pairs_) {
+    pair.thread.join();
+    close(pair.client);
+    close(pair.server);
+  }
+  close(listener_);
+}
+
+void Proxy::accept_all() {
+  while (!ended_.load()) {
+    const int client = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+    if (client < 0) continue;
+    const int server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const auto address = address_of(server_path_);
+    if (connect(server, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0) {
+      close(server);
+      close(client);
+      continue;
+    }
+    std::lock_guard lock(guard_);
+    Pair& pair = pairs_.emplace_back();
+    pair.client = client;
+    pair.server = server;
+    pair.thread = std::thread([this, &pair] { forward(pair); });
+    made_.fetch_add(1);
+  }
+}
+
+void Proxy::forward(Pair& pair) {
+  std::array<std::byte, 65536> chunk;
+  while (!ended_.load()) {
+    if (silent_.load()) {
+      poll(nullptr, 0, 5);
+      continue;
+    }
+    std::array<pollfd, 2> fds{{{pair.client, POLLIN, 0}, {pair.server, POLLIN, 0}}};
+    if (poll(fds.data(), fds.size(), 20) <= 0) continue;
+    for (std::size_t i = 0; i < fds.size(); ++i) {
+      if (fds[i].revents == 0 || silent_.load()) continue;
+      const ssize_t got = recv(fds[i].fd, chunk.data(), chunk.size(), 0);
+      if (got <= 0 || !send_all(fds[1 - i].fd, chunk.data(), static_cast<std::size_t>(got))) {
+        shutdown(pair.client, SHUT_RDWR);
+        shutdown(pair.server, SHUT_RDWR);
+        return;
+      }
+    }
+  }
+}
+
+void Proxy::cut(std::size_t connection) {
+  std::lock_guard lock(guard_);
+  std::size_t number = 0;
+  for (auto& pair : pairs_) {
+    if (number++ != connection) continue;
+    shutdown(pair.client, SHUT_RDWR);
+    shutdown(pair.server, SHUT_RDWR);
+  }
+}
+void Proxy::cut_all() {
+  std::lock_guard lock(guard_);
+  for (auto& pair : pairs_) {
+    shutdown(pair.client, SHUT_RDWR);
+    shutdown(pair.server, SHUT_RDWR);
+  }
+}
+
+}  // namespace diskferry::test

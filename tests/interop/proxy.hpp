@@ -1,0 +1,49 @@
+// Proxy: stands between a client and a UNIX-socket server and breaks what real servers do not break on
+// demand: one connection of several, or all of them going silent.
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <list>
+#include <mutex>
+#include <string>
+#include <thread>
+
+namespace diskferry::test {
+
+class Proxy {
+ public:
+  /// Listens at `listen_path` and forwards each connection to `server_path`.
+  Proxy(std::string listen_path, std::string server_path);
+  ~Proxy();
+  Proxy(const Proxy&) = delete;
+  Proxy& operator=(const Proxy&) = delete;
+
+  /// Connections made so far.
+  std::size_t connections() const { return made_.load(); }
+  /// Ends the connection of that number (from 0) both ways.
+  void cut(std::size_t connection);
+  void cut_all();
+  /// From now on nothing is forwarded, in either direction; new connections are accepted and stay silent.
+  void silence(bool silent) { silent_.store(silent); }
+
+ private:
+  struct Pair {
+    int client = -1;
+    int server = -1;
+    std::thread thread;
+  };
+  void accept_all();
+  void forward(Pair& pair);
+
+  const std::string server_path_;
+  int listener_ = -1;
+  std::atomic<bool> silent_ = false;
+  std::atomic<bool> ended_ = false;
+  std::atomic<std::size_t> made_ = 0;
+  std::mutex guard_;
+  std::list<Pair> pairs_;
+  std::thread thread_;
+};
+
+}  // namespace diskferry::test
