@@ -86,8 +86,17 @@ void Proxy::forward(Pair& pair) {
         shutdown(pair.server, SHUT_RDWR);
         return;
       }
+      pair.bytes.fetch_add(static_cast<std::uint64_t>(got));
     }
   }
+}
+
+std::uint64_t Proxy::forwarded(std::size_t connection) {
+  std::lock_guard lock(guard_);
+  for (auto& pair : pairs_) {
+    if (connection-- == 0) return pair.bytes.load();
+  }
+  return 0;
 }
 
 void Proxy::cut(std::size_t connection) {

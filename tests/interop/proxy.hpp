@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <list>
 #include <mutex>
 #include <string>
@@ -21,6 +22,8 @@ class Proxy {
 
   /// Connections made so far.
   std::size_t connections() const { return made_.load(); }
+  /// Bytes forwarded for a connection, both ways together.
+  std::uint64_t forwarded(std::size_t connection);
   /// Ends the connection of that number (from 0) both ways.
   void cut(std::size_t connection);
   void cut_all();
@@ -31,6 +34,7 @@ class Proxy {
   struct Pair {
     int client = -1;
     int server = -1;
+    std::atomic<std::uint64_t> bytes = 0;
     std::thread thread;
   };
   void accept_all();
