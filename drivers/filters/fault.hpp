@@ -44,7 +44,7 @@ struct FaultRule {
 
 struct FaultPlan {
   std::uint64_t seed = 0;
-  std::vector<FaultRule> rules;
+  std::vector<FaultRule> rules = {};
 };
 
 /// Reads rules as an operator writes them: rules separated by ';', each a verb and its keys separated by ','.

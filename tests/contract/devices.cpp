@@ -1,0 +1,152 @@
+// Every device of the product, as the contract suite opens it.
+#include "diskferry/units.hpp"
+#include "drivers/checked_device.hpp"
+#include "drivers/filters/align.hpp"
+#include "drivers/memory/memory_device.hpp"
+#include "drivers/registry.hpp"
+#include "tests/contract/subject.hpp"
+#include "tests/support/test_runtime.hpp"
+
+#include <csignal>
+#include <filesystem>
+#include <fmt/format.h>
+#include <fstream>
+#include <iterator>
+
+namespace diskferry::test {
+namespace {
+
+std::shared_ptr<BlockDevice> memory(std::uint64_t size_bytes, std::uint32_t block_bytes) {
+  return checked(make_memory_device({.size_bytes = size_bytes, .block_bytes = block_bytes}));
+}
+
+Subject memory_subject(std::uint32_t block_bytes) {
+  return {.name = fmt::format("memory_{}", block_bytes), .open = [=](std::uint64_t size_bytes) {
+            return Opened{.device = memory(size_bytes, block_bytes)};
+          }};
+}
+
+/// Everything a device may lack is lacking: what is left is emulated by the checking layer.
+Subject bare_memory_subject() {
+  return {.name = "memory_bare",
+          .open =
+              [](std::uint64_t size_bytes) {
+                return Opened{.device = checked(make_memory_device({.size_bytes = size_bytes,
+                                                                    .block_bytes = 512,
+                                                                    .zero = ZeroSupport::none,
+                                                                    .can_discard = false,
+                                                                    .can_report_extents = false,
+                                                                    .can_fua = false}))};
+              },
+          .is_sparse = false};
+}
+
+std::shared_ptr<BlockDevice> over_faults(std::shared_ptr<BlockDevice> inner,
+                                         const std::shared_ptr<FaultControl>& control) {
+  return checked(make_fault_device(std::move(inner), control, runtime().context().clock));
+}
+
+Subject fault_subject() {
+  return {.name = "fault_over_memory",
+          .open =
+              [](std::uint64_t size_bytes) {
+                Opened opened{.faults_below = std::make_shared<FaultControl>(FaultPlan{})};
+                opened.device = over_faults(memory(size_bytes, 512), opened.faults_below);
+                return opened;
+              },
+          .has_faults_below = true};
+}
+
+Subject align_subject(std::uint32_t block_bytes) {
+  return {.name = fmt::format("align_over_{}", block_bytes),
+          .open =
+              [=](std::uint64_t size_bytes) {
+                Opened opened{.faults_below = std::make_shared<FaultControl>(FaultPlan{})};
+                opened.device =
+                    with_byte_granularity(over_faults(memory(size_bytes, block_bytes), opened.faults_below));
+                return opened;
+              },
+          .has_faults_below = true};
+}
+
+std::vector<std::byte> bytes_of_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::vector<char> text{std::istreambuf_iterator<char>(file), {}};
+  std::vector<std::byte> bytes(text.size());
+  std::ranges::transform(text, bytes.begin(), [](char c) { return static_cast<std::byte>(c); });
+  return bytes;
+}
+
+Subject file_subject() {
+  return {.name = "file",
+          .open =
+              [](std::uint64_t size_bytes) {
+                auto folder = std::make_shared<TemporaryFolder>();
+                const std::string path = *folder / "disk.raw";
+                const auto uri = ImageUri::from_path(path);
+                auto& context = runtime().context();
+                must(run(create_storage(context, uri, {.size_bytes = size_bytes})));
+                Opened opened{.ground = folder};
+                opened.device = must(run(open_storage(context, uri, {.writable = true})));
+                opened.storage = [path] { return bytes_of_file(path); };
+                return opened;
+              },
+          .slowness = 2};
+}
+
+/// A server that runs in the background until this is destroyed.
+struct NbdServer {
+  explicit NbdServer(std::vector<std::string> plugin) {
+    std::vector<std::string> command{"nbdkit", "--unix", folder / "socket", "--pidfile", folder / "pid"};
+    command.insert(command.end(), plugin.begin(), plugin.end());
+    const auto started = run_program(command);
+    if (started.exit_code != 0) throw std::runtime_error("nbdkit: " + started.err);
+    std::ifstream(folder / "pid") >> pid;
+  }
+  ~NbdServer() {
+    if (pid > 0) kill(pid, SIGTERM);
+  }
+  NbdServer(const NbdServer&) = delete;
+  NbdServer& operator=(const NbdServer&) = delete;
+  TemporaryFolder folder;
+  pid_t pid = -1;
+};
+
+Subject nbd_subject(std::string name, std::string filter, std::uint64_t size_unit) {
+  return {.name = std::move(name),
+          .open =
+              [=](std::uint64_t size_bytes) {
+                std::vector<std::string> plugin;
+                if (!filter.empty()) plugin = {"--filter", filter};
+                plugin.insert(plugin.end(), {"memory", fmt::format("{}", size_bytes)});
+                if (filter == "blocksize-policy")
+                  plugin.insert(plugin.end(), {"blocksize-minimum=512", "blocksize-preferred=4096",
+                                               "blocksize-maximum=65536", "blocksize-error-policy=error"});
+                auto server = std::make_shared<NbdServer>(plugin);
+                const auto uri = must(ImageUri::parse("nbd+unix:///?socket=" + (server->folder / "socket")));
+                Opened opened{.ground = server};
+                opened.device = must(run(open_storage(runtime().context(), uri, {.writable = true})));
+                return opened;
+              },
+          .size_unit = size_unit,
+          .slowness = 4};
+}
+
+}  // namespace
+
+std::vector<Subject> all_subjects() {
+  std::vector<Subject> subjects;
+  for (const std::uint32_t block_bytes : {1u, 512u, 4096u, 65536u})
+    subjects.push_back(memory_subject(block_bytes));
+  subjects.push_back(bare_memory_subject());
+  subjects.push_back(fault_subject());
+  for (const std::uint32_t block_bytes : {512u, 4096u, 65536u})
+    subjects.push_back(align_subject(block_bytes));
+  subjects.push_back(file_subject());
+  subjects.push_back(nbd_subject("nbd", "", 1));
+  subjects.push_back(nbd_subject("nbd_without_extents", "noextents", 1));
+  subjects.push_back(nbd_subject("nbd_with_block_limits", "blocksize-policy", 512));
+  return subjects;
+}
+
+}  // namespace diskferry::test
