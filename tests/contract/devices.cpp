@@ -2,6 +2,8 @@
 #include "diskferry/units.hpp"
 #include "drivers/checked_device.hpp"
 #include "drivers/filters/align.hpp"
+#include "drivers/filters/rate.hpp"
+#include "drivers/filters/retry.hpp"
 #include "drivers/memory/memory_device.hpp"
 #include "drivers/registry.hpp"
 #include "tests/contract/subject.hpp"
@@ -64,6 +66,38 @@ Subject align_subject(std::uint32_t block_bytes) {
                 Opened opened{.faults_below = std::make_shared<FaultControl>(FaultPlan{})};
                 opened.device =
                     with_byte_granularity(over_faults(memory(size_bytes, block_bytes), opened.faults_below));
+                return opened;
+              },
+          .has_faults_below = true};
+}
+
+Task<Result<DevicePtr>> never_reopened() {
+  co_return unexpected(fail(ErrorKind::internal, "open again"));
+}
+
+Subject retry_subject() {
+  return {.name = "retry_over_memory",
+          .open =
+              [](std::uint64_t size_bytes) {
+                Opened opened{.faults_below = std::make_shared<FaultControl>(FaultPlan{})};
+                auto& clock = runtime().context().clock;
+                opened.device = checked(make_retry_device(
+                    checked(make_fault_device(memory(size_bytes, 512), opened.faults_below, clock)),
+                    never_reopened, {.first_delay = std::chrono::microseconds(10)}, clock));
+                return opened;
+              },
+          .has_faults_below = true};
+}
+
+Subject rate_subject() {
+  return {.name = "rate_over_memory",
+          .open =
+              [](std::uint64_t size_bytes) {
+                // Fast enough for the suite, slow enough that requests do wait.
+                auto limit = std::make_shared<RateLimit>(runtime().context().clock, 1 * gib, 64 * kib);
+                Opened opened{.faults_below = std::make_shared<FaultControl>(FaultPlan{})};
+                opened.device = checked(make_rate_device(
+                    over_faults(memory(size_bytes, 512), opened.faults_below), std::move(limit)));
                 return opened;
               },
           .has_faults_below = true};
@@ -142,6 +176,8 @@ std::vector<Subject> all_subjects() {
   subjects.push_back(fault_subject());
   for (const std::uint32_t block_bytes : {512u, 4096u, 65536u})
     subjects.push_back(align_subject(block_bytes));
+  subjects.push_back(retry_subject());
+  subjects.push_back(rate_subject());
   subjects.push_back(file_subject());
   subjects.push_back(nbd_subject("nbd", "", 1));
   subjects.push_back(nbd_subject("nbd_without_extents", "noextents", 1));
