@@ -40,5 +40,61 @@ TEST(BufferPool, TryAcquireSaysNoInsteadOfWaiting) {
   EXPECT_TRUE(pool.try_acquire(1));
 }
 
+Task<Result<void>> hold_until(BufferPool& pool, std::size_t bytes, AsyncEvent& release) {
+  DISKFERRY_CO_TRY(const auto buffer, co_await pool.acquire(bytes));
+  co_return co_await release.wait();
+}
+Task<Result<void>> cancel_waiting(BufferPool& pool) {
+  AsyncEvent release;
+  TaskGroup holders(runtime().reactor(0));
+  TaskGroup waiters(runtime().reactor(1));
+  holders.spawn(hold_until(pool, pool.limit_bytes(), release));
+  while (pool.leased_bytes() == 0)
+    DISKFERRY_CO_CHECK(co_await runtime().context().clock.sleep_for(std::chrono::microseconds(50)));
+  for (std::size_t i = 0; i < 8; ++i)
+    waiters.spawn_on(runtime().reactor(i), hold_until(pool, 4096 << i, release));
+  waiters.cancel();
+  const auto waited = co_await waiters.join();
+  release.set();
+  DISKFERRY_CO_CHECK(co_await holders.join());
+  co_return waited;
+}
+TEST(BufferPool, WhoGivesUpWaitingTakesNothing) {
+  BufferPool pool(1u << 20);
+  for (int i = 0; i < 50; ++i) {
+    const auto waited = run(cancel_waiting(pool));
+    ASSERT_FALSE(waited);
+    EXPECT_EQ(waited.error().kind(), ErrorKind::cancelled);
+    EXPECT_EQ(pool.leased_bytes(), 0u);
+  }
+}
+
+TEST(BufferPool, AnOversizedRequestIsServedAloneAndMovesKeepOneOwner) {
+  BufferPool pool(64u << 10);
+  Buffer large = must(run(pool.acquire(100000)));  // more than the limit: counts as all of it
+  EXPECT_EQ(pool.leased_bytes(), pool.limit_bytes());
+  EXPECT_FALSE(pool.try_acquire(1));
+  Buffer moved = std::move(large);
+  EXPECT_FALSE(large);  // NOLINT(bugprone-use-after-move): that it is empty is what is tested
+  EXPECT_EQ(moved.size(), 100000u);
+  EXPECT_EQ(reinterpret_cast<std::uintptr_t>(moved.data()) % BufferPool::alignment, 0u);
+  moved = {};
+  EXPECT_EQ(pool.leased_bytes(), 0u);
+}
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+TEST(BufferPool, AddressSanitizerSeesUseAfterGivingBack) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  BufferPool pool(64u << 10);
+  Buffer buffer = pool.try_acquire(5000);
+  volatile std::byte* data = buffer.data();
+  EXPECT_DEATH(data[5000] = std::byte{1}, "use-after-poison") << "a byte too far";
+  buffer.reset();
+  EXPECT_DEATH(data[0] = std::byte{1}, "use-after-poison");
+}
+#endif
+#endif
+
 }  // namespace
 }  // namespace diskferry
