@@ -118,7 +118,10 @@ void Connection::go_on_negotiating(bool failed) {
   }
   if (negotiation_error_ || nbd_aio_is_ready(handle) == 1) return settle();
   if (nbd_aio_is_dead(handle) == 1 || nbd_aio_is_closed(handle) == 1) {
-    negotiation_error_ = {ECONNRESET, "the server closed the connection"};
+    // Closed in order while negotiating: libnbd itself said goodbye, which it does where TLS is refused.
+    const bool is_refused = endpoint_.is_tls && nbd_aio_is_closed(handle) == 1;
+    negotiation_error_ = is_refused ? LibraryError{ENOTSUP, "the server refused TLS"}
+                                    : LibraryError{ECONNRESET, "the server closed the connection"};
     return settle();
   }
   if (auto watched = watcher_.watch(nbd_aio_get_fd(handle)); !watched) {
