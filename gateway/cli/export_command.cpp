@@ -1,4 +1,5 @@
 // `diskferry export`: serves images over NBD in the foreground, until a signal or the last client ends it.
+#include "drivers/filters/align.hpp"
 #include "gateway/cli/command.hpp"
 #include "gateway/cli/options.hpp"
 #include "gateway/nbd/server.hpp"
@@ -157,7 +158,9 @@ Task<Result<void>> add_images(Serving& serving, const ExportCommandOptions& opti
                             .allow = {},
                             .bitmaps = {}};
     DISKFERRY_CO_TRY(made.bitmaps, pick_bitmaps(opened, options.bitmaps));
-    DISKFERRY_CO_TRY(auto added, nbd::Export::make(std::move(made), opened.shared_device()));
+    // Clients may read and write any byte, whatever the storage's blocks are.
+    auto device = with_byte_granularity(opened.shared_device());
+    DISKFERRY_CO_TRY(auto added, nbd::Export::make(std::move(made), std::move(device)));
     DISKFERRY_CO_CHECK(serving.server->exports().add(std::move(added)));
   }
   co_return Result<void>{};

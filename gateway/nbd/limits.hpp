@@ -26,9 +26,15 @@ struct Limits {
   /// Requests of one session that wait for a device.
   std::size_t requests_in_flight_max = 128;
   /// Payload memory those requests hold. A request that is larger than what is left waits for the others.
-  std::size_t request_bytes_in_flight_max = 64u << 20;
+  /// 16 MiB keep any connection busy; more only queues.
+  std::size_t request_bytes_in_flight_max = 16u << 20;
+  /// Payload memory of all sessions together. Not the pool of the drivers: clients cannot starve those.
+  std::size_t payload_memory_bytes = 96u << 20;
+  /// What a session may have beyond that when the common memory is used up, so that clients which hold it all
+  /// and read no replies cannot stop the others: it carries requests up to this size.
+  std::size_t reserve_bytes = 512u << 10;
   /// Replies that wait for a client to read them; more stops the reading of requests.
-  std::size_t output_bytes_max = 2u << 20;
+  std::size_t output_bytes_max = 768u << 10;
   /// Descriptors in one block status chunk. The protocol allows 2^20; QEMU sends at most 2^17.
   std::size_t extents_per_reply_max = 16384;
   /// A client that has replies waiting and reads none of them for this long is disconnected.

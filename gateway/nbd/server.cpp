@@ -29,12 +29,13 @@ struct Server::State {
   State(DriverContext& driver_context, ServerOptions server_options)
       : context(driver_context),
         options(std::move(server_options)),
+        payloads(options.limits.payload_memory_bytes),
         accepting(context.reactors[0]),
         serving(context.reactors[0]),
         shared{.exports = exports,
                .limits = options.limits,
                .tls = nullptr,
-               .buffers = context.buffers,
+               .buffers = payloads,
                .clock = context.clock} {}
 
   void log(Severity severity, std::string text) const {
@@ -52,6 +53,7 @@ struct Server::State {
   DriverContext& context;
   ServerOptions options;
   ExportTable exports;
+  BufferPool payloads;
   std::vector<std::unique_ptr<Listener>> listeners;
   TaskGroup accepting;
   TaskGroup serving;
@@ -221,7 +223,12 @@ Task<Result<void>> Server::wait() {
 Task<Result<void>> Server::disconnect(ExportPtr from) {
   while (true) {
     const auto inside = state_->sessions_in(from);
-    if (inside.empty()) co_return Result<void>{};
+    if (inside.empty()) {
+      if (from->clients() == 0) co_return Result<void>{};
+      // Somebody is between the handshake's decision and being listed here.
+      DISKFERRY_CO_CHECK(co_await state_->context.clock.sleep_for(std::chrono::milliseconds(1)));
+      continue;
+    }
     for (const auto& session : inside) session->stop();
     std::unique_lock lock(state_->guard);
     // One that ended since is not in the set any more: then there is nothing to wait for.

@@ -26,6 +26,7 @@ Session::Session(SessionContext& context, std::unique_ptr<Stream> stream, Sessio
       tls_mode_(options.tls_mode),
       direct_tls_(options.direct_tls),
       input_(std::make_unique_for_overwrite<std::byte[]>(input_bytes)),
+      reserve_(context.limits.reserve_bytes),
       requests_(executor_),
       senders_(executor_) {}
 
@@ -49,21 +50,26 @@ Task<Result<void>> Session::run() {
       co_await with_deadline(context_.clock, context_.limits.handshake_time, "negotiate", negotiate());
   if (!agreed || !export_) {
     stream_->say_goodbye();
+    leave();
     co_return agreed;
   }
   last_progress_ = context_.clock.now();
   senders_.spawn(watch_for_stall());
   auto served = co_await transmit();
   co_await finish();
+  leave();
+  if (!served) co_return served;
+  if (!problem_.empty())
+    co_return unexpected(fail(ErrorKind::gone, "serve client", printable(export_->name())).why(problem_));
+  co_return Result<void>{};
+}
+
+void Session::leave() {
   {
     std::lock_guard lock(entered_guard_);
     entered_.reset();
   }
   terms_.entry = Entry();
-  if (!served) co_return served;
-  if (!problem_.empty())
-    co_return unexpected(fail(ErrorKind::gone, "serve client", printable(export_->name())).why(problem_));
-  co_return Result<void>{};
 }
 
 Task<Result<void>> Session::negotiate() {
@@ -82,6 +88,12 @@ Task<Result<void>> Session::negotiate_options(Handshake& handshake) {
     std::size_t used = 0;
     const auto step = handshake.consume(buffered(), used, output);
     begin_ += used;
+    if (step == Handshake::Step::transmission) {
+      // Before the client learns of it, so that disconnect() finds everybody who believes to be inside.
+      terms_ = handshake.take_terms();
+      std::lock_guard lock(entered_guard_);
+      entered_ = terms_.entry.get();
+    }
     auto sent = co_await send_all(std::exchange(output, {}));
     if (step == Handshake::Step::closed) {
       // A client that gives up may be gone before it got the answer.
@@ -97,10 +109,7 @@ Task<Result<void>> Session::negotiate_options(Handshake& handshake) {
       continue;
     }
     if (step == Handshake::Step::transmission) {
-      terms_ = handshake.take_terms();
       export_ = terms_.entry.get();
-      std::lock_guard lock(entered_guard_);
-      entered_ = export_;
       co_return Result<void>{};
     }
     if (stopping_.load() || co_await is_cancelled()) co_return unexpected(cancelled_error("negotiate"));
@@ -177,7 +186,7 @@ Task<Result<void>> Session::transmit() {
 Task<Result<void>> Session::receive_large_write() {
   const Request request = large_write_;
   const auto length = static_cast<std::size_t>(request.length);
-  DISKFERRY_CO_TRY(Buffer payload, co_await context_.buffers.acquire(length));
+  DISKFERRY_CO_TRY(Buffer payload, co_await acquire(length));
   std::size_t there = std::min(length, end_ - begin_);
   std::memcpy(payload.data(), input_.get() + begin_, there);
   begin_ += there;
@@ -234,6 +243,12 @@ Task<Result<void>> Session::watch_for_stall() {
       break_off("the client did not read its replies");
   }
   co_return Result<void>{};
+}
+
+Task<Result<Buffer>> Session::acquire(std::size_t bytes) {
+  if (Buffer now = context_.buffers.try_acquire(bytes)) co_return now;
+  if (bytes <= reserve_.limit_bytes()) co_return co_await reserve_.acquire(bytes);
+  co_return co_await context_.buffers.acquire(bytes);
 }
 
 bool Session::is_blocked() const {

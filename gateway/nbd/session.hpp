@@ -57,6 +57,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Task<Result<void>> transmit();
   Task<Result<void>> receive_large_write();
   Task<void> finish();
+  void leave();
   Task<Result<void>> watch_for_stall();
   Stream::Transfer fill_input();
 
@@ -110,6 +111,10 @@ class Session : public std::enable_shared_from_this<Session> {
   std::vector<std::byte> after_skip_;
   Request large_write_;
 
+  /// Memory for a payload: the common pool's, or when that is used up the session's own for what fits there.
+  Task<Result<Buffer>> acquire(std::size_t bytes);
+
+  BufferPool reserve_;
   OutputQueue output_;
   bool write_blocked_ = false;
   bool flush_posted_ = false;

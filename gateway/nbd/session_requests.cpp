@@ -166,7 +166,7 @@ Task<Result<void>> Session::run_read(Request request, Buffer buffer, Export::Hol
   const auto length = static_cast<std::size_t>(request.length);
   Result<void> result;
   if (!buffer) {
-    auto lease = co_await context_.buffers.acquire(length);
+    auto lease = co_await acquire(length);
     if (lease) {
       buffer = *std::move(lease);
     } else {

@@ -284,7 +284,8 @@ Result<std::shared_ptr<TlsContext>> TlsContext::make(const TlsOptions& options) 
   if (!options.allow.empty() && !options.verify_peer && options.psk_file.empty())
     return refuse("a list of allowed clients needs clients that prove their name",
                   "say --tls-verify-peer or --tls-psk FILE");
-  // Reactor threads may outlive the exit handlers of main(): what they hold of OpenSSL is freed when they end.
+  // Reactor threads may outlive the exit handlers of main(): what they hold of OpenSSL is freed when they
+  // end.
   OPENSSL_init_ssl(OPENSSL_INIT_NO_ATEXIT, nullptr);
   auto state = std::make_unique<State>();
   state->allow = options.allow;
