@@ -36,21 +36,25 @@ bool has_protocol(std::string_view name) {
 
 AllowedFolders::AllowedFolders(const ImageUri& image, const std::vector<std::string>& further) {
   const auto add_own = [this](const fs::path& folder) {
-    if (auto real = real_path(folder); real && *real != "/dev" && !is_below(*real, "/dev") && *real != "/")
-      folders_.push_back(*std::move(real));
+    if (auto real = real_path(folder); real && *real != "/dev" && *real != "/")
+      own_.push_back(*std::move(real));
   };
   if (image.is_file()) {
     add_own(folder_of(image));
     if (const auto real = real_path(image.path())) add_own(fs::path(*real).parent_path());
   }
   for (const std::string& folder : further) {
-    if (auto real = real_path(folder)) folders_.push_back(*std::move(real));
+    if (auto real = real_path(folder)) further_.push_back(*std::move(real));
   }
 }
 
 bool AllowedFolders::allows(const std::string& real_path) const {
-  return std::ranges::any_of(folders_,
-                             [&](const std::string& folder) { return is_below(real_path, folder); });
+  const auto holds = [&](const std::string& folder) { return is_below(real_path, folder); };
+  if (std::ranges::any_of(further_, holds)) return true;
+  std::error_code failed;
+  const auto kind = fs::status(real_path, failed).type();
+  const bool is_device = kind == fs::file_type::block || kind == fs::file_type::character;
+  return !is_device && std::ranges::any_of(own_, holds);
 }
 
 /// /dev/vg/lv is a link to /dev/dm-N: a name of a block device in a folder that the operator allowed is good
@@ -60,7 +64,7 @@ bool AllowedFolders::allows_device(const std::string& path) const {
   if (!fs::is_block_file(path, failed)) return false;
   const auto folder = real_path(fs::path(path).parent_path());
   return folder && (*folder == "/dev" || is_below(*folder, "/dev")) &&
-         std::ranges::any_of(folders_, [&](const std::string& allowed) {
+         std::ranges::any_of(further_, [&](const std::string& allowed) {
            return *folder == allowed || is_below(*folder, allowed);
          });
 }

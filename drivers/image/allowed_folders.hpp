@@ -14,7 +14,7 @@ namespace diskferry {
 class AllowedFolders {
  public:
   /// `image`: the top of the chain; `further`: the operator's. A folder that does not exist allows nothing.
-  /// The own folder of an image below /dev allows nothing either: it is everybody's.
+  /// The own folder allows no devices, and nothing when it is /dev or /: it is everybody's then.
   AllowedFolders(const ImageUri& image, const std::vector<std::string>& further);
 
   /// The file that the image `referring` means by `name`: a path, taken relative to that image's folder as
@@ -25,7 +25,9 @@ class AllowedFolders {
  private:
   bool allows(const std::string& real_path) const;
   bool allows_device(const std::string& path) const;
-  std::vector<std::string> folders_;  // real paths
+  // Real paths.
+  std::vector<std::string> own_;
+  std::vector<std::string> further_;
 };
 
 }  // namespace diskferry
