@@ -69,6 +69,7 @@ struct Shared {
   SteadyClock::time_point end;
   std::atomic<std::uint64_t> next = 0;
   std::atomic<std::uint64_t> requests = 0;
+  std::atomic<std::uint64_t> at_once = 0;
 };
 
 Task<Result<void>> worker(Shared& shared, unsigned number) {
@@ -94,6 +95,7 @@ Task<Result<void>> worker(Shared& shared, unsigned number) {
       at_once = load.is_write ? device.try_write(offset, buffer) : device.try_read(offset, buffer);
     if (at_once) {
       DISKFERRY_CO_CHECK(*std::move(at_once));
+      shared.at_once.fetch_add(1, std::memory_order_relaxed);
     } else if (load.is_write) {
       DISKFERRY_CO_CHECK(co_await device.write(offset, buffer, {}));
     } else {
@@ -124,11 +126,14 @@ void measure(Scene& scene, const Load& load) {
   if (load.is_write && load.pattern == Pattern::sequential) must(scene.runtime.run(scene.device.flush()));
   const double seconds = std::chrono::duration<double>(SteadyClock::now() - started).count();
   const auto requests = static_cast<double>(shared.requests.load());
-  fmt::print("{:<34} {:>8} B x {:<3} {:>10.0f} /s {:>8.2f} GB/s  {:>6.2f} us cpu each{}\n", load.name,
-             load.bytes, load.tasks, requests / seconds,
-             requests * static_cast<double>(load.bytes) / seconds * 1e-9,
-             (cpu_seconds() - cpu) / requests * 1e6,
-             seconds > moved * 1.01 ? fmt::format("  ({:.2f} s + {:.2f} s flush)", moved, seconds - moved) : "");
+  fmt::print(
+      "{:<34} {:>8} B x {:<3} {:>10.0f} /s {:>8.2f} GB/s  {:>6.2f} us cpu each{}{}\n", load.name, load.bytes,
+      load.tasks, requests / seconds, requests * static_cast<double>(load.bytes) / seconds * 1e-9,
+      (cpu_seconds() - cpu) / requests * 1e6,
+      load.may_inline
+          ? fmt::format("  ({:.2f} % at once)", 100 * static_cast<double>(shared.at_once) / requests)
+          : "",
+      seconds > moved * 1.01 ? fmt::format("  ({:.2f} s + {:.2f} s flush)", moved, seconds - moved) : "");
   std::fflush(stdout);
 }
 
