@@ -4,6 +4,9 @@
 #include "drivers/filters/align.hpp"
 #include "drivers/filters/rate.hpp"
 #include "drivers/filters/retry.hpp"
+#include "drivers/image/image.hpp"
+#include "drivers/image/qcow2/create.hpp"
+#include "drivers/image/qcow2/device.hpp"
 #include "drivers/memory/memory_device.hpp"
 #include "drivers/registry.hpp"
 #include "tests/contract/subject.hpp"
@@ -128,6 +131,63 @@ Subject file_subject() {
           .slowness = 2};
 }
 
+Task<Result<DevicePtr>> new_qcow2_over(std::shared_ptr<BlockDevice> storage, qcow2::NewImage image) {
+  DISKFERRY_CO_CHECK(co_await qcow2::create(*storage, image));
+  std::vector<std::byte> start(std::min<std::uint64_t>(2 * mib, storage->size_bytes()));
+  DISKFERRY_CO_CHECK(co_await storage->read(0, start));
+  DISKFERRY_CO_TRY(auto header, qcow2::parse_header(start, "contract"));
+  DISKFERRY_CO_TRY(auto device,
+                   co_await qcow2::Qcow2Device::open(runtime().context(), {.name = "contract",
+                                                                           .header = std::move(header),
+                                                                           .storage = std::move(storage),
+                                                                           .writable = true}));
+  co_return checked(std::move(device));
+}
+
+Subject qcow2_subject(std::string name, qcow2::NewImage image) {
+  return {.name = std::move(name),
+          .open =
+              [image](std::uint64_t size_bytes) {
+                Opened opened{.faults_below = std::make_shared<FaultControl>(FaultPlan{})};
+                auto storage =
+                    over_faults(checked(make_memory_device({.can_grow = true})), opened.faults_below);
+                auto of_size = image;
+                of_size.size_bytes = size_bytes;
+                opened.device = must(run(new_qcow2_over(std::move(storage), of_size)));
+                return opened;
+              },
+          .is_sparse = image.cluster_bits >= 16,  // with smaller ones 8 TiB are beyond the format's limits
+          .has_faults_below = true,
+          .slowness = 2};
+}
+
+/// As an operator has it: by name, in a file, and read back by QEMU's own tool.
+Subject qcow2_file_subject() {
+  return {.name = "qcow2_over_file",
+          .open =
+              [](std::uint64_t size_bytes) {
+                auto folder = std::make_shared<TemporaryFolder>();
+                const std::string path = *folder / "disk.qcow2";
+                const auto uri = ImageUri::from_path(path);
+                auto& context = runtime().context();
+                must(run(create_image(context, uri, {.format = "qcow2", .size_bytes = size_bytes})));
+                auto image = std::make_shared<Image>(
+                    must(run(open_image(context, uri, {.format = "qcow2", .writable = true}))));
+                Opened opened{.ground = folder};
+                opened.device = image->shared_device();
+                opened.storage = [path] {
+                  const std::string raw = path + ".raw";
+                  const auto converted =
+                      run_program({"qemu-img", "convert", "-U", "-f", "qcow2", "-O", "raw", path, raw});
+                  EXPECT_EQ(converted.exit_code, 0) << converted.err;
+                  return bytes_of_file(raw);
+                };
+                return opened;
+              },
+          .size_unit = 512,
+          .slowness = 2};
+}
+
 /// A server that runs in the background until this is destroyed.
 struct NbdServer {
   explicit NbdServer(std::vector<std::string> plugin) {
@@ -179,6 +239,10 @@ std::vector<Subject> all_subjects() {
   subjects.push_back(retry_subject());
   subjects.push_back(rate_subject());
   subjects.push_back(file_subject());
+  subjects.push_back(qcow2_subject("qcow2", {}));
+  subjects.push_back(qcow2_subject("qcow2_small_clusters", {.cluster_bits = 9, .refcount_order = 6}));
+  subjects.push_back(qcow2_subject("qcow2_extended_l2", {.extended_l2 = true}));
+  subjects.push_back(qcow2_file_subject());
   subjects.push_back(nbd_subject("nbd", "", 1));
   subjects.push_back(nbd_subject("nbd_without_extents", "noextents", 1));
   subjects.push_back(nbd_subject("nbd_with_block_limits", "blocksize-policy", 512));
