@@ -134,6 +134,11 @@ void Writer::set_entry(const Entries& entries, std::size_t i, const L2Entry& val
 
 void Writer::free_entry(const L2Entry& old) {
   if (image_.data_file) return;
+  const Range host = old.kind == ClusterKind::compressed
+                         ? Range{old.compressed.host_offset, old.compressed.bytes}
+                         : Range{old.host_offset, old.has_host_cluster ? geometry_.cluster_bytes() : 0};
+  // A damaged table may name metadata as data: better leak than free that.
+  if (!host.empty() && metadata_.overlaps(host)) return;
   if (old.kind == ClusterKind::compressed) {
     freed_compressed_.push_back(old.compressed.host_offset);
     const std::uint64_t end = old.compressed.host_offset + old.compressed.bytes;

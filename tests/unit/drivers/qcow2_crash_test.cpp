@@ -27,6 +27,7 @@ struct Shape {
   qcow2::NewImage image;
   bool with_snapshot = false;
   bool compress = false;
+  bool with_backing = false;
   int steps = 60;
 };
 
@@ -61,16 +62,32 @@ std::optional<std::uint64_t> tag_of(std::span<const std::byte> content, std::uin
   return first >> 32;
 }
 
+/// What lies below: all of it write number 4000000000, and half as long as the disk.
+constexpr std::uint64_t tag_below = 4000000000;
+constexpr std::uint64_t below_bytes = disk_bytes / 2;
+std::shared_ptr<BlockDevice> make_below() {
+  std::vector<std::byte> content(below_bytes);
+  fill(content, 0, tag_below);
+  return checked(std::make_unique<test::RecordingDevice>(std::move(content)));
+}
+
+struct Opening {
+  bool writable = false;
+  bool compress = false;
+  bool with_backing = false;
+};
 Task<Result<std::unique_ptr<qcow2::Qcow2Device>>> open_over(std::shared_ptr<BlockDevice> storage,
-                                                            bool writable, bool compress) {
+                                                            Opening opening) {
   std::vector<std::byte> start(std::min<std::uint64_t>(2 * mib, storage->size_bytes()));
   DISKFERRY_CO_CHECK(co_await storage->read(0, start));
   DISKFERRY_CO_TRY(auto header, qcow2::parse_header(start, "crash"));
-  co_return co_await qcow2::Qcow2Device::open(test::runtime().context(), {.name = "crash",
-                                                                          .header = std::move(header),
-                                                                          .storage = std::move(storage),
-                                                                          .writable = writable,
-                                                                          .compress_writes = compress});
+  co_return co_await qcow2::Qcow2Device::open(test::runtime().context(),
+                                              {.name = "crash",
+                                               .header = std::move(header),
+                                               .storage = std::move(storage),
+                                               .backing = opening.with_backing ? make_below() : nullptr,
+                                               .writable = opening.writable,
+                                               .compress_writes = opening.compress});
 }
 
 Task<Result<void>> guest(BlockDevice& device, test::RecordingDevice& recorder, History& history, Shape shape,
@@ -121,7 +138,7 @@ class Qcow2Crash : public testing::TestWithParam<Shape> {
     ASSERT_TRUE(check.exit_code == 0 || check.exit_code == 3) << when << "\n" << check.out << check.err;
 
     auto storage = std::shared_ptr<BlockDevice>(checked(std::make_unique<test::RecordingDevice>(content)));
-    auto device = must(run(open_over(storage, false, false)));
+    auto device = must(run(open_over(storage, {.with_backing = GetParam().with_backing})));
     std::vector<std::byte> seen(disk_bytes);
     must(run(device->read(0, seen)));
     must(run(device->close()));
@@ -134,7 +151,8 @@ class Qcow2Crash : public testing::TestWithParam<Shape> {
       // The last event that was flushed, or one that began later.
       const auto& events = history_.blocks[i];
       const std::size_t flushed = last == nullptr ? 0 : last->events[i];
-      bool allowed = flushed == 0 ? *tag == 0 : events[flushed - 1].tag == *tag;
+      const std::uint64_t initial = GetParam().with_backing && i * block < below_bytes ? tag_below : 0;
+      bool allowed = flushed == 0 ? *tag == initial : events[flushed - 1].tag == *tag;
       for (std::size_t e = flushed; e < events.size() && events[e].position <= position; ++e)
         allowed |= events[e].tag == *tag;
       // A discard may leave what was there: everything before it back to the last event that was no discard.
@@ -142,7 +160,7 @@ class Qcow2Crash : public testing::TestWithParam<Shape> {
         allowed |= events[e - 1].tag == *tag;
         if (events[e - 1].tag != 0) break;
       }
-      if (flushed != 0 && !allowed && *tag == 0)
+      if (flushed != 0 && !allowed && *tag == initial)
         allowed =
             std::ranges::all_of(std::span(events).first(flushed), [](const auto& e) { return e.tag == 0; });
       ASSERT_TRUE(allowed) << when << ": block " << i << " reads as write " << *tag;
@@ -179,7 +197,8 @@ TEST_P(Qcow2Crash, LeaksAtWorstAndKeepsWhatWasFlushed) {
   auto owned = std::make_unique<test::RecordingDevice>(start);
   test::RecordingDevice& recorder = *owned;
   const std::shared_ptr<BlockDevice> storage = checked(std::move(owned));
-  auto device = must(run(open_over(storage, true, shape.compress)));
+  auto device = must(run(open_over(
+      storage, {.writable = true, .compress = shape.compress, .with_backing = shape.with_backing})));
   must(run(guest(*device, recorder, history_, shape, seed)));
   must(run(device->close()));
 
@@ -222,6 +241,90 @@ Task<Result<void>> write_all(BlockDevice& device, std::uint64_t tag) {
   co_return co_await device.flush();
 }
 
+/// An image with data in its first cluster, as bytes, with one 8-byte word changed.
+struct Damaged {
+  std::vector<std::byte> content;
+  std::uint64_t l2_offset = 0;
+};
+Damaged image_with_data() {
+  auto owned = std::make_unique<test::RecordingDevice>();
+  test::RecordingDevice& bytes = *owned;
+  const std::shared_ptr<BlockDevice> storage = checked(std::move(owned));
+  must(run(qcow2::create(*storage, {.size_bytes = disk_bytes, .cluster_bits = 12})));
+  auto device = must(run(open_over(storage, {.writable = true})));
+  must(run(write_all(*device, 1)));
+  const std::uint64_t l1 = device->image().header.l1_offset;
+  must(run(device->close()));
+  Damaged damaged{.content = bytes.content()};
+  damaged.l2_offset = load_big<std::uint64_t>(damaged.content.data() + l1) & qcow2::offset_mask;
+  return damaged;
+}
+
+TEST(Qcow2Damaged, DataThatWouldLandOnMetadataAreRefusedAndTheImageIsMarked) {
+  const Damaged good = image_with_data();
+  const auto header = must(qcow2::parse_header(std::span(good.content).first(4096), "good"));
+  for (const std::uint64_t target :
+       {std::uint64_t{0}, header.l1_offset, header.refcount_table_offset, header.refcount_table_offset + 4096,
+        good.l2_offset, std::uint64_t{1} << 50}) {
+    std::vector<std::byte> content = good.content;
+    store_big(content.data() + good.l2_offset, target | qcow2::flag_copied);
+    auto owned = std::make_unique<test::RecordingDevice>(content);
+    test::RecordingDevice& bytes = *owned;
+    const std::shared_ptr<BlockDevice> storage = checked(std::move(owned));
+    auto device = must(run(open_over(storage, {.writable = true})));
+    std::vector<std::byte> data(4096, std::byte{0x66});
+    auto now = device->try_write(0, data);
+    EXPECT_FALSE(now);
+    const auto written = run(device->write(0, data, {}));
+    if (target == 0) {  // no cluster: an ordinary allocation
+      must(std::move(written));
+      must(run(device->close()));
+      continue;
+    }
+    ASSERT_FALSE(written) << target;
+    EXPECT_EQ(written.error().kind(), ErrorKind::corrupt);
+    EXPECT_FALSE(run(device->write(64 * kib, data, {}))) << "a damaged image is not written any more";
+    (void)run(device->close());
+    content[79] |= std::byte{2};  // the corrupt bit, and nothing else
+    EXPECT_TRUE(bytes.content() == content) << target;
+    const auto again =
+        run(open_over(checked(std::make_unique<test::RecordingDevice>(bytes.content())), {.writable = true}));
+    ASSERT_FALSE(again);
+    EXPECT_EQ(again.error().kind(), ErrorKind::read_only);
+  }
+}
+
+TEST(Qcow2Damaged, MetadataThatCountAsFreeAreNotHandedOut) {
+  const Damaged good = image_with_data();
+  const auto header = must(qcow2::parse_header(std::span(good.content).first(4096), "good"));
+  // All refcounts zero, of the header's cluster, too.
+  std::vector<std::byte> content = good.content;
+  const auto refcounts = load_big<std::uint64_t>(content.data() + header.refcount_table_offset);
+  std::fill_n(content.begin() + static_cast<std::ptrdiff_t>(refcounts), 4096, std::byte{0});
+  auto owned = std::make_unique<test::RecordingDevice>(content);
+  test::RecordingDevice& bytes = *owned;
+  auto device = must(run(open_over(checked(std::move(owned)), {.writable = true})));
+  must(run(device->write_zeroes({0, 64 * kib}, {})));
+  std::vector<std::byte> data(4096, std::byte{0x66});
+  const auto written = run(device->write(0, data, {}));
+  ASSERT_FALSE(written);
+  EXPECT_EQ(written.error().kind(), ErrorKind::corrupt);
+  (void)run(device->close());
+  EXPECT_TRUE(std::equal(content.begin() + 80, content.begin() + 4096, bytes.content().begin() + 80));
+}
+
+TEST(Qcow2Damaged, TablesThatOverlapAreNotWritten) {
+  const Damaged good = image_with_data();
+  auto header = must(qcow2::parse_header(std::span(good.content).first(4096), "good"));
+  std::vector<std::byte> content = good.content;
+  // The L2 table is said to be where the refcount table is.
+  store_big(content.data() + header.l1_offset, header.refcount_table_offset | qcow2::flag_copied);
+  const auto opened =
+      run(open_over(checked(std::make_unique<test::RecordingDevice>(content)), {.writable = true}));
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().kind(), ErrorKind::corrupt);
+}
+
 TEST(Qcow2Full, AFullStorageLeaksAtWorstAndGoesOnWhenThereIsRoom) {
   const test::TemporaryFolder folder;
   for (const unsigned cluster_bits : {9u, 12u, 16u}) {
@@ -229,7 +332,7 @@ TEST(Qcow2Full, AFullStorageLeaksAtWorstAndGoesOnWhenThereIsRoom) {
     test::RecordingDevice& bytes = *owned;
     const std::shared_ptr<BlockDevice> storage = checked(std::move(owned));
     must(run(qcow2::create(*storage, {.size_bytes = disk_bytes, .cluster_bits = cluster_bits})));
-    auto device = must(run(open_over(storage, true, false)));
+    auto device = must(run(open_over(storage, {.writable = true})));
     for (std::uint64_t limit = 300000; limit < 900000; limit += 77777) {
       bytes.limit_bytes = limit;
       const auto full = run(write_all(*device, limit));
@@ -260,7 +363,7 @@ TEST(Qcow2Full, StorageOfAFixedSizeIsUsedToItsEndAndAgainAfterDiscards) {
   test::RecordingDevice& bytes = *owned;
   const std::shared_ptr<BlockDevice> storage = checked(std::move(owned));
   must(run(qcow2::create(*storage, {.size_bytes = disk_bytes, .cluster_bits = 12})));
-  auto device = must(run(open_over(storage, true, false)));
+  auto device = must(run(open_over(storage, {.writable = true})));
   for (int round = 0; round < 3; ++round) {
     const auto full = run(write_all(*device, 3));
     ASSERT_FALSE(full);
@@ -292,6 +395,9 @@ std::vector<Shape> shapes() {
           {"extended_16k", {.cluster_bits = 14, .extended_l2 = true}},
           {"extended_snapshot", {.cluster_bits = 14, .extended_l2 = true}, true},
           {"compressed_4k", {.cluster_bits = 12}, false, true},
+          {"backing_4k", {.cluster_bits = 12}, false, false, true},
+          {"backing_extended", {.cluster_bits = 14, .extended_l2 = true}, false, false, true},
+          {"version_2_backing", {.version = 2, .cluster_bits = 12}, false, false, true},
           {"version_2_snapshot", {.version = 2, .cluster_bits = 12}, true}};
 }
 INSTANTIATE_TEST_SUITE_P(Shapes, Qcow2Crash, testing::ValuesIn(shapes()),
