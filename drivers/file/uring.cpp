@@ -5,6 +5,7 @@
 #include "diskferry/assert.hpp"
 
 #include <atomic>
+#include <cerrno>
 #include <optional>
 #include <unistd.h>
 
@@ -38,14 +39,16 @@ struct Uring::State : std::enable_shared_from_this<State> {
     ::io_uring_queue_exit(&ring);
   }
 
-  bool set_up() {
-    if (::io_uring_queue_init(transfers_max, &ring, 0) != 0) return false;
+  /// 0 or an errno.
+  int set_up() {
+    const int failed = ::io_uring_queue_init(transfers_max, &ring, 0);
+    if (failed != 0) return -failed;
     has_ring = true;
     unsigned workers[2] = {kernel_workers_max, kernel_workers_max};
     (void)::io_uring_register_iowq_max_workers(&ring, workers);
-    boost::system::error_code failed;
-    completed.assign(ring.ring_fd, failed);
-    return !failed;
+    boost::system::error_code refused;
+    completed.assign(ring.ring_fd, refused);
+    return refused.value();
   }
 
   void start(const Transfer& what, Request& request) {
@@ -117,12 +120,12 @@ Uring::~Uring() {
 }
 
 std::unique_ptr<Uring> Uring::make(const Executor& reactor) {
-  // Where it is not allowed it stays so; asking again would only cost time.
+  // Where it is not allowed it stays so; asking again would only cost time. Too many open files may pass.
   static std::atomic<bool> is_refused = false;
   if (is_refused.load(std::memory_order_relaxed)) return nullptr;
   auto state = std::make_shared<State>(reactor);
-  if (!state->set_up()) {
-    is_refused.store(true, std::memory_order_relaxed);
+  if (const int failed = state->set_up(); failed != 0) {
+    if (failed == ENOSYS || failed == EPERM) is_refused.store(true, std::memory_order_relaxed);
     return nullptr;
   }
   return std::unique_ptr<Uring>(new Uring(std::move(state)));
