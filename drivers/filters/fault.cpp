@@ -84,7 +84,7 @@ FaultControl::Decision FaultControl::decide(FaultVerb verb, Range range) {
     if (static_cast<double>(random >> 11) * 0x1.0p-53 >= rule.probability) continue;
     ++faults_;
     if (rule.action == FaultAction::delay) {
-      decision.delay += rule.delay;
+      decision.delay = Clock::after(TimePoint(decision.delay), rule.delay).time_since_epoch();  // no overflow
     } else if (!decision.acts) {
       decision.acts = true;
       decision.action = rule.action;
