@@ -119,8 +119,9 @@ Result<std::vector<std::shared_ptr<BitmapView>>> pick_bitmaps(const Image& image
 }
 
 Result<void> announce(Invocation& invocation, const ExportCommandOptions& options,
-                      const std::vector<std::string>& addresses) {
-  if (options.stdio) return {};
+                      const std::vector<std::string>& addresses, bool activated) {
+  // Who hands over a connection or a socket waits for no line, and stdout may be the client's.
+  if (options.stdio || activated) return {};
   std::string line = "READY";
   for (const std::string& address : addresses) line += " " + address;
   line += "\n";
@@ -137,6 +138,7 @@ Result<void> announce(Invocation& invocation, const ExportCommandOptions& option
 struct Serving {
   explicit Serving(Invocation& invocation_) : invocation(invocation_) {}
   Invocation& invocation;
+  bool is_activated = false;  // by systemd, or something that does as it does
   std::vector<Image> images;
   std::optional<nbd::Server> server;
 };
@@ -170,7 +172,8 @@ Task<Result<void>> serve_opened(Serving& serving, const ExportCommandOptions& op
   DISKFERRY_CO_CHECK(co_await add_images(serving, options));
   DISKFERRY_CO_CHECK(co_await serving.server->start());
   auto result = announce(serving.invocation, options,
-                         serving.server->addresses(serving.server->exports().all().front()->name()));
+                         serving.server->addresses(serving.server->exports().all().front()->name()),
+                         serving.is_activated);
   if (result) result = co_await serving.server->wait();
   auto stopped = co_await serving.server->stop();
   if (!result) co_return result;
@@ -180,6 +183,7 @@ Task<Result<void>> serve_opened(Serving& serving, const ExportCommandOptions& op
 Task<Result<void>> serve(Invocation& invocation, const ExportCommandOptions& options) {
   Serving serving(invocation);
   DISKFERRY_CO_TRY(auto server, server_options(options, invocation.err));
+  serving.is_activated = !server.listening_sockets.empty();
   serving.server.emplace(invocation.runtime.context(), std::move(server));
   auto result = co_await serve_opened(serving, options);
   // Images are closed whatever happened, also when a signal cancelled us.
