@@ -35,6 +35,8 @@ void add_copy_options(CLI::App& app, CopyOptions& options) {
   add_bytes(app, "--request-size", options.request_bytes,
             "longest request (default: 1M between files, 256K over a network)");
   add_bytes(app, "--rate", options.bytes_per_s, "bytes a second at most (default: no limit)");
+  add_bytes(app, "--checkpoint", options.checkpoint_bytes,
+            "make finished work durable, for --resume, after this much (default: 256M, or every 2 s)");
   add_bytes(app, "--cluster-size", options.cluster_bytes, "of a new qcow2 TARGET (default: 64K)");
   // A flag with an optional value, so that `--compress SOURCE TARGET` does not take SOURCE for the method.
   app.add_flag("--compress{zlib}", options.compress,
@@ -91,6 +93,7 @@ Result<CopyRequest> CopyOptions::request() const {
   request.requests = requests;
   request.request_bytes = request_bytes;
   request.bytes_per_s = bytes_per_s;
+  request.checkpoint_bytes = checkpoint_bytes;
   return request;
 }
 

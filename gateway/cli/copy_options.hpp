@@ -30,6 +30,7 @@ struct CopyOptions {
   unsigned requests = 0;
   std::uint64_t request_bytes = 0;
   std::uint64_t bytes_per_s = 0;
+  std::uint64_t checkpoint_bytes = 0;
 
   /// Errors: invalid_argument.
   Result<CopyRequest> request() const;

@@ -176,11 +176,14 @@ class CopyJob {
     report_.requests = tuning.engine.requests;
     report_.verify = request_.verify;
     plan_.emplace(CopyPlan::Devices{source_->device(), &target_->device()}, tuning.plan, std::move(done_));
+    const CheckpointOptions defaults;
     checkpointer_.emplace(
         context_, target_->device(), ledger_.get(),
-        CheckpointOptions{.verify = request_.verify == VerifyLevel::storage,
-                          .cache_path = request_.target.is_file() ? request_.target.path() : std::string(),
-                          .is_raw = request_.target_format == "raw"});
+        CheckpointOptions{
+            .bytes = request_.checkpoint_bytes != 0 ? request_.checkpoint_bytes : defaults.bytes,
+            .verify = request_.verify == VerifyLevel::storage,
+            .cache_path = request_.target.is_file() ? request_.target.path() : std::string(),
+            .is_raw = request_.target_format == "raw"});
     engine_.emplace(context_, CopyEngine::Devices{source_->device(), target_->device()}, tuning.engine,
                     hooks());
 

@@ -32,9 +32,10 @@ struct CopyRequest {
 
   VerifyLevel verify = VerifyLevel::cache;
   unsigned target_connections = 0;
-  unsigned requests = 0;            ///< 0: by what the devices say
-  std::uint64_t request_bytes = 0;  ///< 0: by what the storages are
-  std::uint64_t bytes_per_s = 0;    ///< 0: no limit
+  unsigned requests = 0;               ///< 0: by what the devices say
+  std::uint64_t request_bytes = 0;     ///< 0: by what the storages are
+  std::uint64_t bytes_per_s = 0;       ///< 0: no limit
+  std::uint64_t checkpoint_bytes = 0;  ///< 0: CheckpointOptions' default
 };
 
 /// Errors: not_found, already_exists, in_use (also: both sides are one storage), too_large (target too
