@@ -366,6 +366,10 @@ void Connection::on_ready(FdWatcher::Ready ready) {
   nbd_handle* const handle = handle_.get();
   int failed = 0;
   for (unsigned i = 0; i < steps_per_round; ++i) {
+    // Never read on trust: libnbd, told to read where there is nothing, stays in that state and sends nothing
+    // until there is; a half-sent write would wait for its own answer.
+    ready.readable = watcher_.is_readable();
+    if (!ready.readable && !ready.writable) break;
     const unsigned direction = nbd_aio_get_direction(handle);
     // Reading goes first: it may be what the server waits for before it takes more from us.
     if (ready.readable && (direction & LIBNBD_AIO_DIRECTION_READ) != 0) {
@@ -375,10 +379,6 @@ void Connection::on_ready(FdWatcher::Ready ready) {
       ready.writable = false;
     }
     if (failed != 0 || phase_ != Phase::ready || in_flight_count_ == 0) break;
-    // Never read on trust: libnbd, told to read where there is nothing, stays in that state and sends nothing
-    // until there is; a half-sent write would wait for its own answer.
-    ready.readable = watcher_.is_readable();
-    if (!ready.readable && !ready.writable) break;
   }
   if (phase_ == Phase::connecting) return go_on_negotiating(failed != 0);
   if (phase_ == Phase::closing) {

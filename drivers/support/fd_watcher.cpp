@@ -70,7 +70,7 @@ struct FdWatcher::State : std::enable_shared_from_this<FdWatcher::State> {
                                // A library that can do both reads first, or two peers that only send wait for
                                // each other.
                                const bool readable = self->wants_read && self->is_readable();
-                               self->read_was_called = readable;
+                               self->read_was_called = true;  // the callback may read, now or later on
                                self->call({.readable = readable, .writable = true}, now);
                              });
     }

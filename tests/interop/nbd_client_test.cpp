@@ -2,6 +2,7 @@
 #include "diskferry/task_group.hpp"
 #include "tests/interop/nbd_client_support.hpp"
 
+#include <atomic>
 #include <bit>
 #include <cstring>
 
@@ -181,6 +182,33 @@ TEST(NbdClient, AServerThatTakesFewerConnectionsIsServedByThose) {
   auto server = qemu_nbd({"-e", "2", "-f", "raw", image});
   OpenDevice device(server.uri("", "&connections=8&connect-timeout=1"), {.writable = true});
   must(run(write_read_zero(*device)));
+}
+
+Task<Result<void>> copy_some(BlockDevice& source, BlockDevice& target, std::atomic<std::uint64_t>& next) {
+  std::vector<std::byte> bytes(256 * kib);
+  while (true) {
+    const std::uint64_t at = next.fetch_add(bytes.size());
+    if (at >= source.size_bytes()) co_return Result<void>{};
+    DISKFERRY_CO_CHECK(co_await source.read(at, bytes));
+    DISKFERRY_CO_CHECK(co_await target.write(at, bytes, {}));
+  }
+}
+Task<Result<void>> copy_all(BlockDevice& source, BlockDevice& target) {
+  TaskGroup group(runtime().reactor(0));
+  std::atomic<std::uint64_t> next = 0;
+  for (int i = 0; i < 32; ++i) group.spawn_on(runtime().reactor(i), copy_some(source, target, next));
+  co_return co_await group.join();
+}
+
+// Writes fill the socket, so that they are sent in pieces while answers come in: libnbd stalls for good where
+// it is told to read in between and nothing is there.
+TEST(NbdClient, WritesInPiecesBesideAnswersDoNotStall) {
+  auto from = nbdkit({"pattern", "256M"});
+  auto to = nbdkit({"memory", "256M"});
+  OpenDevice source(from.uri());
+  OpenDevice target(to.uri(), {.writable = true});
+  must(run(copy_all(*source, *target)));
+  must(run(read_many(*target, 4096)));
 }
 
 }  // namespace
