@@ -97,6 +97,10 @@ Task<Result<void>> work(BlockDevice& device, Model& model, std::uint64_t seed, i
       }
       default: {
         test::fill_pattern(part, range.offset, random());
+        if (random() % 2 == 0) {  // something that can be compressed
+          for (std::size_t i = 251; i < part.size(); ++i)
+            part[i] = part[i % 251] ^ static_cast<std::byte>(i >> 13);
+        }
         if (random() % 4 == 0 && range.length > 100000)
           std::ranges::fill(part.subspan(30000, 70000), std::byte{0});
         if (auto now = device.try_write(range.offset, part); now) {
@@ -194,6 +198,76 @@ Task<Result<std::vector<BitmapRange>>> all_ranges(Image& image, std::size_t bitm
     all.insert(all.end(), more.begin(), more.end());
   }
   co_return all;
+}
+
+std::uint64_t number_after(const std::string& text, const std::string& key) {
+  const auto at = text.find("\"" + key + "\": ");
+  return at == std::string::npos ? 0 : std::stoull(text.substr(at + key.size() + 4));
+}
+
+Task<Result<void>> write_all(BlockDevice& device, std::span<const std::byte> content) {
+  for (std::size_t at = 0; at < content.size(); at += 4 * mib)
+    DISKFERRY_CO_CHECK(co_await device.write(
+        at, content.subspan(at, std::min<std::size_t>(4 * mib, content.size() - at)), {}));
+  co_return Result<void>{};
+}
+
+TEST(Qcow2Compressed, QemuInflatesWhatWeDeflateInClustersOfAnySize) {
+  // A program's code: matches reach back as far as the window allows.
+  std::ifstream file("/proc/self/exe", std::ios::binary);
+  std::string program(8 * mib + 12800, '\0');
+  file.read(program.data(), static_cast<std::streamsize>(program.size()));
+  const auto content = as_bytes(program);
+  for (const std::uint64_t cluster : {4 * kib, 64 * kib, 2 * mib}) {
+    for (const Compression compression : {Compression::zlib, Compression::zstd}) {
+      const test::TemporaryFolder folder;
+      const std::string path = folder / "disk.qcow2";
+      must(run(create_image(test::runtime().context(), ImageUri::from_path(path),
+                            {.format = "qcow2",
+                             .size_bytes = content.size(),
+                             .cluster_bytes = cluster,
+                             .compression_type = compression})));
+      auto image =
+          test::open_for_test(path, {.format = "qcow2", .writable = true, .compression = compression});
+      must(run(write_all(image.device(), content)));
+      must(run(image.close()));
+      const auto check = test::run_ok({"qemu-img", "check", "--output=json", path});
+      EXPECT_GT(number_after(check, "compressed-clusters"), content.size() / cluster / 2) << check;
+      const auto seen = test::qemu_content(path, "qcow2", folder / "flat.raw");
+      EXPECT_TRUE(std::ranges::equal(seen, content)) << cluster;
+    }
+  }
+}
+
+TEST(Qcow2DataFile, GuestDataGoThereAndARawOneReadsRightByItself) {
+  const std::uint64_t seed = test::test_seed();
+  for (const bool raw : {false, true}) {
+    for (const bool extended : {false, true}) {
+      const test::TemporaryFolder folder;
+      const std::string path = folder / "disk.qcow2";
+      test::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o",
+                    fmt::format("data_file={},data_file_raw={},extended_l2={}", folder / "data.raw",
+                                raw ? "on" : "off", extended ? "on" : "off"),
+                    path, fmt::format("{}", disk_bytes)});
+      Model model;
+      model.content.assign(disk_bytes, std::byte{0});
+      for (int round = 0; round < 2; ++round) {
+        auto image =
+            test::open_for_test(path, {.format = "qcow2", .writable = true, .allow_data_file = true});
+        must(run(work_at_once(image.device(), model, seed + static_cast<unsigned>(round), 40)));
+        must(run(image.close()));
+        expect_clean(path);
+        EXPECT_TRUE(test::qemu_content(path, "qcow2", folder / "flat.raw") == model.content)
+            << "seed " << seed;
+        if (!raw) continue;
+        auto flat = test::qemu_content(folder / "data.raw", "raw", folder / "flat2.raw");
+        ASSERT_GE(flat.size(), model.content.size());
+        flat.resize(model.content.size());  // QEMU makes the file as long as whole clusters are
+        const auto differs = std::ranges::mismatch(flat, model.content).in1 - flat.begin();
+        EXPECT_EQ(differs, static_cast<std::ptrdiff_t>(flat.size())) << "seed " << seed;
+      }
+    }
+  }
 }
 
 TEST(Qcow2Bitmaps, ThoseThatRecordWritesAreKeptTrueAndTheOthersAlone) {

@@ -251,6 +251,8 @@ void Writer::plan_edges(Target& target) const {
     if (unit_kind(first, payload.offset) == ClusterKind::data) from = payload.offset;
     if (unit_kind(last, payload.end() - 1) == ClusterKind::data) to = payload.end();
   }
+  // A data file keeps the disk's size: its last cluster need not be whole.
+  if (image_.data_file) to = std::max(payload.end(), std::min(to, image_.size_bytes));
   target.guest = {from, to - from};
   const auto is_zero_edge = [&](const L2Entry& one, std::uint64_t at) {
     if (target.is_whole_copy) return false;
