@@ -6,6 +6,7 @@
 #include <array>
 #include <csignal>
 #include <cstring>
+#include <fcntl.h>
 #include <fstream>
 #include <spawn.h>
 #include <sys/socket.h>
@@ -63,7 +64,7 @@ TEST_F(ExportCommand, TakesOverASocketThatListens) {
 }
 TEST_F(ExportCommand, SaysReadyServesAndEndsCleanlyOnSigterm) {
   std::array<int, 2> out{};
-  ASSERT_EQ(pipe(out.data()), 0);
+  ASSERT_EQ(pipe2(out.data(), O_CLOEXEC), 0);
   const std::string socket = folder / "socket";
   const pid_t pid =
       start({"export", "-f", "raw", "--writable", "--name", "disk", "--listen", "unix:" + socket, image}, 0,
@@ -82,7 +83,7 @@ TEST_F(ExportCommand, SaysReadyServesAndEndsCleanlyOnSigterm) {
 }
 TEST_F(ExportCommand, ServesOneClientOnASocketAsStdinAndStdout) {
   std::array<int, 2> ends{};
-  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()), 0);
+  ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
   const pid_t pid = start({"export", "--stdio", "-f", "raw", image}, ends[1], ends[1]);
   close(ends[1]);
   std::array<char, 18> hello{};
