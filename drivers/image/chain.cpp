@@ -106,17 +106,17 @@ Task<Result<Image>> ChainOpener::open_all() {
         .uri = std::move(backing), .format = layer.header->backing_format.value_or(""), .is_backing = true};
   }
   std::vector<std::shared_ptr<BitmapView>> bitmaps;
-  if (layers_[0].header && !options_.writable) {
+  if (const auto& header = layers_[0].header; header && !options_.writable) {
     for (qcow2::BitmapEntry& entry : layers_[0].bitmaps) {
       if (!entry.problem.empty()) continue;
       const auto description = describe(entry);
       bitmaps.push_back(std::make_shared<Qcow2BitmapView>(
-          std::make_unique<qcow2::BitmapReader>(layers_[0].storage, *layers_[0].header, std::move(entry)),
-          description));
+          std::make_unique<qcow2::BitmapReader>(layers_[0].storage, *header, std::move(entry)), description));
     }
   }
   DISKFERRY_CO_TRY(auto device, co_await build());
   std::vector<LayerDescription> descriptions;
+  descriptions.reserve(layers_.size());
   for (Layer& layer : layers_) descriptions.push_back(std::move(layer.description));
   co_return Image(std::move(device), std::move(descriptions), std::move(bitmaps));
 }
@@ -144,7 +144,7 @@ Result<std::string> ChainOpener::choose_format(const Reference& reference, std::
   const std::string_view probed = probe_format(start, end);
   if (reference.is_backing) return std::string(probed == "qcow2" ? "qcow2" : "raw");
   if (!options_.writable) return std::string(probed);
-  const std::string by_name = format_for_target(reference.uri);
+  std::string by_name = format_for_target(reference.uri);
   if (probed != "raw" && probed != by_name)
     return unexpected(refuse(ErrorKind::invalid_argument, reference.uri,
                              fmt::format("it looks like a {} image, but its name says {}", probed, by_name))
@@ -204,13 +204,13 @@ Task<Result<void>> ChainOpener::open_qcow2(Layer& layer, const Reference& refere
   if (options_.writable && !reference.is_backing && header.is_corrupt())
     co_return unexpected(refuse(ErrorKind::read_only, reference.uri, "the image is marked corrupt")
                              .remedy("repair it with qemu-img check -r all, or open it for reading"));
-  DISKFERRY_CO_CHECK(co_await describe_qcow2(layer, !reference.is_backing));
-  if (header.has_data_file()) DISKFERRY_CO_CHECK(co_await open_data_file(layer));
+  DISKFERRY_CO_CHECK(co_await describe_qcow2(layer, header, !reference.is_backing));
+  if (header.has_data_file())
+    DISKFERRY_CO_CHECK(co_await open_data_file(layer, header.data_file.value_or("")));
   co_return Result<void>{};
 }
 
-Task<Result<void>> ChainOpener::describe_qcow2(Layer& layer, bool is_top) {
-  const qcow2::Header& header = *layer.header;
+Task<Result<void>> ChainOpener::describe_qcow2(Layer& layer, const qcow2::Header& header, bool is_top) {
   LayerDescription& description = layer.description;
   description.size_bytes = header.size_bytes;
   description.cluster_bytes = header.cluster_bytes();
@@ -241,8 +241,7 @@ Task<Result<void>> ChainOpener::describe_qcow2(Layer& layer, bool is_top) {
   co_return Result<void>{};
 }
 
-Task<Result<void>> ChainOpener::open_data_file(Layer& layer) {
-  const std::string& name = *layer.header->data_file;
+Task<Result<void>> ChainOpener::open_data_file(Layer& layer, std::string name) {
   if (!options_.allow_data_file)
     co_return unexpected(refuse(ErrorKind::permission, layer.description.uri,
                                 fmt::format("the guest's data lie in another file, \"{}\"", printable(name)))

@@ -46,8 +46,8 @@ class ChainOpener {
   Task<Result<Image>> open_all();
   Task<Result<void>> open_layer(Reference reference);
   Task<Result<void>> open_qcow2(Layer& layer, const Reference& reference, std::vector<std::byte> start);
-  Task<Result<void>> describe_qcow2(Layer& layer, bool is_top);
-  Task<Result<void>> open_data_file(Layer& layer);
+  Task<Result<void>> describe_qcow2(Layer& layer, const qcow2::Header& header, bool is_top);
+  Task<Result<void>> open_data_file(Layer& layer, std::string name);
   Task<Result<std::shared_ptr<BlockDevice>>> open_storage_once(ImageUri uri, bool writable);
   Result<std::string> choose_format(const Reference& reference, std::span<const std::byte> start,
                                     std::span<const std::byte> end) const;
@@ -68,6 +68,6 @@ Task<Result<std::vector<std::byte>>> read_start(BlockDevice& storage, std::uint6
 /// What identifies the storage now. `start`: its first bytes, at least identity_bytes unless it is shorter.
 Result<LayerIdentity> identity_of(const ImageUri& uri, const BlockDevice& storage,
                                   std::span<const std::byte> start);
-inline constexpr std::size_t identity_bytes = 64 * 1024;
+inline constexpr std::size_t identity_bytes = std::size_t{64} * 1024;
 
 }  // namespace diskferry
