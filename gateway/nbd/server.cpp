@@ -146,6 +146,7 @@ std::vector<std::string> Server::addresses(std::string_view export_name) const {
 }
 
 Task<Result<void>> Server::State::accept_from(Listener& listener) {
+  TimePoint last_refusal{};
   while (!co_await is_cancelled()) {
     auto accepted = co_await listener.accept();
     if (!accepted) {
@@ -156,8 +157,12 @@ Task<Result<void>> Server::State::accept_from(Listener& listener) {
       continue;
     }
     if (listener.is_tcp()) set_up_connection(*accepted, options.limits.keepalive_time);
-    if (auto begun = begin_session(*accepted, *accepted, listener.address().tls); !begun)
+    auto begun = begin_session(*accepted, *accepted, listener.address().tls);
+    // One line a second says it all; a client that keeps knocking must not fill the log.
+    if (!begun && context.clock.now() - last_refusal > std::chrono::seconds(1)) {
+      last_refusal = context.clock.now();
       log(Severity::warn, begun.error().message());
+    }
   }
   co_return Result<void>{};
 }
