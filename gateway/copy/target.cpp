@@ -15,8 +15,8 @@
 namespace diskferry {
 namespace {
 
-/// Between files: larger ones leave the second-level cache, smaller ones cost calls (CPU seconds for 2 GiB in memory,
-/// verified: 128 KiB 1.18, 256 KiB 1.19, 512 KiB 1.22, 1 MiB 1.26; cold disks like larger ones).
+/// Between files: larger ones leave the second-level cache, smaller ones cost calls (CPU seconds for 2 GiB in
+/// memory, verified: 128 KiB 1.18, 256 KiB 1.19, 512 KiB 1.22, 1 MiB 1.26; cold disks like larger ones).
 constexpr std::uint64_t local_request_bytes = 512 * kib;
 /// Over NBD larger requests are slower (measured by nbdcopy's authors: 2 MiB costs 1.2 times as much).
 constexpr std::uint64_t network_request_bytes = 256 * kib;
