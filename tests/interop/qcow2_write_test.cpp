@@ -200,6 +200,74 @@ Task<Result<std::vector<BitmapRange>>> all_ranges(Image& image, std::size_t bitm
   co_return all;
 }
 
+/// Everybody changes the same few clusters at once; each 512 bytes are one request's.
+Task<Result<void>> fight(BlockDevice& device, std::uint64_t seed) {
+  std::mt19937_64 random(seed);
+  constexpr std::uint64_t arena = 512 * kib;
+  for (int step = 0; step < 150; ++step) {
+    const std::uint64_t length = 512 * (1 + random() % 300);
+    const Range range{align_down(random() % (arena - length), 512), length};
+    switch (random() % 8) {
+      case 0:
+        DISKFERRY_CO_CHECK(co_await device.write_zeroes(range, {.may_unmap = random() % 2 == 0}));
+        break;
+      case 1:
+      case 2:
+        DISKFERRY_CO_CHECK(co_await device.discard({align_down(range.offset, 65536), 65536}));
+        break;
+      case 3:
+        DISKFERRY_CO_CHECK(co_await device.flush());
+        break;
+      default: {
+        std::vector<std::byte> data(length);
+        const std::uint64_t tag = random() | 1;
+        for (std::size_t i = 0; i < length; i += 8)
+          store_big(data.data() + i, tag ^ ((range.offset + i) / 512 * 2));
+        if (auto now = device.try_write(range.offset, data); now) {
+          DISKFERRY_CO_CHECK(*now);
+        } else {
+          DISKFERRY_CO_CHECK(co_await device.write(range.offset, data, {}));
+        }
+        // What is read meanwhile is somebody's, whole.
+        DISKFERRY_CO_CHECK(co_await device.read(range.offset, data));
+        for (std::size_t i = 0; i < length; i += 8) {
+          if (load_big<std::uint64_t>(data.data() + i) % 2 == 0 &&
+              load_big<std::uint64_t>(data.data() + i) != 0)
+            ADD_FAILURE() << "seed " << seed << ": rubbish at " << range.offset + i;
+        }
+      }
+    }
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> fight_at_once(BlockDevice& device, std::uint64_t seed) {
+  TaskGroup group(test::runtime().reactor(0));
+  for (unsigned i = 0; i < 8; ++i)
+    group.spawn_on(test::runtime().reactor(i % 2), fight(device, seed * 100 + i));
+  co_return co_await group.join();
+}
+
+TEST_P(Qcow2Write, RequestsThatOverlapLeaveWholeBlocksAndSoundTables) {
+  const std::uint64_t seed = test::test_seed();
+  const test::TemporaryFolder folder;
+  std::vector<std::byte> content;
+  const std::string path = make(folder, content);
+  auto image =
+      test::open_for_test(path, {.format = "qcow2", .writable = true, .compression = GetParam().compression});
+  must(run(image.device().write_zeroes({0, 512 * kib}, {})));
+  must(run(fight_at_once(image.device(), seed)));
+  must(run(image.close()));
+  expect_clean(path);
+  const auto seen = test::qemu_content(path, "qcow2", folder / "flat.raw");
+  for (std::size_t at = 0; at < 512 * kib; at += 512) {
+    for (std::size_t i = 8; i < 512; i += 8) {
+      ASSERT_EQ(load_big<std::uint64_t>(seen.data() + at), load_big<std::uint64_t>(seen.data() + at + i))
+          << "seed " << seed << ": block at " << at << " is of two writers";
+    }
+  }
+}
+
 std::uint64_t number_after(const std::string& text, const std::string& key) {
   const auto at = text.find("\"" + key + "\": ");
   return at == std::string::npos ? 0 : std::stoull(text.substr(at + key.size() + 4));
