@@ -66,7 +66,7 @@ struct Request {
   Connection* connection = nullptr;
   std::uint64_t id = 0;
   std::optional<Handler> handler{};
-  Executor executor{};      // of the waiting coroutine, where that is another thread
+  Executor executor{};    // of the waiting coroutine, where that is another thread
   bool is_local = false;  // the coroutine waits on the connection's own thread
   bool is_cancelled = false;
   Outcome outcome{};
