@@ -13,10 +13,9 @@
 namespace diskferry::qcow2 {
 namespace {
 
-// On a tar of program files (512 MiB, clusters of 64 KiB, 2 cores): level 4 takes 1.7 s for 169 MiB, qemu-img
-// -c 6.0 s for 178 MiB. Zstandard level 4: 0.82 s for 169 MiB, qemu-img 1.22 s for 172 MiB.
-constexpr int deflate_level = 4;
-constexpr int zstd_level = 4;
+// The fastest levels whose result is no larger than qemu-img's: docs/decisions/0004-deflate-window.md has the figures.
+constexpr int deflate_level = 2;
+constexpr int zstd_level = 3;
 /// The largest window a frame may ask for when it has to be inflated as a stream: four times the largest
 /// cluster. (zstd's own limit of 128 MiB would let an image choose our memory.)
 constexpr int zstd_window_log_max = 23;
