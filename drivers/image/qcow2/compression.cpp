@@ -15,7 +15,7 @@ namespace {
 
 // The fastest levels whose result is no larger than qemu-img's: docs/decisions/0004-deflate-window.md has the figures.
 constexpr int deflate_level = 2;
-constexpr int zstd_level = 3;
+constexpr int zstd_level = 4;
 /// The largest window a frame may ask for when it has to be inflated as a stream: four times the largest
 /// cluster. (zstd's own limit of 128 MiB would let an image choose our memory.)
 constexpr int zstd_window_log_max = 23;
