@@ -12,7 +12,7 @@
 namespace diskferry {
 namespace {
 
-constexpr std::size_t zeros_bytes = 256 * 1024;
+constexpr std::size_t zeros_bytes = 256 * kib;
 alignas(4096) constinit const std::array<std::byte, zeros_bytes> zeros{};
 
 class CheckedDevice final : public BlockDevice {

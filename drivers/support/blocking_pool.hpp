@@ -29,14 +29,13 @@ class BlockingPool {
     const Executor executor = co_await boost::asio::this_coro::executor;
     co_return co_await boost::asio::async_initiate<const boost::asio::use_awaitable_t<Executor>, void(Value)>(
         [this, &work, &executor](auto&& handler) {
-          boost::asio::post(
-              pool_, [&executor, work = std::move(work), handler = std::move(handler)]() mutable {
-                // The executor lives in the frame of run(), which the handler keeps.
-                const Executor resume_on = executor;
-                boost::asio::post(resume_on, [handler = std::move(handler), value = work()]() mutable {
-                  std::move(handler)(std::move(value));
-                });
-              });
+          // By value: the task may have ended, and its frame be gone, before the inner post returns.
+          boost::asio::post(pool_, [executor, work = std::move(work),
+                                    handler = std::forward<decltype(handler)>(handler)]() mutable {
+            boost::asio::post(executor, [handler = std::move(handler), value = work()]() mutable {
+              std::move(handler)(std::move(value));
+            });
+          });
         },
         boost::asio::use_awaitable_t<Executor>{});
   }
