@@ -10,6 +10,9 @@
 namespace diskferry::nbd_server {
 namespace {
 
+/// The payload of a filtered block status: a 64-bit length and 32 bits for each context.
+constexpr std::uint64_t status_filter_bytes_min = 8 + 4;
+
 bool is_known(std::uint16_t type) {
   return type <= static_cast<std::uint16_t>(Command::block_status);
 }
@@ -100,6 +103,8 @@ Verdict judge(const Request& request, const RequestTerms& terms) noexcept {
     return verdict;
   }
   if (command == Command::block_status && request.has(command_payload_len)) {
+    if (verdict.payload_bytes < status_filter_bytes_min)
+      return refuse(NbdErrno::inval, "a payload of block status is a length and at least one context");
     // The range is judged when the payload, which holds the length, is there.
     if (request.offset > terms.size_bytes) return refuse(NbdErrno::inval, "beyond the end of the export");
     return verdict;
@@ -121,7 +126,7 @@ Verdict judge(const Request& request, const RequestTerms& terms) noexcept {
 
 bool decode_status_filter(std::span<const std::byte> payload, std::span<const std::uint32_t> selected,
                           StatusFilter& into) {
-  if (payload.size() < 12 || payload.size() % 4 != 0) return false;
+  if (payload.size() < status_filter_bytes_min || payload.size() % 4 != 0) return false;
   into.length = load_big<std::uint64_t>(payload.data());
   into.ids.clear();
   for (std::size_t at = 8; at < payload.size(); at += 4) {
