@@ -36,6 +36,7 @@ void Session::stop() {
   stopping_.store(true);
   asio::post(executor_, [self = shared_from_this()] {
     self->stream_->wake();
+    if (self->memory_wait_ != nullptr) self->memory_wait_->cancel();
     self->notify_progress();
   });
 }
@@ -186,7 +187,8 @@ Task<Result<void>> Session::transmit() {
 Task<Result<void>> Session::receive_large_write() {
   const Request request = large_write_;
   const auto length = static_cast<std::size_t>(request.length);
-  DISKFERRY_CO_TRY(Buffer payload, co_await acquire(length));
+  DISKFERRY_CO_TRY(Buffer payload, co_await acquire_or_stop(length));
+  if (!payload) co_return Result<void>{};
   std::size_t there = std::min(length, end_ - begin_);
   std::memcpy(payload.data(), input_.get() + begin_, there);
   begin_ += there;
@@ -251,8 +253,28 @@ Task<Result<Buffer>> Session::acquire(std::size_t bytes) {
   co_return co_await context_.buffers.acquire(bytes);
 }
 
+Task<Result<void>> Session::acquire_into(std::size_t bytes, Buffer& into) {
+  DISKFERRY_CO_TRY(into, co_await acquire(bytes));
+  co_return Result<void>{};
+}
+
+/// Empty when the session stops: what it waits for may be held by replies that its own client does not read.
+Task<Result<Buffer>> Session::acquire_or_stop(std::size_t bytes) {
+  if (Buffer now = context_.buffers.try_acquire(bytes)) co_return now;
+  Buffer later;
+  TaskGroup wait(executor_);
+  wait.spawn(acquire_into(bytes, later));
+  memory_wait_ = &wait;
+  if (stopping_.load() || broken_) wait.cancel();
+  auto waited = co_await wait.join();
+  memory_wait_ = nullptr;
+  if (stopping_.load() || broken_) co_return Buffer();
+  if (!waited) co_return unexpected(std::move(waited).error());
+  co_return later;
+}
+
 bool Session::is_blocked() const {
-  return output_.bytes() >= context_.limits.output_bytes_max ||
+  return output_.bytes() + status_bytes_in_flight_ >= context_.limits.output_bytes_max ||
          in_flight_ >= context_.limits.requests_in_flight_max ||
          bytes_in_flight_ >= context_.limits.request_bytes_in_flight_max;
 }
@@ -274,6 +296,7 @@ void Session::break_off(std::string problem) {
   problem_ = std::move(problem);
   output_.clear();
   stream_->wake();
+  if (memory_wait_ != nullptr) memory_wait_->cancel();
   notify_progress();
 }
 

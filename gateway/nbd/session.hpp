@@ -72,6 +72,7 @@ class Session : public std::enable_shared_from_this<Session> {
   Task<Result<void>> run_read(Request request, Buffer buffer, Export::Hold hold);
   Task<Result<void>> run_write(Request request, Buffer payload, Export::Hold hold);
   Task<Result<void>> run_other(Request request, Export::Hold hold);
+  std::size_t status_bytes_max(const Request& request, std::size_t contexts) const;
   Task<Result<void>> run_status(Request request, std::vector<std::uint32_t> ids, Export::Hold hold);
   Task<Result<std::vector<StatusRun>>> gather_status(const Context& of, Range range, bool one,
                                                      BlockDevice& device);
@@ -113,6 +114,10 @@ class Session : public std::enable_shared_from_this<Session> {
 
   /// Memory for a payload: the common pool's, or when that is used up the session's own for what fits there.
   Task<Result<Buffer>> acquire(std::size_t bytes);
+  /// The same for the loop that receives, which stop() must get out of its wait.
+  Task<Result<Buffer>> acquire_or_stop(std::size_t bytes);
+  Task<Result<void>> acquire_into(std::size_t bytes, Buffer& into);
+  TaskGroup* memory_wait_ = nullptr;
 
   BufferPool reserve_;
   OutputQueue output_;
@@ -123,6 +128,7 @@ class Session : public std::enable_shared_from_this<Session> {
   TaskGroup senders_;
   std::size_t in_flight_ = 0;
   std::size_t bytes_in_flight_ = 0;
+  std::size_t status_bytes_in_flight_ = 0;  // what answers to block status that are being made may take
 
   std::mutex progress_guard_;
   WaitQueue progress_waiters_;

@@ -19,6 +19,8 @@ constexpr std::size_t buffered_write_bytes_max = 64u << 10;
 constexpr std::size_t inline_bytes_max = 1u << 20;
 /// How often a device is asked for more extents before an answer goes out as it is.
 constexpr unsigned status_calls_max = 64;
+/// Extents are hardly ever finer than this: what a short block status is reckoned with.
+constexpr std::uint64_t status_grain_bytes = 512;
 /// One payload of a filtered block status: a length and every context there can be, twice over.
 constexpr std::size_t status_payload_bytes_max = 8 + 4 * 256;
 
@@ -303,6 +305,7 @@ Session::Pause Session::serve_status(const Request& request, std::span<const std
       return Pause::need_input;
     }
   }
+  status_bytes_in_flight_ += status_bytes_max(effective, ids.size());
   start(run_status(effective, std::move(ids), batch_), 0);
   return Pause::need_input;
 }
@@ -338,8 +341,19 @@ Task<Result<std::vector<StatusRun>>> Session::gather_status(const Context& of, R
   co_return runs;
 }
 
+/// What an answer may take. It counts against the output's bound while it is made, or a client that asks and
+/// never reads would have as many long answers as it may have requests.
+std::size_t Session::status_bytes_max(const Request& request, std::size_t contexts) const {
+  const std::uint64_t runs = request.has(command_req_one)
+                                 ? 1
+                                 : std::min<std::uint64_t>(context_.limits.extents_per_reply_max,
+                                                           request.length / status_grain_bytes + 1);
+  return contexts * static_cast<std::size_t>(runs) * sizeof(StatusRun);
+}
+
 Task<Result<void>> Session::run_status(Request request, std::vector<std::uint32_t> ids, Export::Hold hold) {
   const Range range{request.offset, request.length};
+  const std::size_t reserved = status_bytes_max(request, ids.size());
   std::vector<std::vector<std::byte>> chunks;
   std::optional<Error> error;
   for (std::size_t i = 0; i < ids.size() && !error; ++i) {
@@ -358,6 +372,7 @@ Task<Result<void>> Session::run_status(Request request, std::vector<std::uint32_
   } else {
     for (const auto& chunk : chunks) output_.append(chunk);
   }
+  status_bytes_in_flight_ -= reserved;
   request_done(0);
   co_return Result<void>{};
 }
