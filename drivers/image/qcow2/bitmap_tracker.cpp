@@ -33,6 +33,11 @@ Task<Result<bool>> BitmapTracker::open(ImageState& image, MetadataMap& metadata)
   DISKFERRY_CO_CHECK(co_await read_storage(*image.storage, where.directory_offset, directory));
   std::uint64_t held = 0;
   std::size_t at = 0;
+  struct InUse {
+    std::uint64_t flags_offset;
+    std::uint32_t flags;
+  };
+  std::vector<InUse> in_use;
   for (const BitmapEntry& entry : entries) {
     if (directory.size() - at < entry_bytes) co_return false;
     const std::byte* raw = directory.data() + at;
@@ -50,32 +55,37 @@ Task<Result<bool>> BitmapTracker::open(ImageState& image, MetadataMap& metadata)
     one->flags = entry.flags;
     one->granularity_bits = entry.granularity_bits;
     one->table_offset = entry.table_offset;
-    one->table.resize(entry.table_entries);
     const std::uint64_t bits = divide_up(image.size_bytes, entry.granularity_bytes());
     const std::uint64_t bytes = divide_up(bits, 8);
-    DISKFERRY_CO_CHECK(co_await write_flags(image, *one, entry.flags | bitmap_flag::in_use));
+    in_use.push_back({flags_offset, entry.flags | bitmap_flag::in_use});
     held += bytes;
     if (held > bits_bytes_max || bytes > entry.table_entries * image.geometry.cluster_bytes()) continue;
+    one->table.resize(entry.table_entries);
     one->bits = std::vector<std::atomic<std::uint8_t>>(bytes);
-    DISKFERRY_CO_CHECK(co_await load(image, metadata, *one));
-    tracked_.push_back(std::move(one));
+    DISKFERRY_CO_TRY(const bool can_be_kept, co_await load(image, metadata, *one));
+    // The others stay in use: nobody will believe them again.
+    if (can_be_kept) tracked_.push_back(std::move(one));
   }
-  // Before the first change of the disk.
+  // Before the first change of the disk; and after all that can fail, so that an image that does not open
+  // keeps its bitmaps.
+  for (const auto& [offset, flags] : in_use) DISKFERRY_CO_CHECK(co_await write_flags(image, offset, flags));
   DISKFERRY_CO_CHECK(co_await image.storage->flush());
   co_return true;
 }
 
-Task<Result<void>> BitmapTracker::load(ImageState& image, MetadataMap& metadata, Tracked& one) {
+Task<Result<bool>> BitmapTracker::load(ImageState& image, MetadataMap& metadata, Tracked& one) {
   const std::uint64_t cluster = image.geometry.cluster_bytes();
   std::vector<std::byte> table(one.table.size() * 8);
   DISKFERRY_CO_CHECK(co_await read_storage(*image.storage, one.table_offset, table));
-  metadata.add({one.table_offset, table.size()});
+  if (!metadata.add({one.table_offset, table.size()})) co_return false;
   std::vector<std::byte> data(cluster);
   for (std::size_t i = 0; i < one.table.size(); ++i) {
     one.table[i] = load_big<std::uint64_t>(table.data() + i * 8);
     const std::uint64_t host = one.table[i] & offset_mask;
     if (host != 0) {
-      metadata.add({host, cluster});
+      // It will be written: not what other tables own, and not where nothing is.
+      if (!is_aligned(host, cluster) || host >= image.storage->size_bytes() || !metadata.add({host, cluster}))
+        co_return false;
       DISKFERRY_CO_CHECK(co_await read_storage(*image.storage, host, data));
     } else {
       std::ranges::fill(data, one.table[i] == all_ones ? std::byte{0xff} : std::byte{0});
@@ -84,13 +94,13 @@ Task<Result<void>> BitmapTracker::load(ImageState& image, MetadataMap& metadata,
     for (std::uint64_t b = first; b < std::min<std::uint64_t>(one.bits.size(), first + cluster); ++b)
       one.bits[b] = std::to_integer<std::uint8_t>(data[b - first]);
   }
-  co_return Result<void>{};
+  co_return true;
 }
 
-Task<Result<void>> BitmapTracker::write_flags(ImageState& image, const Tracked& one, std::uint32_t flags) {
+Task<Result<void>> BitmapTracker::write_flags(ImageState& image, std::uint64_t offset, std::uint32_t flags) {
   std::array<std::byte, 4> raw;
   store_big(raw.data(), flags);
-  co_return co_await write_storage(*image.storage, one.flags_offset, raw);
+  co_return co_await write_storage(*image.storage, offset, raw);
 }
 
 Task<Result<void>> BitmapTracker::store_data(ImageState& image, Allocator& allocator) {
@@ -135,7 +145,8 @@ Task<Result<void>> BitmapTracker::finish(ImageState& image) {
     DISKFERRY_CO_CHECK(co_await write_storage(*image.storage, one->table_offset, table));
   }
   DISKFERRY_CO_CHECK(co_await image.storage->flush());
-  for (const auto& one : tracked_) DISKFERRY_CO_CHECK(co_await write_flags(image, *one, one->flags));
+  for (const auto& one : tracked_)
+    DISKFERRY_CO_CHECK(co_await write_flags(image, one->flags_offset, one->flags));
   co_return co_await image.storage->flush();
 }
 

@@ -46,8 +46,9 @@ class BitmapTracker {
 
     void note(Range range) noexcept;
   };
-  Task<Result<void>> load(ImageState& image, MetadataMap& metadata, Tracked& one);
-  static Task<Result<void>> write_flags(ImageState& image, const Tracked& one, std::uint32_t flags);
+  /// False: what the bitmap's table names cannot be its data, and must not be written as such.
+  Task<Result<bool>> load(ImageState& image, MetadataMap& metadata, Tracked& one);
+  static Task<Result<void>> write_flags(ImageState& image, std::uint64_t offset, std::uint32_t flags);
 
   std::vector<std::unique_ptr<Tracked>> tracked_;
 };

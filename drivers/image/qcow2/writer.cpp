@@ -26,7 +26,8 @@ Writer::Writer(ImageState& image, bool compress_writes)
       metadata_(image.header.cluster_bits),
       dirty_(image),
       allocator_(image, dirty_, metadata_),
-      edges_(edge_bytes_max) {}
+      edges_(edge_bytes_max),
+      deflated_(edge_bytes_max) {}
 Writer::~Writer() = default;
 
 Task<Writer::Lock> Writer::lock_always(AsyncMutex& mutex) {
@@ -188,6 +189,7 @@ Task<Result<void>> Writer::commit_locked() {
     const Lock lock = co_await lock_metadata();
     dirty_.put_back(changes);
     allocator_.put_back_freed(freed.clusters);
+    is_full_of_dirt_ = dirty_.held_bytes() > dirty_bytes_max || allocator_.freed_count() > freed_max;
     freed_compressed_.insert(freed_compressed_.end(), freed.compressed.begin(), freed.compressed.end());
     co_return unexpected(std::move(written).error().in(fmt::format("flush {}", image_.name)));
   }
@@ -241,7 +243,14 @@ Task<Result<void>> Writer::flush() {
 }
 
 Task<Result<void>> Writer::finish() {
-  if (is_condemned_) co_return Result<void>{};
+  if (is_condemned_) {
+    const Lock lock = co_await lock_metadata();
+    // Nothing was lost when all had been flushed before the damage was found.
+    if (dirty_.empty()) co_return Result<void>{};
+    co_return check_usable();
+  }
+  // The guest's data first: storing bitmaps may need space that is not there, and they can be done without.
+  DISKFERRY_CO_CHECK(co_await commit());
   // Bitmaps last, when nothing changes any more: data and their counts, then what names them, then "not in
   // use".
   {

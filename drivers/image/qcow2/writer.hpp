@@ -141,6 +141,8 @@ class Writer {
   AsyncMutex header_lock_;
   BufferPool edges_;  // for copying around a write; separate from what reading uses, so that neither waits
                       // for the other
+  BufferPool
+      deflated_;  // of batches that wait for their clusters, which a write that waits for edges_ may hold
   std::atomic<bool> is_condemned_ = false;
   std::atomic<bool> is_full_of_dirt_ = false;
   std::atomic<std::uint64_t> commits_started_ = 0;

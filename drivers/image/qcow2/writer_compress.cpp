@@ -28,7 +28,7 @@ Task<Result<std::size_t>> Writer::write_compressed(std::uint64_t offset, std::sp
   const std::uint64_t cluster = geometry_.cluster_bytes();
   const std::uint64_t batch =
       std::max(cluster, std::min(batch_bytes_max, geometry_.refcounts_per_block() / 2 * cluster));
-  DISKFERRY_CO_TRY(Buffer work, co_await edges_.acquire(batch + cluster));
+  DISKFERRY_CO_TRY(Buffer work, co_await deflated_.acquire(batch + cluster));
   std::size_t used = 0;  // of `work`
   Packed packed{.guest_offset = offset};
   std::size_t done = 0;

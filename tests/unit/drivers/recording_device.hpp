@@ -64,6 +64,7 @@ class RecordingDevice final : public BlockDevice {
   }
   Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into) override {
     std::lock_guard lock(guard_);
+    ++reads;
     std::memcpy(into.data(), content_.data() + offset, into.size());
     co_return Result<void>{};
   }
@@ -94,6 +95,7 @@ class RecordingDevice final : public BlockDevice {
 
   /// Writes beyond fail, as on a full file system.
   std::atomic<std::uint64_t> limit_bytes = UINT64_MAX;
+  std::atomic<std::uint64_t> reads = 0;
 
   std::size_t change_count() const {
     std::lock_guard lock(guard_);
