@@ -7,6 +7,10 @@
 
 namespace diskferry::qcow2 {
 namespace {
+/// How many clusters the L1 tables of all snapshots may take: 40 MiB of memory to remember them, and 4096
+/// snapshots of a disk of 16 TiB with clusters of 64 KiB.
+constexpr std::uint64_t snapshot_table_clusters_max = std::uint64_t{1} << 20;
+
 Error refused(const ImageState& image, std::string why) {
   return fail(ErrorKind::read_only, "open for writing", image.name)
       .why(std::move(why))
@@ -30,6 +34,14 @@ Task<Result<void>> Writer::check_and_load() {
         refused(image_, "the image was not closed by its last writer, and its refcounts are out of date"));
   if (header.has_data_file() && !image_.data_file)
     co_return unexpected(refused(image_, "the external data file is not open"));
+  // Two tables, or a table and data, in one block of the storage: writing one would undo the other.
+  if (image_.storage->info().block_bytes > header.cluster_bytes() ||
+      image_.data().info().block_bytes > header.cluster_bytes())
+    co_return unexpected(
+        fail(ErrorKind::unsupported, "open for writing", image_.name)
+            .why(fmt::format("its clusters of {} bytes are smaller than a block of the storage",
+                             header.cluster_bytes()))
+            .remedy("copy the image to one with larger clusters"));
   DISKFERRY_CO_CHECK(co_await allocator_.load());
   DISKFERRY_CO_CHECK(co_await find_metadata());
   // Bits that nobody here keeps true are to be cleared before the first write (specification,
@@ -82,12 +94,25 @@ Task<Result<void>> Writer::find_metadata() {
     if (entry.l2_offset != 0)
       DISKFERRY_CO_CHECK(co_await add_metadata({entry.l2_offset, cluster}, "an L2 table"));
   }
-  if (header.bitmaps) metadata_.add({header.bitmaps->directory_offset, header.bitmaps->directory_bytes});
+  // What cannot be a directory is not believed by anybody, see load_bitmap_directory().
+  if (header.bitmaps && header.bitmaps->directory_bytes <= bitmap_directory_bytes_max)
+    metadata_.add({header.bitmaps->directory_offset, header.bitmaps->directory_bytes});
   if (header.snapshot_count == 0) co_return Result<void>{};
   DISKFERRY_CO_TRY(const auto snapshots, co_await load_snapshots(*image_.storage, header));
   metadata_.add({header.snapshots_offset, 1});
-  for (const Snapshot& one : snapshots)
-    metadata_.add({one.disk.l1_offset, std::uint64_t{one.disk.l1_entries} * 8});
+  std::uint64_t clusters = 0;
+  for (const Snapshot& one : snapshots) {
+    const Range table{one.disk.l1_offset, std::uint64_t{one.disk.l1_entries} * 8};
+    clusters += divide_up(table.length, cluster);
+    if (table.length > l1_bytes_max || !is_inside(table, image_.storage->size_bytes()) ||
+        clusters > snapshot_table_clusters_max)
+      co_return unexpected(
+          fail(ErrorKind::corrupt, "open for writing", image_.name)
+              .why(fmt::format("the L1 table of snapshot {} cannot have {} bytes at host offset {}", one.id,
+                               table.length, table.offset))
+              .remedy("repair a copy of the image with qemu-img check -r all"));
+    DISKFERRY_CO_CHECK(co_await add_metadata(table, "the L1 table of a snapshot"));
+  }
   co_return Result<void>{};
 }
 
