@@ -67,16 +67,58 @@ bool is_secret_key(std::string_view key) noexcept {
   return std::ranges::find(names, key) != names.end();
 }
 
+namespace {
+
+/// Bytes of the UTF-8 character that `text` begins with (RFC 3629); 0 where it begins with none.
+std::size_t utf8_character_bytes(std::string_view text) noexcept {
+  const auto byte = [&](std::size_t at) -> unsigned {
+    return at < text.size() ? static_cast<unsigned char>(text[at]) : 0;
+  };
+  const auto goes_on = [&](std::size_t at) { return (byte(at) & 0xc0) == 0x80; };
+  const unsigned first = byte(0);
+  if (first < 0x80) return 1;
+  if (first >= 0xc2 && first < 0xe0) return goes_on(1) ? 2 : 0;
+  if (first >= 0xe0 && first < 0xf0) {
+    const bool is_overlong = first == 0xe0 && byte(1) < 0xa0;
+    const bool is_surrogate = first == 0xed && byte(1) >= 0xa0;
+    return goes_on(1) && goes_on(2) && !is_overlong && !is_surrogate ? 3 : 0;
+  }
+  if (first >= 0xf0 && first < 0xf5) {
+    const bool is_outside = (first == 0xf0 && byte(1) < 0x90) || (first == 0xf4 && byte(1) >= 0x90);
+    return goes_on(1) && goes_on(2) && goes_on(3) && !is_outside ? 4 : 0;
+  }
+  return 0;
+}
+
+/// C0 and C1 control characters: terminals act on both.
+bool is_control(std::string_view character) noexcept {
+  const auto first = static_cast<unsigned char>(character[0]);
+  return first < 0x20 || first == 0x7f || (first == 0xc2 && static_cast<unsigned char>(character[1]) < 0xa0);
+}
+
+}  // namespace
+
+bool is_utf8(std::string_view text) noexcept {
+  while (!text.empty()) {
+    const std::size_t bytes = utf8_character_bytes(text);
+    if (bytes == 0) return false;
+    text.remove_prefix(bytes);
+  }
+  return true;
+}
+
 std::string printable(std::string_view text) {
   std::string shown;
   shown.reserve(text.size());
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f) {
-      shown += fmt::format("\\x{:02x}", byte);
+  while (!text.empty()) {
+    const std::size_t bytes = utf8_character_bytes(text);
+    const std::string_view character = text.substr(0, std::max<std::size_t>(1, bytes));
+    if (bytes != 0 && !is_control(character)) {
+      shown += character;
     } else {
-      shown += c;
+      for (const char c : character) shown += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
     }
+    text.remove_prefix(character.size());
   }
   return shown;
 }

@@ -62,4 +62,7 @@ bool is_secret_key(std::string_view key) noexcept;
 /// output.
 std::string printable(std::string_view text);
 
+/// Whether JSON may hold the text as it is.
+bool is_utf8(std::string_view text) noexcept;
+
 }  // namespace diskferry
