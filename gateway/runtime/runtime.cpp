@@ -37,6 +37,8 @@ struct Runtime::State {
       reactor = std::make_unique<Reactor>();
       executors.emplace_back(reactor->context.get_executor());
     }
+    // A write over the limit on file sizes is then an error (EFBIG) of that write and not our end.
+    std::signal(SIGXFSZ, SIG_IGN);
     context = std::make_unique<DriverContext>(DriverContext{executors, blocking_pool, buffers, clock});
     for (auto& reactor : reactors) reactor->thread = std::thread([&reactor] { reactor->context.run(); });
   }
