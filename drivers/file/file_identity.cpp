@@ -14,7 +14,7 @@ namespace diskferry {
 
 Result<FileIdentity> file_identity(const std::string& path) {
   struct stat status{};
-  if (::stat(path.c_str(), &status) != 0) return unexpected(errno_error(errno, "look at", printable(path)));
+  if (::stat(path.c_str(), &status) != 0) return unexpected(errno_error(errno, "open", printable(path)));
   FileIdentity identity;
   if (S_ISREG(status.st_mode)) {
     identity.device = status.st_dev;
@@ -25,13 +25,13 @@ Result<FileIdentity> file_identity(const std::string& path) {
     return identity;
   }
   if (!S_ISBLK(status.st_mode))
-    return unexpected(fail(ErrorKind::unsupported, "look at", printable(path))
+    return unexpected(fail(ErrorKind::unsupported, "open", printable(path))
                           .why("it is neither a regular file nor a block device"));
   identity.is_block_device = true;
   identity.device = status.st_rdev;
   const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (!fd || ::ioctl(fd.get(), BLKGETSIZE64, &identity.size_bytes) != 0)
-    return unexpected(errno_error(errno, "look at", printable(path)));
+    return unexpected(errno_error(errno, "open", printable(path)));
   identity.allocated_bytes = identity.size_bytes;
   return identity;
 }

@@ -118,6 +118,10 @@ std::string find_holder(int fd) {
 
 Error conflict(int fd, ImageLock lock, const std::string& name, const char* doing) {
   const std::string holder = find_holder(fd);
+  if (holder.ends_with(fmt::format("(process {})", ::getpid())))
+    return fail(ErrorKind::in_use, "lock", name)
+        .why("this command uses the same image already, under another name or as a part of another image")
+        .remedy("name another image");
   return fail(ErrorKind::in_use, "lock", name)
       .why(fmt::format("{} {}", holder.empty() ? "another program" : holder, doing))
       .remedy(lock == ImageLock::shared

@@ -114,6 +114,9 @@ Explanation explain_text(const Endpoint& endpoint, const LibraryError& error) {
         ErrorKind::permission,
         "check that ca-cert.pem signed the server's certificate, that it is valid today, and that it names "
         "the host"};
+  if (says("getlogin"))
+    return {ErrorKind::invalid_argument,
+            "name the user of the pre-shared key in the URI: nbds://USER@host/..., or ?tls-username=USER"};
   if (says("gnutls") || says("PSK file"))
     return {ErrorKind::permission, "check keys and certificates on both sides"};
   if (says("oldstyle"))
