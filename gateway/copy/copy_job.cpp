@@ -23,6 +23,8 @@ namespace {
 
 /// How long a copy that ends early may take to make its last work durable.
 constexpr Duration last_checkpoint_limit = std::chrono::seconds(30);
+/// How often a copy goes on by itself after a server came back with less than it had acknowledged.
+constexpr unsigned losses_max = 5;
 /// The ends of a disk hold what boots it and what finds its partitions: they are always compared.
 constexpr std::uint64_t end_bytes = 1 * mib;
 
@@ -37,6 +39,8 @@ class CopyJob {
 
   Task<Result<CopyReport>> run() {
     begin_ = context_.clock.now();
+    report_.source = request_.source.to_string();
+    report_.target = request_.target.to_string();
     auto done = co_await run_steps();
     // Whatever happened, and also when cancelled, both sides are closed and the first cause is kept.
     co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
@@ -47,6 +51,9 @@ class CopyJob {
     report_.total_s = seconds(context_.clock.now() - begin_);
     co_return std::move(report_);
   }
+
+  /// Both sides and the ledger were open.
+  bool has_begun() const { return checkpointer_.has_value(); }
 
  private:
   Task<Result<void>> run_steps() {
@@ -75,8 +82,6 @@ class CopyJob {
     std::vector<ImageUri> all_layers;
     for (const auto& layer : layers) all_layers.push_back(layer.uri);
     DISKFERRY_CO_CHECK(co_await refuse_same_storage(context_, all_layers, request_.target));
-    report_.source = request_.source.to_string();
-    report_.target = request_.target.to_string();
     report_.source_format = layers.front().format;
     if (request_.target_format.empty()) request_.target_format = format_for_target(request_.target);
     report_.target_format = request_.target_format;
@@ -134,6 +139,10 @@ class CopyJob {
     const std::string path = ledger_path(request_.target);
     if (is_resumed_) {
       auto loaded = co_await Ledger::load(context_, path);
+      // Nothing was done yet, or all of it: begin again, where a target that exists may be used as it is.
+      if (!loaded && loaded.error().kind() == ErrorKind::not_found &&
+          request_.existing == CopyRequest::Existing::use)
+        co_return co_await create_ledger(path, std::move(header));
       if (!loaded && loaded.error().kind() == ErrorKind::not_found)
         co_return unexpected(fail(ErrorKind::already_exists, "resume", report_.target)
                                  .why("there is no ledger of an interrupted copy (" + printable(path) + ")")
@@ -146,18 +155,23 @@ class CopyJob {
       ledger_ = std::move(loaded->ledger);
       done_ = std::move(loaded->done);
       report_.resumed_bytes = done_.bytes();
-    } else {
-      auto made = co_await Ledger::create(context_, path, std::move(header));
-      if (made) {
-        ledger_ = std::move(*made);
-      } else if (made.error().kind() == ErrorKind::in_use) {
-        co_return unexpected(std::move(made).error());
-      } else {
-        report_.warnings.push_back("this copy could not be resumed, were it interrupted: " +
-                                   made.error().message());
-      }
+      ledger_made_ = true;
+      co_return Result<void>{};
     }
-    ledger_made_ = true;
+    co_return co_await create_ledger(path, std::move(header));
+  }
+
+  Task<Result<void>> create_ledger(std::string path, LedgerHeader header) {
+    auto made = co_await Ledger::create(context_, std::move(path), std::move(header));
+    if (made) {
+      ledger_ = std::move(*made);
+      ledger_made_ = true;
+    } else if (made.error().kind() == ErrorKind::in_use) {
+      co_return unexpected(std::move(made).error());
+    } else {
+      report_.warnings.push_back("this copy could not be resumed, were it interrupted: " +
+                                 made.error().message());
+    }
     co_return Result<void>{};
   }
 
@@ -288,8 +302,18 @@ class CopyJob {
       (void)co_await with_deadline(context_.clock, last_checkpoint_limit, "last checkpoint",
                                    checkpointer_->commit());
     const std::uint64_t kept = report_.resumed_bytes + (checkpointer_ ? checkpointer_->durable_bytes() : 0);
-    if (!ledger_) co_return std::move(error).remedy("copy again with --overwrite");
+    if (error.kind() == ErrorKind::cancelled) error = cancelled_error("copy");  // not whichever step it met
+    // What cannot be gone on with is of no use to anybody: a target that we made goes too, see run().
+    if (ledger_ && error.kind() == ErrorKind::mismatch) {
+      (void)co_await ledger_->remove();
+      ledger_made_ = false;
+    }
+    if (error.kind() == ErrorKind::mismatch && created_)
+      co_return std::move(error).remedy("the new target is removed; check its storage, then copy again");
     if (error.kind() == ErrorKind::mismatch) co_return error;
+    if (!ledger_)
+      co_return std::move(error).remedy(created_ ? "the new target is removed; copy again"
+                                                 : "copy again with --overwrite");
     const std::string_view first = error.kind() == ErrorKind::no_space ? "free space, then " : "";
     co_return std::move(error).remedy(fmt::format("{} of {} copied and kept; {}run again with --resume",
                                                   format_bytes(kept), format_bytes(report_.size_bytes),
@@ -337,9 +361,27 @@ class CopyJob {
 
 }  // namespace
 
+/// A server that ends between writes and their flush may have lost what it acknowledged: the driver then
+/// fails the flush although it is connected again, and only the copy knows what has to be written once more.
+/// The ledger does, so the copy goes on as if it had been run again with --resume.
 Task<Result<CopyReport>> copy_image(DriverContext& context, CopyRequest request, ProgressSink* progress) {
-  CopyJob job(context, std::move(request), progress);
-  co_return co_await job.run();
+  auto done = co_await CopyJob(context, request, progress).run();
+  unsigned losses = 0;
+  while (!done && done.error().kind() == ErrorKind::gone && losses < losses_max) {
+    if (co_await is_cancelled()) break;
+    CopyRequest rest = request;
+    rest.resume = true;
+    CopyJob job(context, std::move(rest), progress);
+    auto resumed = co_await job.run();
+    // The first error says what is kept; that the server is still away says less.
+    if (!job.has_begun()) break;
+    done = std::move(resumed);
+    ++losses;
+  }
+  if (done && losses > 0)
+    done->warnings.push_back(fmt::format(
+        "the connection was lost {} times for good; what was not durable then was copied again", losses));
+  co_return done;
 }
 
 }  // namespace diskferry

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <boost/asio/this_coro.hpp>
 
@@ -128,6 +129,10 @@ class Forecast {
     } else {
       forecast_.space_available_bytes = space.available;
     }
+    const std::string& path = request_.target.path();
+    const bool exists = std::filesystem::exists(path, failed);
+    if (::access(exists ? path.c_str() : folder.c_str(), W_OK) != 0)
+      block(errno_error(errno, exists ? "replace the target" : "create the target", printable(path)));
   }
   void block(const Error& error) { forecast_.blockers.push_back(error.message()); }
 

@@ -68,22 +68,22 @@ json::value to_json(const CopyReport& report) {
                       {"flush", report.flush_s},
                       {"verify", report.verify_s},
                       {"total", report.total_s},
-                      {"background_flush", report.background_flush_s},
-                      {"background_verify", report.background_verify_s}};
+                      {"background-flush", report.background_flush_s},
+                      {"background-verify", report.background_verify_s}};
   json::value verification{
-      {"level", to_string(report.verify)}, {"result", verdict(report)}, {"bytes", report.verified_bytes}};
+      {"level", to_string(report.verify)}, {"result", verdict(report)}, {"compared", report.verified_bytes}};
   return {{"source", report.source},
           {"target", report.target},
           {"source-format", report.source_format},
           {"target-format", report.target_format},
-          {"size", report.size_bytes},
+          {"virtual-size", report.size_bytes},
           {"read", report.read_bytes},
           {"written", report.written_bytes},
           {"zeroed", report.zeroed_bytes},
           {"skipped", report.skipped_bytes},
           {"resumed", report.resumed_bytes},
-          {"source-allocated", optional_bytes(report.source_allocated_bytes)},
-          {"target-allocated", optional_bytes(report.target_allocated_bytes)},
+          {"source-actual-size", optional_bytes(report.source_allocated_bytes)},
+          {"target-actual-size", optional_bytes(report.target_allocated_bytes)},
           {"seconds", std::move(seconds)},
           {"verification", std::move(verification)},
           {"checkpoints", report.checkpoints},
