@@ -4,6 +4,7 @@
 #include "gateway/cli/options.hpp"
 #include "gateway/runtime/logging.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <exception>
 #include <fmt/format.h>
@@ -68,7 +69,11 @@ int report(const std::string& prefix, const Result<ExitCode>& result, std::ostre
     return static_cast<int>(ExitCode::failed);
   }
   if (result) return static_cast<int>(*result);
-  err << prefix << printable(result.error().message()) << "\n";
+  std::string message = printable(result.error().message());
+  // The command's name once, also where the error is about the command as a whole.
+  const std::string command = prefix.substr(std::min(prefix.size(), std::string_view("diskferry: ").size()));
+  if (!command.empty() && message.starts_with(command)) message.erase(0, command.size());
+  err << prefix << message << "\n";
   return static_cast<int>(row_of(result.error().kind()).exit);
 }
 

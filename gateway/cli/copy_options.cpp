@@ -1,6 +1,8 @@
 // Declares the options of a copy and turns them into a request.
 #include "gateway/cli/copy_options.hpp"
 
+#include <fmt/format.h>
+
 #include <CLI/App.hpp>
 #include <CLI/Option.hpp>
 #include <CLI/Validators.hpp>
@@ -14,6 +16,19 @@ const std::map<std::string, ImageCreateOptions::Preallocate> preallocations{
     {"full", ImageCreateOptions::Preallocate::full}};
 const std::map<std::string, VerifyLevel> verify_levels{
     {"none", VerifyLevel::none}, {"cache", VerifyLevel::cache}, {"storage", VerifyLevel::storage}};
+
+/// A raw disk under the name of another format would be taken for that format by whoever opens it.
+Result<void> check_target_name(const ImageUri& target) {
+  if (!target.is_file()) return {};
+  for (const std::string_view ending : {".vmdk", ".vdi", ".vhd", ".vhdx", ".vpc", ".qed", ".ova"}) {
+    if (target.path().ends_with(ending))
+      return unexpected(
+          fail(ErrorKind::invalid_argument, "copy", target.to_string())
+              .why(fmt::format("images of the format that '{}' stands for are not written", ending))
+              .remedy("say -O raw or -O qcow2, or choose another name"));
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -48,10 +63,12 @@ void add_copy_options(CLI::App& app, CopyOptions& options) {
       ->type_name("IMAGE");
   app.add_option("--backing-format", options.backing_format, "its format (default: raw or qcow2 by its name)")
       ->type_name("FORMAT");
-  add_choice(app, "--verify", options.verify, verify_levels, "LEVEL",
-             "cache: read back at once; storage: read back after a flush, past the page cache; none "
-             "(default: cache)");
-  app.add_flag("--no-verify", options.no_verify, "the same as --verify none: only the first and last MiB");
+  auto* verify =
+      add_choice(app, "--verify", options.verify, verify_levels, "LEVEL",
+                 "cache: read back at once; storage: read back after a flush, past the page cache; none "
+                 "(default: cache)");
+  app.add_flag("--no-verify", options.no_verify, "the same as --verify none: only the first and last MiB")
+      ->excludes(verify);
 }
 
 Result<CopyRequest> CopyOptions::request() const {
@@ -60,6 +77,7 @@ Result<CopyRequest> CopyOptions::request() const {
   DISKFERRY_TRY(request.target, ImageUri::parse(target));
   request.source_options = source.open_options();
   request.target_format = target_format;
+  if (target_format.empty()) DISKFERRY_CHECK(check_target_name(request.target));
   if (no_create && overwrite)
     return unexpected(
         fail(ErrorKind::invalid_argument, "copy").why("--no-create and --overwrite exclude each other"));

@@ -58,6 +58,16 @@ Result<void> check(const ExportCommandOptions& options) {
     return unexpected(usage("a snapshot cannot be written to", "leave out --writable"));
   if (options.stdio && !options.listen.empty())
     return unexpected(usage("--stdio serves one connection and listens nowhere", "leave out --listen"));
+  // Silence here would serve in the clear, and to anybody, what was meant to be protected.
+  const bool has_tls = options.tls.mode != nbd::TlsMode::off ||
+                       std::ranges::any_of(options.listen, [](const std::string& address) {
+                         return address.starts_with("nbds:") || address.starts_with("tls:");
+                       });
+  const bool wants_tls = options.tls.verify_peer || !options.tls.allow.empty() ||
+                         !options.tls.certificates.empty() || !options.tls.psk_file.empty();
+  if (wants_tls && !has_tls)
+    return unexpected(usage("certificates, keys or allowed names are given, but TLS is off",
+                            "say --tls require (or --tls on), or listen on nbds://"));
   return {};
 }
 

@@ -70,15 +70,15 @@ std::string_view name_of(ZeroSupport zero) {
 json::object to_json(const SnapshotDescription& snapshot) {
   return {{"id", snapshot.id},
           {"name", snapshot.name},
-          {"size_bytes", snapshot.size_bytes},
-          {"vm_state_bytes", snapshot.vm_state_bytes},
-          {"created_s", snapshot.created_s}};
+          {"virtual-size", snapshot.size_bytes},
+          {"vm-state-size", snapshot.vm_state_bytes},
+          {"created", snapshot.created_s}};
 }
 
 json::object to_json(const BitmapDescription& bitmap) {
   json::object object{{"name", bitmap.name},
-                      {"granularity_bytes", bitmap.granularity_bytes},
-                      {"in_use", bitmap.is_in_use},
+                      {"granularity", bitmap.granularity_bytes},
+                      {"in-use", bitmap.is_in_use},
                       {"auto", bitmap.is_auto}};
   if (!bitmap.problem.empty()) object["problem"] = bitmap.problem;
   return object;
@@ -94,21 +94,21 @@ json::array to_json_array(const std::vector<Element>& elements) {
 json::object to_json(const LayerDescription& layer) {
   json::object object{{"image", layer.uri.to_string()},
                       {"format", layer.format},
-                      {"size_bytes", layer.size_bytes},
-                      {"allocated_bytes", layer.allocated_bytes}};
+                      {"virtual-size", layer.size_bytes},
+                      {"actual-size", layer.allocated_bytes}};
   if (layer.cluster_bytes != 0) {
-    object["cluster_bytes"] = layer.cluster_bytes;
-    object["compatibility"] = layer.compatibility;
-    object["compression"] = name_of(layer.compression);
-    object["refcount_bits"] = layer.refcount_bits;
-    object["extended_l2"] = layer.has_extended_l2;
+    object["cluster-size"] = layer.cluster_bytes;
+    object["compat"] = layer.compatibility;
+    object["compression-type"] = name_of(layer.compression);
+    object["refcount-bits"] = layer.refcount_bits;
+    object["extended-l2"] = layer.has_extended_l2;
     object["dirty"] = layer.is_dirty;
     object["corrupt"] = layer.is_corrupt;
   }
-  if (!layer.data_file.empty()) object["data_file"] = layer.data_file;
+  if (!layer.data_file.empty()) object["data-file"] = layer.data_file;
   if (!layer.backing_name.empty()) {
-    object["backing"] = layer.backing_name;
-    object["backing_format"] = layer.backing_format;
+    object["backing-filename"] = layer.backing_name;
+    object["backing-filename-format"] = layer.backing_format;
   }
   object["snapshots"] = to_json_array(layer.snapshots);
   object["bitmaps"] = to_json_array(layer.bitmaps);
@@ -117,16 +117,16 @@ json::object to_json(const LayerDescription& layer) {
 
 json::object to_json(const DeviceInfo& device) {
   return {{"name", device.name},
-          {"block_bytes", device.block_bytes},
-          {"preferred_bytes", device.preferred_bytes},
-          {"request_bytes_max", device.request_bytes_max},
-          {"parallel_requests", device.parallel_requests},
-          {"read_only", device.is_read_only},
+          {"block-size", device.block_bytes},
+          {"preferred-size", device.preferred_bytes},
+          {"request-size-max", device.request_bytes_max},
+          {"parallel-requests", device.parallel_requests},
+          {"read-only", device.is_read_only},
           {"zero", name_of(device.zero)},
           {"discard", device.can_discard},
           {"extents", device.can_report_extents},
           {"fua", device.can_fua},
-          {"multi_connection", device.can_multi_connection},
+          {"multi-connection", device.can_multi_connection},
           {"rotational", device.is_rotational}};
 }
 
@@ -135,7 +135,7 @@ json::object to_json(const Inspection& found) {
   for (const auto& layer : found.layers) layers.push_back(to_json(layer));
   return {{"image", found.layers.front().uri.to_string()},
           {"format", found.layers.front().format},
-          {"size_bytes", found.size_bytes},
+          {"virtual-size", found.size_bytes},
           {"layers", std::move(layers)},
           {"bitmaps", to_json_array(found.bitmaps)},
           {"device", to_json(found.device)}};

@@ -34,7 +34,9 @@ void add_source_options(CLI::App& app, SourceImageOptions& options) {
   app.add_flag("--allow-data-file", options.allow_data_file, "open the external data file an image names");
   app.add_flag("-U,--force-share", options.force_share,
                "read an image that somebody else has locked; what is read may change meanwhile");
-  app.add_option("--connections", options.connections, "at most N connections to a server")->type_name("N");
+  app.add_option("--connections", options.connections, "at most N connections to a server")
+      ->type_name("N")
+      ->check(CLI::Range(1u, 256u));
 }
 
 CLI::Option* add_bytes(CLI::App& app, const std::string& names, std::uint64_t& value,

@@ -15,6 +15,11 @@ namespace json = boost::json;
 
 namespace {
 
+/// A string that JSON can hold: file names and names in images need not be UTF-8.
+std::string serialize_string(std::string_view text) {
+  return json::serialize(json::string(is_utf8(text) ? std::string(text) : printable(text)));
+}
+
 void print_value(std::ostream& out, const json::value& value, std::size_t depth) {
   const std::string inner((depth + 1) * 2, ' ');
   const std::string outer(depth * 2, ' ');
@@ -22,7 +27,7 @@ void print_value(std::ostream& out, const json::value& value, std::size_t depth)
   if (const auto* object = value.if_object(); object != nullptr && !object->empty()) {
     out << "{";
     for (const auto& field : *object) {
-      out << separator << "\n" << inner << json::serialize(json::string(field.key())) << ": ";
+      out << separator << "\n" << inner << serialize_string(field.key()) << ": ";
       print_value(out, field.value(), depth + 1);
       separator = ",";
     }
@@ -35,6 +40,10 @@ void print_value(std::ostream& out, const json::value& value, std::size_t depth)
       separator = ",";
     }
     out << "\n" << outer << "]";
+  } else if (const auto* text = value.if_string()) {
+    out << serialize_string(*text);
+  } else if (const auto* number = value.if_double()) {
+    out << fmt::format("{:.6f}", *number);  // json::serialize writes 3E-3
   } else {
     out << json::serialize(value);
   }
@@ -63,8 +72,9 @@ void FieldList::print(std::ostream& out, std::string_view indent) const {
 }
 
 std::string bytes_for_people(std::uint64_t bytes) {
-  return bytes < kib ? fmt::format("{} bytes", bytes)
-                     : fmt::format("{} ({} bytes)", format_bytes(bytes), bytes);
+  return bytes == 1    ? std::string("1 byte")
+         : bytes < kib ? fmt::format("{} bytes", bytes)
+                       : fmt::format("{} ({} bytes)", format_bytes(bytes), bytes);
 }
 
 }  // namespace diskferry::cli

@@ -37,26 +37,29 @@ json::value to_json(const CopyForecast& forecast) {
   for (const std::string& blocker : forecast.blockers) blockers.emplace_back(blocker);
   return {{"source-format", forecast.source_format},
           {"target-format", forecast.target_format},
-          {"size", forecast.size_bytes},
+          {"virtual-size", forecast.size_bytes},
           {"copy", forecast.totals.copy_bytes},
           {"zero", forecast.totals.zero_bytes},
           {"skip", forecast.totals.skip_bytes},
           {"leave", forecast.totals.leave_bytes},
           {"target-exists", forecast.target_exists},
-          {"target-size", or_null(forecast.target_bytes)},
+          {"target-virtual-size", or_null(forecast.target_bytes)},
           {"space-available", or_null(forecast.space_available_bytes)},
-          {"source-bytes-per-second", or_null(forecast.read_bytes_per_s)},
+          {"source-rate", or_null(forecast.read_bytes_per_s)},
           {"seconds-at-least", or_null(least_seconds(forecast))},
           {"blockers", std::move(blockers)}};
 }
 
 void print_text(std::ostream& out, const CopyForecast& forecast) {
   FieldList fields;
-  fields.add("format", forecast.source_format + " to " + forecast.target_format);
-  fields.add("size", bytes_for_people(forecast.size_bytes));
-  fields.add("to copy", bytes_for_people(forecast.totals.copy_bytes));
-  fields.add("to zero", bytes_for_people(forecast.totals.zero_bytes));
-  fields.add("to skip", bytes_for_people(forecast.totals.skip_bytes));
+  // Of a source that could not be opened nothing is known.
+  if (!forecast.source_format.empty()) {
+    fields.add("format", forecast.source_format + " to " + forecast.target_format);
+    fields.add("size", bytes_for_people(forecast.size_bytes));
+    fields.add("to copy", bytes_for_people(forecast.totals.copy_bytes));
+    fields.add("to zero", bytes_for_people(forecast.totals.zero_bytes));
+    fields.add("to skip", bytes_for_people(forecast.totals.skip_bytes));
+  }
   fields.add("target", forecast.target_exists ? "exists" : "will be created");
   if (forecast.space_available_bytes) fields.add("space", bytes_for_people(*forecast.space_available_bytes));
   if (const auto seconds = least_seconds(forecast))

@@ -159,14 +159,14 @@ std::string ProgressReporter::bar_line() const {
 
 std::string ProgressReporter::json_line(TimePoint now) const {
   boost::json::object line;
-  line["subject"] = subject_;
+  line["subject"] = is_utf8(subject_) ? subject_ : printable(subject_);
   line["phase"] = phase_;
-  line["bytes_done"] = bytes_done_;
-  line["bytes_total"] = bytes_total_;
-  if (const auto rate = rate_bytes_per_s()) line["bytes_per_s"] = static_cast<std::uint64_t>(*rate);
+  line["done"] = bytes_done_;
+  line["total"] = bytes_total_;
+  if (const auto rate = rate_bytes_per_s()) line["rate"] = static_cast<std::uint64_t>(*rate);
   if (const auto left = time_left())
-    line["seconds_left"] = std::chrono::duration_cast<std::chrono::seconds>(*left).count();
-  line["phase_ms"] = std::chrono::duration_cast<std::chrono::milliseconds>(now - phase_started_).count();
+    line["seconds-left"] = std::chrono::duration_cast<std::chrono::seconds>(*left).count();
+  line["phase-ms"] = std::chrono::duration_cast<std::chrono::milliseconds>(now - phase_started_).count();
   return boost::json::serialize(line);
 }
 

@@ -47,16 +47,22 @@ Task<Result<Comparison>> compare_images(DriverContext& context, const Options& o
   co_return result;
 }
 
+/// As it may be shown: without secrets.
+std::string shown(const std::string& name) {
+  const auto uri = ImageUri::parse(name);
+  return uri ? uri->to_string() : std::string();
+}
+
 void print(Invocation& invocation, const Options& options, const Comparison& result) {
   if (options.as_json) {
-    print_json(invocation.out, json::object{{"a", options.a.name},
-                                            {"b", options.b},
+    print_json(invocation.out, json::object{{"a", shown(options.a.name)},
+                                            {"b", shown(options.b)},
                                             {"same", result.is_same},
                                             {"first-difference", result.first_difference
                                                                      ? json::value(*result.first_difference)
                                                                      : json::value(nullptr)},
-                                            {"a-size", result.a_bytes},
-                                            {"b-size", result.b_bytes},
+                                            {"a-virtual-size", result.a_bytes},
+                                            {"b-virtual-size", result.b_bytes},
                                             {"compared", result.compared_bytes},
                                             {"skipped", result.skipped_bytes}});
     return;

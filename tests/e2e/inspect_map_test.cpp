@@ -73,15 +73,15 @@ TEST(Inspect, TellsEveryLayerOfAChain) {
   ASSERT_EQ(ran.exit_code, 0) << ran.err;
   const auto document = parse_json(ran.out);
   EXPECT_EQ(document.at("format"), "qcow2");
-  EXPECT_EQ(document.at("size_bytes"), 24 << 20);
+  EXPECT_EQ(document.at("virtual-size"), 24 << 20);
   const auto& layers = document.at("layers").as_array();
   ASSERT_EQ(layers.size(), 3u);
-  EXPECT_EQ(layers[0].at("backing"), json::string(chain.middle));
-  EXPECT_EQ(layers[0].at("backing_format"), "qcow2");
-  EXPECT_EQ(layers[1].at("size_bytes"), 20 << 20);
-  EXPECT_EQ(layers[2].at("size_bytes"), 16 << 20);
-  EXPECT_EQ(layers[2].at("cluster_bytes"), 65536);
-  EXPECT_EQ(layers[2].as_object().if_contains("backing"), nullptr);
+  EXPECT_EQ(layers[0].at("backing-filename"), json::string(chain.middle));
+  EXPECT_EQ(layers[0].at("backing-filename-format"), "qcow2");
+  EXPECT_EQ(layers[1].at("virtual-size"), 20 << 20);
+  EXPECT_EQ(layers[2].at("virtual-size"), 16 << 20);
+  EXPECT_EQ(layers[2].at("cluster-size"), 65536);
+  EXPECT_EQ(layers[2].as_object().if_contains("backing-filename"), nullptr);
 }
 
 TEST(Inspect, ListsSnapshotsAndBitmaps) {
@@ -97,7 +97,7 @@ TEST(Inspect, ListsSnapshotsAndBitmaps) {
   EXPECT_EQ(layer.at("snapshots").at(0).at("name"), "before the update");
   ASSERT_EQ(layer.at("bitmaps").as_array().size(), 1u);
   EXPECT_EQ(layer.at("bitmaps").at(0).at("name"), "backup-1");
-  EXPECT_EQ(layer.at("bitmaps").at(0).at("granularity_bytes"), 32768);
+  EXPECT_EQ(layer.at("bitmaps").at(0).at("granularity"), 32768);
 }
 
 TEST(Inspect, RefusesWhatIsNotThereAndWhatIsCorrupt) {

@@ -95,8 +95,8 @@ TEST(CommandLine, InspectTellsTheSizeInBothForms) {
   const auto ran = run({"inspect", "--json", "memory:///?size=1M&block=512"});
   EXPECT_EQ(ran.code, 0) << ran.err;
   const auto document = boost::json::parse(ran.out);
-  EXPECT_EQ(document.at("size_bytes"), 1 << 20);
-  EXPECT_EQ(document.at("device").at("block_bytes"), 512);
+  EXPECT_EQ(document.at("virtual-size"), 1 << 20);
+  EXPECT_EQ(document.at("device").at("block-size"), 512);
   EXPECT_EQ(document.at("layers").as_array().size(), 1u);
 }
 

@@ -133,7 +133,7 @@ TEST(ProgressJson, IsOneObjectALineAtLeastEachSecond) {
     const auto line = boost::json::parse(boost::json::string_view(screen.text).substr(from, end - from));
     EXPECT_EQ(line.at("subject"), "a\"b");
     EXPECT_EQ(line.at("phase"), "copy");
-    EXPECT_EQ(line.at("bytes_total").to_number<std::uint64_t>(), 4 * mib);
+    EXPECT_EQ(line.at("total").to_number<std::uint64_t>(), 4 * mib);
     from = end + 1;
   }
   EXPECT_EQ(lines, 5u);  // at the start, each second, at the end
