@@ -1,0 +1,172 @@
+// What goes wrong outside: limits, liars, servers that end, names that are not meant kindly. Each case
+// bounded to seconds.
+#include "tests/e2e/program.hpp"
+#include "tests/support/child_process.hpp"
+
+#include <csignal>
+#include <fstream>
+#include <regex>
+
+namespace diskferry::test {
+namespace {
+namespace json = boost::json;
+
+constexpr std::uint64_t disk_bytes = 24 << 20;
+
+void make_disk(const std::string& path, char fill) {
+  std::ofstream(path, std::ios::binary) << std::string(disk_bytes, fill);
+}
+
+/// As users do who keep the state of copies to servers in a folder of their own.
+ProgramResult diskferry_with_state(const std::string& folder, std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), {"env", "XDG_STATE_HOME=" + folder, DISKFERRY_PROGRAM});
+  return run_program(arguments, std::chrono::seconds(120));
+}
+
+void expect_stable_names(const json::value& value) {
+  static const std::regex name("[a-z][a-z0-9]*(-[a-z0-9]+)*");
+  if (const auto* object = value.if_object()) {
+    for (const auto& field : *object) {
+      EXPECT_TRUE(std::regex_match(std::string(field.key()), name)) << field.key();
+      expect_stable_names(field.value());
+    }
+  } else if (const auto* array = value.if_array()) {
+    for (const auto& element : *array) expect_stable_names(element);
+  }
+}
+
+TEST(Json, AllCommandsNameFieldsInOneStyle) {
+  const TemporaryFolder folder;
+  const Chain chain(folder);
+  const std::string flat = folder / "flat.raw";
+  expect_stable_names(parse_json(diskferry({"plan", "copy", "--json", chain.top, flat}).out));
+  expect_stable_names(parse_json(diskferry({"copy", "--json", chain.top, flat}).out));
+  expect_stable_names(parse_json(diskferry({"verify", "--json", chain.top, flat}).out));
+  expect_stable_names(parse_json(diskferry({"inspect", "--json", chain.top}).out));
+  expect_stable_names(parse_json(diskferry({"map", "--json", chain.top}).out));
+}
+
+TEST(Json, HoldsWhateverAFileIsCalled) {
+  const TemporaryFolder folder;
+  for (const char* name : {"bad\xff.raw", "new\nline.raw",
+                           "\xc2\x9b"
+                           "31m.raw",
+                           "-dash.raw", "a b.raw", "json:x.raw"}) {
+    const std::string image = folder / name;
+    std::ofstream(image) << std::string(1 << 20, 'x');
+    const auto ran = diskferry({"inspect", "--json", image});
+    ASSERT_EQ(ran.exit_code, 0) << ran.err;
+    EXPECT_EQ(parse_json(ran.out).at("virtual-size"), 1 << 20);
+    EXPECT_EQ(ran.out.find('\xff'), std::string::npos);
+    EXPECT_EQ(ran.out.find('\x9b'), std::string::npos);
+  }
+}
+
+TEST(Secrets, AreNotRepeatedInErrors) {
+  const TemporaryFolder folder;
+  const std::string image = folder / "disk.raw";
+  make_disk(image, 'd');
+  for (const char* uri :
+       {"nbd://user:sekret@127.0.0.1:1/x", "nbds://user:sekret@127.0.0.1:1/x", "x://u:sekret@h/"}) {
+    for (const auto& arguments :
+         std::vector<std::vector<std::string>>{{"inspect", uri},
+                                               {"verify", "--json", image, uri},
+                                               {"copy", "-n", image, uri},
+                                               {"plan", "copy", "--json", image, uri}}) {
+      const auto ran = diskferry(arguments);
+      EXPECT_NE(ran.exit_code, 0);
+      EXPECT_EQ((ran.out + ran.err).find("sekret"), std::string::npos) << ran.out << ran.err;
+    }
+  }
+}
+
+TEST(Copy, ALimitOnFileSizesIsAFullDisk) {
+  const TemporaryFolder folder;
+  const std::string source = folder / "source.raw";
+  make_disk(source, 's');
+  for (const char* name : {"target.raw", "target.qcow2"}) {
+    const std::string target = folder / name;
+    const auto limited = run_program(
+        {"bash", "-c", R"(ulimit -f 8192; exec "$@")", "bash", DISKFERRY_PROGRAM, "copy", source, target});
+    EXPECT_EQ(limited.exit_code, 1) << limited.err;
+    EXPECT_EQ(std::ranges::count(limited.err, '\n'), 1) << limited.err;
+    if (!std::filesystem::exists(target)) continue;  // the limit met its creation: nothing is left
+    EXPECT_NE(limited.err.find("--resume"), std::string::npos) << limited.err;
+    const auto resumed = diskferry({"copy", "--resume", source, target});
+    EXPECT_EQ(resumed.exit_code, 0) << resumed.err;
+    EXPECT_EQ(diskferry({"verify", source, target}).exit_code, 0);
+    EXPECT_FALSE(std::filesystem::exists(target + ".diskferry-ledger"));
+  }
+}
+
+TEST(Copy, ATargetThatLosesWhatItTookIsFoundOut) {
+  const TemporaryFolder folder;
+  const std::string source = folder / "source.raw";
+  make_disk(source, 's');
+  const std::string socket = folder / "liar";
+  ChildProcess liar({"nbdkit", "--foreground", "-U", socket, "null", std::to_string(disk_bytes)},
+                    folder / "log");
+  ASSERT_TRUE(wait_until([&] { return accepts_connections(socket); }));
+  const std::string uri = "nbd+unix:///?socket=" + socket;
+  const auto ran = diskferry_with_state(folder / "state", {"copy", "-n", source, uri});
+  expect_refused(ran, "copy", 4);
+  // Nothing to resume, then: the next copy begins again.
+  EXPECT_EQ(diskferry_with_state(folder / "state", {"copy", "-n", "--resume", source, uri}).exit_code, 4);
+  liar.stop();
+}
+
+TEST(Copy, GoesOnWhenTheServerIsRestarted) {
+  const TemporaryFolder folder;
+  const std::string source = folder / "source.raw";
+  const std::string target = folder / "target.raw";
+  make_disk(source, 's');
+  make_disk(target, 't');
+  const std::string socket = folder / "nbd";
+  const std::vector<std::string> serve{"qemu-nbd", "-t", "-f", "raw", "-e", "8", "-k", socket, target};
+  const std::string uri = "nbd+unix:///?socket=" + socket;
+  auto server = std::make_unique<ChildProcess>(serve, folder / "log");
+  ASSERT_TRUE(wait_until([&] { return accepts_connections(socket); }));
+  ChildProcess copy({"env", "XDG_STATE_HOME=" + (folder / "state"), DISKFERRY_PROGRAM, "copy", "-n", "--rate",
+                     "12M", "--report", folder / "report.json", source, uri},
+                    folder / "copy-log");
+  ASSERT_TRUE(wait_until([&] {
+    std::ifstream file(target);
+    file.seekg(4 << 20);
+    return file.get() == 's';
+  }));
+  server->signal(SIGKILL);
+  server.reset();
+  server = std::make_unique<ChildProcess>(serve, folder / "log");
+  EXPECT_TRUE(
+      wait_until([&] { return std::filesystem::exists(folder / "report.json"); }, std::chrono::seconds(60)));
+  copy.stop();
+  server->stop();
+  EXPECT_EQ(diskferry({"verify", "--strict", source, target}).exit_code, 0);
+}
+
+TEST(Copy, RefusesATargetWhoseNameSaysAnotherFormat) {
+  const TemporaryFolder folder;
+  const std::string source = folder / "source.raw";
+  make_disk(source, 's');
+  expect_refused(diskferry({"copy", source, folder / "disk.vmdk"}), "copy", 2);
+  EXPECT_EQ(diskferry({"copy", "-O", "raw", source, folder / "disk.vmdk"}).exit_code, 0);
+}
+
+TEST(Export, RefusesProtectionThatWouldNotProtect) {
+  const TemporaryFolder folder;
+  const std::string image = folder / "disk.raw";
+  make_disk(image, 'd');
+  const std::string listen = "unix:" + (folder / "nbd");
+  for (const std::vector<std::string>& options :
+       std::vector<std::vector<std::string>>{{"--allow", "alice"},
+                                             {"--tls-verify-peer"},
+                                             {"--tls-certificates", folder / "pki"},
+                                             {"--tls-psk", folder / "keys"}}) {
+    std::vector<std::string> arguments{"export", "--listen", listen, image};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    expect_refused(diskferry(arguments), "export", 2);
+  }
+}
+
+}  // namespace
+}  // namespace diskferry::test
