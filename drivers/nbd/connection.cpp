@@ -5,6 +5,7 @@
 
 #include "drivers/support/blocking_pool.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <fmt/format.h>
 #include <netinet/in.h>
@@ -23,6 +24,8 @@ namespace {
 constexpr Duration cancel_limit = std::chrono::seconds(1);
 /// A request that gets bytes now and then, but no end, is given up after so many stall limits.
 constexpr int stall_limits_per_request = 10;
+/// Chunks of one read that arrive in disorder; more is no honest answer.
+constexpr std::size_t pieces_max = 16384;
 /// Steps of libnbd, about one recv each, before other work of the reactor gets its turn.
 constexpr unsigned steps_per_round = 32;
 
@@ -220,9 +223,36 @@ int take_chunk(void* user_data, const void*, std::size_t count, std::uint64_t of
                int*) noexcept {
   auto& request = *static_cast<Request*>(user_data);
   if (status == LIBNBD_READ_ERROR) return 0;
-  if (offset != request.received_end) request.has_odd_chunks = true;
-  request.received_end = offset + count;
+  if (request.pieces.empty() && offset == request.received_end) {
+    request.received_end += count;
+    return 0;
+  }
+  try {
+    if (request.pieces.empty())
+      request.pieces.push_back({request.range.offset, request.received_end - request.range.offset});
+    if (request.pieces.size() < pieces_max) {
+      request.pieces.push_back({offset, count});
+    } else {
+      request.has_too_many_pieces = true;
+    }
+  } catch (...) {  // out of memory
+    request.has_too_many_pieces = true;
+  }
   return 0;
+}
+
+/// Every byte exactly once, in whatever order.
+bool has_arrived(Request& request) noexcept {
+  if (request.has_too_many_pieces) return false;
+  if (request.pieces.empty()) return request.received_end == request.range.end();
+  std::ranges::sort(request.pieces, {}, &Range::offset);
+  std::uint64_t end = request.range.offset;
+  for (const Range& piece : request.pieces) {
+    if (piece.empty()) continue;
+    if (piece.offset != end) return false;
+    end = piece.end();
+  }
+  return end == request.range.end();
 }
 
 template <class Entry>
@@ -262,7 +292,8 @@ std::int64_t Connection::call_library(Request& request) {
   switch (request.verb) {
     case Verb::read:
       request.received_end = offset;
-      request.has_odd_chunks = false;
+      request.pieces.clear();
+      request.has_too_many_pieces = false;
       return nbd_aio_pread_structured(handle, request.into, length, offset,
                                       {.callback = take_chunk, .user_data = &request, .free = nullptr}, done,
                                       request.flags);
@@ -325,8 +356,7 @@ void Connection::retire(Request& request, Outcome outcome) {
 
 Outcome Connection::outcome_of(Request& request, int error) {
   if (error == 0) {
-    if (request.verb == Verb::read && (request.has_odd_chunks || request.received_end != request.range.end()))
-      return {Outcome::How::broken, EPROTO};
+    if (request.verb == Verb::read && !has_arrived(request)) return {Outcome::How::broken, EPROTO};
     return {};
   }
   // libnbd's own: the connection ended before an answer; no server can send it (NBD protocol, "Error

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include <boost/asio/use_awaitable.hpp>
 
@@ -74,7 +75,9 @@ struct Request {
   std::uint64_t unflushed_before = 0;  // flush: writes acknowledged before it was sent
   /// What of a read has arrived: chunks in order, without a gap and without overlap, up to here.
   std::uint64_t received_end = 0;
-  bool has_odd_chunks = false;
+  /// All chunks, once one did not follow the one before: servers may send them in any order.
+  std::vector<Range> pieces{};
+  bool has_too_many_pieces = false;
   Request* previous = nullptr;
   Request* next = nullptr;
 
