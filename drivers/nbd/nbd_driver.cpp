@@ -7,6 +7,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <cerrno>
 #include <fmt/format.h>
 
 #include <libnbd.h>
@@ -21,6 +23,10 @@ constexpr std::uint64_t status_bytes_max = std::uint64_t{1} << 40;
 #else
 constexpr std::uint64_t status_bytes_max = align_down(UINT32_MAX, 64 * kib);
 #endif
+
+/// Requests without payload may be as long as 32 bits allow (NBD protocol, "Size constraints"), but there are
+/// servers with limits of their own. A refusal of more than this may be about the length.
+constexpr std::uint64_t unannounced_bytes_min = 1 * mib;
 
 class NbdDevice final : public BlockDevice {
  public:
@@ -37,6 +43,7 @@ class NbdDevice final : public BlockDevice {
                                .why("the server offers the export for reading only")
                                .remedy("export it writable at the server"));
     }
+    zero_part_bytes_max_ = zero_bytes_max(server);
     info_ = to_device_info(server, pool_.endpoint().name, writable, pool_.connections_wanted());
     co_return Result<void>{};
   }
@@ -70,11 +77,11 @@ class NbdDevice final : public BlockDevice {
                                  .at(range.offset, range.length));
       wire |= LIBNBD_CMD_FLAG_FAST_ZERO;
     }
-    co_return co_await in_parts(Verb::write_zeroes, range, wire, zero_bytes_max(pool_.server()));
+    co_return co_await in_parts(Verb::write_zeroes, range, wire, zero_part_bytes_max_);
   }
 
   Task<Result<void>> discard(Range range) override {
-    co_return co_await in_parts(Verb::trim, range, 0, zero_bytes_max(pool_.server()));
+    co_return co_await in_parts(Verb::trim, range, 0, zero_part_bytes_max_);
   }
 
   Task<Result<void>> flush() override {
@@ -95,7 +102,8 @@ class NbdDevice final : public BlockDevice {
 
   Task<Result<void>> prefetch(Range range) override {
     if (!pool_.server().can_cache || range.empty()) co_return Result<void>{};
-    co_return co_await in_parts(Verb::cache, range, 0, info_.request_bytes_max);
+    std::atomic<std::uint64_t> part_bytes_max = info_.request_bytes_max;
+    co_return co_await in_parts(Verb::cache, range, 0, part_bytes_max);
   }
 
   Task<Result<void>> close() override {
@@ -104,12 +112,18 @@ class NbdDevice final : public BlockDevice {
   }
 
  private:
-  Task<Result<void>> in_parts(Verb verb, Range range, std::uint32_t flags, std::uint64_t part_bytes_max) {
+  Task<Result<void>> in_parts(Verb verb, Range range, std::uint32_t flags,
+                              std::atomic<std::uint64_t>& part_bytes_max) {
     bool has_begun = false;
     while (!range.empty()) {
-      const std::uint64_t length = std::min(range.length, part_bytes_max);
+      const std::uint64_t length = std::min(range.length, part_bytes_max.load());
       Request request{.verb = verb, .flags = flags, .range = {range.offset, length}};
       auto done = co_await pool_.execute(request);
+      if (!done && is_too_long(request)) {
+        // A limit the server did not announce: found once, it holds for all that follows.
+        part_bytes_max = std::max(unannounced_bytes_min, align_down(length / 4, unannounced_bytes_min));
+        continue;
+      }
       if (!done && has_begun && done.error().kind() == ErrorKind::unsupported &&
           (flags & LIBNBD_CMD_FLAG_FAST_ZERO) != 0) {
         // "Unsupported" would promise that nothing was changed: too late, so the rest is zeroed slowly.
@@ -124,8 +138,14 @@ class NbdDevice final : public BlockDevice {
     co_return Result<void>{};
   }
 
+  static bool is_too_long(const Request& request) {
+    return request.outcome.how == Outcome::How::refused && request.range.length > unannounced_bytes_min &&
+           (request.outcome.error_number == EINVAL || request.outcome.error_number == EOVERFLOW);
+  }
+
   Pool pool_;
   DeviceInfo info_;
+  std::atomic<std::uint64_t> zero_part_bytes_max_ = 0;
 };
 
 Task<Result<DevicePtr>> open_nbd(DriverContext& context, ImageUri uri, OpenOptions options) {
