@@ -49,6 +49,27 @@ std::string default_name(const ImageUri& uri) {
   return name.empty() ? uri.scheme() : name;
 }
 
+/// What was meant to be protected is not served in the clear, nor to anybody who leaves TLS out.
+Result<void> check_protection(const ExportCommandOptions& options) {
+  const auto needs_tls = [](const std::string& address) {
+    return address.starts_with("nbds:") || address.starts_with("tls:");
+  };
+  const bool any_tls =
+      options.tls.mode != nbd::TlsMode::off || std::ranges::any_of(options.listen, needs_tls);
+  const bool only_tls =
+      options.tls.mode == nbd::TlsMode::require ||
+      (!options.stdio && !options.listen.empty() && std::ranges::all_of(options.listen, needs_tls));
+  const bool names_clients = options.tls.verify_peer || !options.tls.allow.empty();
+  const bool has_keys = !options.tls.certificates.empty() || !options.tls.psk_file.empty();
+  if ((names_clients || has_keys) && !any_tls)
+    return unexpected(usage("certificates, keys or allowed names are given, but TLS is off",
+                            "say --tls require (or --tls on), or listen on nbds://"));
+  if (names_clients && !only_tls)
+    return unexpected(usage("clients without TLS would get in whatever their name is",
+                            "say --tls require, or listen on nbds:// or tls:// only"));
+  return {};
+}
+
 Result<void> check(const ExportCommandOptions& options) {
   if (options.names.size() > options.images.size())
     return unexpected(usage("there are more names than images", "give at most one --name for each image"));
@@ -58,17 +79,7 @@ Result<void> check(const ExportCommandOptions& options) {
     return unexpected(usage("a snapshot cannot be written to", "leave out --writable"));
   if (options.stdio && !options.listen.empty())
     return unexpected(usage("--stdio serves one connection and listens nowhere", "leave out --listen"));
-  // Silence here would serve in the clear, and to anybody, what was meant to be protected.
-  const bool has_tls = options.tls.mode != nbd::TlsMode::off ||
-                       std::ranges::any_of(options.listen, [](const std::string& address) {
-                         return address.starts_with("nbds:") || address.starts_with("tls:");
-                       });
-  const bool wants_tls = options.tls.verify_peer || !options.tls.allow.empty() ||
-                         !options.tls.certificates.empty() || !options.tls.psk_file.empty();
-  if (wants_tls && !has_tls)
-    return unexpected(usage("certificates, keys or allowed names are given, but TLS is off",
-                            "say --tls require (or --tls on), or listen on nbds://"));
-  return {};
+  return check_protection(options);
 }
 
 /// Descriptors 0 and 1 as a connection of its own; one descriptor when both are the same socket.

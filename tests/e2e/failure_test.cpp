@@ -157,11 +157,12 @@ TEST(Export, RefusesProtectionThatWouldNotProtect) {
   const std::string image = folder / "disk.raw";
   make_disk(image, 'd');
   const std::string listen = "unix:" + (folder / "nbd");
-  for (const std::vector<std::string>& options :
-       std::vector<std::vector<std::string>>{{"--allow", "alice"},
-                                             {"--tls-verify-peer"},
-                                             {"--tls-certificates", folder / "pki"},
-                                             {"--tls-psk", folder / "keys"}}) {
+  for (const std::vector<std::string>& options : std::vector<std::vector<std::string>>{
+           {"--tls", "on", "--tls-psk", folder / "keys", "--allow", "alice"},
+           {"--allow", "alice"},
+           {"--tls-verify-peer"},
+           {"--tls-certificates", folder / "pki"},
+           {"--tls-psk", folder / "keys"}}) {
     std::vector<std::string> arguments{"export", "--listen", listen, image};
     arguments.insert(arguments.end(), options.begin(), options.end());
     expect_refused(diskferry(arguments), "export", 2);
