@@ -1,28 +1,45 @@
-# bash completion for diskferry: commands, options (asked from the program itself), and file names.
+# bash completion for diskferry: commands, options (asked from the program itself), words and file names.
 _diskferry() {
-  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command='' candidate
-  for candidate in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
-    [[ $candidate == -* ]] || { command=$candidate; break; }
+  local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} at candidate takes_value=''
+  local -a command=()
+  # bash splits at '=': in `--compress=z` the words are `--compress`, `=` and `z`.
+  [[ $word == = ]] && word=''
+  [[ $before == = ]] && before=${COMP_WORDS[COMP_CWORD - 2]}
+  for ((at = 1; at < COMP_CWORD; ++at)); do
+    candidate=${COMP_WORDS[at]}
+    if [[ -n $takes_value ]]; then
+      [[ $candidate == = ]] || takes_value=''
+    elif [[ $candidate == --log-level || $candidate == --log-format ]]; then
+      takes_value=yes
+    elif [[ $candidate != -* ]]; then
+      command+=("$candidate")
+      [[ $candidate == plan && ${#command[@]} == 1 ]] || break
+    fi
   done
   COMPREPLY=()
-  if [[ -z $command ]]; then
-    local commands
-    commands=$("${COMP_WORDS[0]}" --help 2>/dev/null | sed -n '/^Subcommands:/,$s/^  \([a-z][a-z-]*\) .*/\1/p')
-    mapfile -t COMPREPLY < <(compgen -W "$commands --help --version --log-level --log-format" -- "$word")
+  local words=''
+  case $before in
+    --progress) words="auto bar json none" ;;
+    --tls) words="off on require" ;;
+    --preallocate) words="off metadata full" ;;
+    --verify) words="cache storage none" ;;
+    --compress) [[ ${COMP_WORDS[COMP_CWORD]} == = || ${COMP_WORDS[COMP_CWORD - 1]} == = ]] && words="zlib zstd" ;;
+    --log-level) words="error warn info debug trace" ;;
+    --log-format) words="text json" ;;
+    -f | -O | -F | --source-format | --target-format | --other-format | --backing-format) words="raw qcow2" ;;
+  esac
+  if [[ -n $words ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
     return
   fi
-  case $before in
-    --progress) mapfile -t COMPREPLY < <(compgen -W "auto bar json none" -- "$word"); return ;;
-    --tls) mapfile -t COMPREPLY < <(compgen -W "off on require" -- "$word"); return ;;
-    --preallocate) mapfile -t COMPREPLY < <(compgen -W "off metadata full" -- "$word"); return ;;
-    --log-level) mapfile -t COMPREPLY < <(compgen -W "error warn info debug trace" -- "$word"); return ;;
-    --log-format) mapfile -t COMPREPLY < <(compgen -W "text json" -- "$word"); return ;;
-    -f|-O|--source-format|--target-format) mapfile -t COMPREPLY < <(compgen -W "raw qcow2" -- "$word"); return ;;
-  esac
-  if [[ $word == -* ]]; then
-    local options
-    options=$("${COMP_WORDS[0]}" "$command" --help 2>/dev/null | grep -oE '(^|[ ,])--?[a-zA-Z][a-z-]*' | tr -d ' ,')
-    mapfile -t COMPREPLY < <(compgen -W "$options" -- "$word")
+  if [[ ${#command[@]} == 0 ]]; then
+    words=$("${COMP_WORDS[0]}" --help 2>/dev/null | sed -n '/^Subcommands:/,$s/^  \([a-z][a-z-]*\) .*/\1/p')
+    mapfile -t COMPREPLY < <(compgen -W "$words --help --version --log-level --log-format" -- "$word")
+  elif [[ ${#command[@]} == 1 && ${command[0]} == plan ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "copy --help" -- "$word")
+  elif [[ $word == -* ]]; then
+    words=$("${COMP_WORDS[0]}" "${command[@]}" --help 2>/dev/null | grep -oE '(^|[ ,])--?[a-zA-Z][a-z-]*' | tr -d ' ,')
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
   else
     mapfile -t COMPREPLY < <(compgen -f -- "$word")
     compopt -o filenames 2>/dev/null
