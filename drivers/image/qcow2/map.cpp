@@ -48,9 +48,10 @@ struct Walk {
   Runs& into;
   Stop stop{};
   bool is_full = false;
+  std::uint64_t entries_left = walk_entries_max;
 
   bool is_done() const {
-    return at >= end || is_full || stop.error || stop.missing_slice != Stop::no_slice ||
+    return at >= end || is_full || entries_left == 0 || stop.error || stop.missing_slice != Stop::no_slice ||
            stop.missing_l1 != Stop::no_slice;
   }
   void l1_entry();
@@ -95,7 +96,8 @@ void Walk::slice(TableSlice& slice, std::uint64_t first_index) {
   const std::size_t words_per_entry = geometry.extended_l2 ? 2 : 1;
   const std::size_t entries = slice.words.size() / words_per_entry;
   std::lock_guard lock(slice.guard);
-  for (std::size_t i = first_index; i < entries && at < end; ++i) {
+  for (std::size_t i = first_index; i < entries && at < end && entries_left != 0; ++i) {
+    --entries_left;
     const std::uint64_t raw = slice.word(i * words_per_entry);
     const std::uint64_t bitmap = geometry.extended_l2 ? slice.word(i * words_per_entry + 1) : 0;
     const L2Entry entry = decode_l2(raw, bitmap, image.rules);

@@ -10,6 +10,10 @@
 #include <cstring>
 #include <fmt/format.h>
 
+#include <boost/asio/post.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+
 namespace diskferry::qcow2 {
 namespace {
 
@@ -180,29 +184,32 @@ bool try_read_run(ImageState& image, const Run& run, std::span<std::byte> part) 
   return true;
 }
 
-/// Extents of a run that no table of this image decides.
+/// How many table entries one call for extents looks at before it answers with what it has: some milliseconds
+/// on its thread.
+constexpr std::uint64_t entries_per_call_max = 16 * walk_entries_max;
+
+/// Extents of a run that no table of this image decides, or of the start of it.
 Task<Result<void>> add_backing_extents(ImageState& image, Range range, std::size_t extents_max,
                                        std::vector<Extent>& found) {
   const std::uint64_t below_bytes = image.backing ? image.backing->size_bytes() : 0;
-  while (!range.empty() && found.size() <= extents_max) {
-    if (range.offset >= below_bytes) {
-      append_merged(found, {.offset = range.offset,
-                            .length = range.length,
-                            .reads_zero = true,
-                            .is_hole = true,
-                            .depth = Extent::depth_none});
-      co_return Result<void>{};
-    }
+  if (range.offset < below_bytes) {
     const Range inside = intersect(range, {0, below_bytes});
+    // Once: an image below that answers with a part of it has done its share of work.
     DISKFERRY_CO_TRY(auto below, co_await image.backing->extents(inside, extents_max));
     for (Extent& extent : below) {
       if (extent.depth != Extent::depth_none) ++extent.depth;
       append_merged(found, extent);
     }
-    const std::uint64_t done = below.back().end() - range.offset;
-    range.offset += done;
-    range.length -= done;
+    if (below.back().end() < inside.end()) co_return Result<void>{};
+    range.length -= inside.length;
+    range.offset += inside.length;
   }
+  if (!range.empty())
+    append_merged(found, {.offset = range.offset,
+                          .length = range.length,
+                          .reads_zero = true,
+                          .is_hole = true,
+                          .depth = Extent::depth_none});
   co_return Result<void>{};
 }
 
@@ -255,7 +262,15 @@ std::optional<Result<void>> try_read_guest(ImageState& image, std::uint64_t offs
 
 Task<Result<std::vector<Extent>>> guest_extents(ImageState& image, Range range, std::size_t extents_max) {
   std::vector<Extent> found;
-  while (!range.empty() && found.size() <= extents_max) {
+  bool is_part = false;  // of a run
+  std::uint64_t entries = 0;
+  while (!range.empty() && !is_part && found.size() <= extents_max) {
+    if (entries >= entries_per_call_max) {
+      // Others had no turn meanwhile, and a caller who asks for the rest at once would leave them none.
+      co_await boost::asio::post(co_await boost::asio::this_coro::executor,
+                                 boost::asio::use_awaitable_t<Executor>{});
+      break;
+    }
     Runs runs;
     auto mapped = co_await map(image, range, runs);
     if (!mapped) {
@@ -263,14 +278,16 @@ Task<Result<std::vector<Extent>>> guest_extents(ImageState& image, Range range, 
       co_return unexpected(std::move(mapped).error());
     }
     for (const Run& run : runs.span()) {
-      if (found.size() > extents_max) break;
+      if (is_part || found.size() > extents_max) break;
       if (run.kind == ClusterKind::unallocated) {
         DISKFERRY_CO_CHECK(co_await add_backing_extents(image, {run.offset, run.length}, extents_max, found));
+        is_part = found.back().end() < run.offset + run.length;
       } else {
         append_merged(found, extent_of(run));
       }
     }
     const std::uint64_t done = runs.end() - range.offset;
+    entries += std::min(walk_entries_max, divide_up(done, image.geometry.cluster_bytes()));
     range.offset += done;
     range.length -= done;
   }

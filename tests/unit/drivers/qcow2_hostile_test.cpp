@@ -124,6 +124,25 @@ TEST(Qcow2Damaged, SnapshotsWithImpossibleTablesAreNotOpenedForWriting) {
   }
 }
 
+/// 2^57 bytes of zeros: a quarter of a million references to one table.
+TEST(Qcow2Hostile, ExtentsOfAnImageThatRepeatsATableAreAnsweredSoon) {
+  TinyQcow2 tiny(3, 21);
+  const std::uint64_t entries = tiny.cluster / 8;
+  tiny.put64(24, entries * entries * tiny.cluster);
+  tiny.put32(36, static_cast<std::uint32_t>(entries));
+  for (std::size_t i = 0; i < entries; ++i) {
+    tiny.put64(tiny.at(3) + i * 8, tiny.at(4));
+    tiny.put64(tiny.at(4) + i * 8, 1);
+  }
+  auto device = must(std::move(open_image(tiny.bytes, {.writable = false}).device));
+  const auto extents = must(run(device->extents({0, device->size_bytes()}, 10)));
+  ASSERT_EQ(extents.size(), 1u);
+  EXPECT_TRUE(extents[0].reads_zero);
+  EXPECT_GE(extents[0].length, 1000000 * tiny.cluster);
+  EXPECT_LT(extents[0].length, device->size_bytes());
+  must(run(device->close()));
+}
+
 /// 4 KiB at a time from clusters of 2 MiB that inflate from a few KiB.
 TEST(Qcow2Compressed, SmallReadsOfLargeClustersInflateEachOnceInBoundedMemory) {
   constexpr std::uint64_t cluster = 2 * mib;
