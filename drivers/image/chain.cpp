@@ -143,6 +143,11 @@ Result<std::string> ChainOpener::choose_format(const Reference& reference, std::
   if (!reference.format.empty()) return std::string(canonical_format(reference.format));
   const std::string_view probed = probe_format(start, end);
   if (reference.is_backing) return std::string(probed == "qcow2" ? "qcow2" : "raw");
+  // A guest can write any header into its raw disk. Where the name says raw, somebody has to decide.
+  if (!options_.writable && reference.uri.path().ends_with(".raw") && probed != "raw")
+    return unexpected(refuse(ErrorKind::invalid_argument, reference.uri,
+                             fmt::format("it looks like a {} image, but its name says raw", probed))
+                          .remedy("give the format: raw, if a guest has written to it as its disk"));
   if (!options_.writable) return std::string(probed);
   std::string by_name = format_for_target(reference.uri);
   if (probed != "raw" && probed != by_name)

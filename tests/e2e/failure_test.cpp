@@ -152,6 +152,18 @@ TEST(Copy, RefusesATargetWhoseNameSaysAnotherFormat) {
   EXPECT_EQ(diskferry({"copy", "-O", "raw", source, folder / "disk.vmdk"}).exit_code, 0);
 }
 
+TEST(Copy, TakesARawDiskForNothingElse) {
+  const TemporaryFolder folder;
+  const Chain chain(folder);
+  const std::string disk = folder / "guest.raw";  // into which the guest wrote the header of a qcow2
+  std::filesystem::copy_file(chain.top, disk);
+  expect_refused(diskferry({"copy", disk, folder / "copy.qcow2"}), "copy", 2);
+  EXPECT_EQ(diskferry({"copy", "-f", "raw", disk, folder / "copy.qcow2"}).exit_code, 0);
+  const auto same =
+      run_program({"qemu-img", "compare", "-f", "raw", "-F", "qcow2", disk, folder / "copy.qcow2"});
+  EXPECT_EQ(same.exit_code, 0) << same.out << same.err;
+}
+
 TEST(Export, RefusesProtectionThatWouldNotProtect) {
   const TemporaryFolder folder;
   const std::string image = folder / "disk.raw";
