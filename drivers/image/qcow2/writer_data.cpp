@@ -156,7 +156,8 @@ Task<Result<std::size_t>> Writer::write_allocating(std::uint64_t offset, std::sp
   DISKFERRY_CO_TRY(const auto held, co_await clusters_.lock(
                                         {first, align_up(payload.end(), geometry_.cluster_bytes()) - first}));
   std::optional<Target> target;
-  for (bool tried = false; !target;) {
+  bool tried = false;
+  while (!target) {
     Lock lock = co_await lock_metadata();
     auto chosen = co_await choose_target(payload);
     lock.unlock();
@@ -167,15 +168,19 @@ Task<Result<std::size_t>> Writer::write_allocating(std::uint64_t offset, std::sp
       DISKFERRY_CO_CHECK(co_await make_room());
     } else {
       target = **chosen;
+      auto written = co_await write_target(*target, from.first(target->payload.length));
+      if (written) break;
+      bool may_help = false;
+      {
+        const Lock again = co_await lock_metadata();
+        if (target->allocated.clusters != 0) (void)co_await allocator_.give_back(target->allocated);
+        may_help = allocator_.freed_count() != 0;
+      }
+      if (!may_help) co_return unexpected(std::move(written).error());
+      // A file system that is full: what the guest gave up and no commit has freed yet is inside the file.
+      DISKFERRY_CO_CHECK(co_await after_full(written.error(), tried));
+      target.reset();
     }
-  }
-  auto written = co_await write_target(*target, from.first(target->payload.length));
-  if (!written) {
-    if (target->allocated.clusters != 0) {
-      const Lock lock = co_await lock_metadata();
-      (void)co_await allocator_.give_back(target->allocated);
-    }
-    co_return unexpected(std::move(written).error());
   }
   if (target->needs_entries) {
     const Lock lock = co_await lock_metadata();

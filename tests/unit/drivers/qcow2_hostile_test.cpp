@@ -83,6 +83,26 @@ TEST(Qcow2Bitmaps, ABitmapWithoutRoomLosesNoneOfTheGuestsData) {
   EXPECT_TRUE(is_zero(data));
 }
 
+TEST(Qcow2Full, WhatWasDiscardedIsUsedAgainWithoutAFlush) {
+  const TinyQcow2 tiny(3, 12);
+  auto [storage, opened] = open_image(tiny.bytes);
+  auto device = must(std::move(opened));
+  storage->limit_bytes = tiny.at(6);
+  std::vector<std::byte> data(tiny.cluster, std::byte{0x55});
+  const auto full = run(device->write(tiny.cluster * 3, data, {}));
+  ASSERT_FALSE(full);
+  EXPECT_EQ(full.error().kind(), ErrorKind::no_space);
+  must(run(device->discard({0, tiny.cluster})));
+  must(run(device->write(tiny.cluster * 3, data, {})));
+  must(run(device->close()));
+  auto again = must(std::move(open_image(storage->content(), {.writable = false}).device));
+  std::vector<std::byte> read(tiny.cluster);
+  must(run(again->read(tiny.cluster * 3, read)));
+  EXPECT_EQ(read, data);
+  must(run(again->read(0, read)));
+  EXPECT_TRUE(is_zero(read));
+}
+
 TEST(Qcow2Bitmaps, OneThatNamesOtherTablesOrNothingIsGivenUpAndNothingIsWrittenThere) {
   const TinyQcow2 shape(3, 12);
   for (const std::uint64_t hostile :
