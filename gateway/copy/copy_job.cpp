@@ -147,6 +147,9 @@ class CopyJob {
         co_return unexpected(fail(ErrorKind::already_exists, "resume", report_.target)
                                  .why("there is no ledger of an interrupted copy (" + printable(path) + ")")
                                  .remedy("copy from the start with --overwrite"));
+      if (!loaded && loaded.error().kind() == ErrorKind::corrupt)
+        co_return unexpected(
+            std::move(loaded).error().in("resume").remedy("copy from the start with --overwrite"));
       if (!loaded) co_return unexpected(std::move(loaded).error().in("resume"));
       if (const std::string why = difference(loaded->header, header); !why.empty())
         co_return unexpected(fail(ErrorKind::unsupported, "resume", report_.target)

@@ -76,9 +76,11 @@ class Forecast {
     PlanRules rules{.source_bytes = device.size_bytes(), .target_bytes = device.size_bytes()};
     rules.top_only = request_.top_only;
     rules.align_bytes = std::max<std::uint64_t>(512, device.info().block_bytes);
-    if (target_ && target_->device().size_bytes() >= rules.source_bytes)
-      rules.target_bytes = target_->device().size_bytes();
-    CopyPlan plan({device, target_ ? &target_->device() : nullptr}, rules);
+    // A target that is too small is a blocker already; the plan must not look beyond its end.
+    BlockDevice* target =
+        target_ && target_->device().size_bytes() >= rules.source_bytes ? &target_->device() : nullptr;
+    if (target != nullptr) rules.target_bytes = target->size_bytes();
+    CopyPlan plan({device, target}, rules);
     DISKFERRY_CO_TRY(forecast_.totals, co_await total(plan));
     DISKFERRY_CO_TRY(forecast_.read_bytes_per_s, co_await sample_rate(context_, device, rules));
     if (forecast_.space_available_bytes && forecast_.totals.copy_bytes > *forecast_.space_available_bytes &&

@@ -164,6 +164,32 @@ TEST(Copy, TakesARawDiskForNothingElse) {
   EXPECT_EQ(same.exit_code, 0) << same.out << same.err;
 }
 
+TEST(Plan, SaysThatTheTargetIsTooSmall) {
+  const TemporaryFolder folder;
+  const Chain chain(folder);
+  const std::string target = folder / "small.raw";
+  std::ofstream(target) << std::string(1 << 20, 'x');
+  for (const char* option : {"-n", "--resume"}) {
+    const auto ran = diskferry({"plan", "copy", "--json", option, chain.top, target});
+    ASSERT_EQ(ran.exit_code, 3) << ran.err;
+    EXPECT_EQ(parse_json(ran.out).at("blockers").as_array().size(), 1u) << ran.out;
+  }
+}
+
+TEST(Copy, ALedgerThatIsNoneIsNotGoneOnWith) {
+  const TemporaryFolder folder;
+  const std::string source = folder / "source.raw";
+  const std::string target = folder / "target.raw";
+  make_disk(source, 's');
+  make_disk(target, 't');
+  std::ofstream(target + ".diskferry-ledger") << "what nobody wrote";
+  const auto ran = diskferry({"copy", "--resume", source, target});
+  expect_refused(ran, "copy", 3);
+  EXPECT_NE(ran.err.find("--overwrite"), std::string::npos) << ran.err;
+  EXPECT_EQ(diskferry({"copy", "--overwrite", source, target}).exit_code, 0);
+  EXPECT_FALSE(std::filesystem::exists(target + ".diskferry-ledger"));
+}
+
 TEST(Export, RefusesProtectionThatWouldNotProtect) {
   const TemporaryFolder folder;
   const std::string image = folder / "disk.raw";
