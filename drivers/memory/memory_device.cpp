@@ -29,7 +29,7 @@ class MemoryDevice final : public BlockDevice {
     info_.can_report_extents = options.can_report_extents;
     info_.can_fua = options.can_fua;
     info_.can_grow = options.can_grow;
-    info_.can_multi_connection = true;
+    info_.can_multi_connection = options.can_multi_connection;
     info_.starts_zeroed = true;
   }
 

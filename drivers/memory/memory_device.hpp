@@ -15,6 +15,7 @@ struct MemoryOptions {
   bool can_discard = true;
   bool can_report_extents = true;
   bool can_fua = true;
+  bool can_multi_connection = true;
 };
 
 /// A driver's device: put it behind checked().

@@ -364,6 +364,12 @@ TEST(ExportFlags, FollowTheDevice) {
        {.can_discard = false},
        flag_send_write_zeroes,
        flag_send_trim},
+      {"flushes cover one connection only",
+       {.name = "x", .writable = true},
+       {.can_multi_connection = false},
+       flag_send_flush,
+       flag_can_multi_conn},
+      {"the same, for readers", {.name = "x"}, {.can_multi_connection = false}, flag_can_multi_conn, 0},
       {"one client", {.name = "x", .clients_max = 1}, {}, flag_read_only, flag_can_multi_conn},
   };
   for (const FlagRow& row : rows) {
