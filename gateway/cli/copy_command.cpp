@@ -3,6 +3,7 @@
 #include "gateway/cli/copy_options.hpp"
 #include "gateway/cli/output.hpp"
 
+#include <atomic>
 #include <fmt/format.h>
 #include <fstream>
 #include <memory>
@@ -30,14 +31,34 @@ Result<void> write_report(const std::string& path, const CopyReport& report) {
   return {};
 }
 
+/// Notes whether anything was copied: what stops a copy after that is no refusal.
+class CopyBegun final : public ProgressSink {
+ public:
+  explicit CopyBegun(ProgressSink& next) : next_(next) {}
+  void update(const ProgressUpdate& now) override {
+    if (now.phase == "copy") has_begun_ = true;
+    next_.update(now);
+  }
+  bool has_begun() const { return has_begun_; }
+
+ private:
+  ProgressSink& next_;
+  std::atomic<bool> has_begun_ = false;
+};
+
 Result<ExitCode> run_copy(Invocation& invocation, const Options& options) {
   DISKFERRY_TRY(CopyRequest request, options.copy.request());
   ProgressReporter progress(options.progress, invocation.runtime.context().clock,
                             ProgressOutput::standard_error());
   progress.start_ticking();
+  CopyBegun begun(progress);
   auto report = invocation.runtime.run_until_signal(
-      copy_image(invocation.runtime.context(), std::move(request), &progress));
+      copy_image(invocation.runtime.context(), std::move(request), &begun));
   progress.finish();
+  if (!report && begun.has_begun() && row_of(report.error().kind()).exit == ExitCode::refused) {
+    invocation.err << "diskferry: copy: " << printable(report.error().message()) << "\n";
+    return ExitCode::failed;
+  }
   if (!report) return unexpected(std::move(report).error());
   if (options.as_json) {
     print_json(invocation.out, to_json(*report));

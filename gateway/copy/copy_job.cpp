@@ -307,13 +307,17 @@ class CopyJob {
     const std::uint64_t kept = report_.resumed_bytes + (checkpointer_ ? checkpointer_->durable_bytes() : 0);
     if (error.kind() == ErrorKind::cancelled) error = cancelled_error("copy");  // not whichever step it met
     // What cannot be gone on with is of no use to anybody: a target that we made goes too, see run().
-    if (ledger_ && error.kind() == ErrorKind::mismatch) {
+    const bool is_final = error.kind() == ErrorKind::mismatch || error.kind() == ErrorKind::corrupt;
+    if (ledger_ && is_final) {
       (void)co_await ledger_->remove();
       ledger_made_ = false;
     }
     if (error.kind() == ErrorKind::mismatch && created_)
       co_return std::move(error).remedy("the new target is removed; check its storage, then copy again");
-    if (error.kind() == ErrorKind::mismatch) co_return error;
+    if (error.kind() == ErrorKind::corrupt && created_)
+      co_return std::move(error).remedy(
+          "the new target is removed; repair or restore the image, then copy again");
+    if (is_final) co_return error;
     if (!ledger_)
       co_return std::move(error).remedy(created_ ? "the new target is removed; copy again"
                                                  : "copy again with --overwrite");

@@ -82,6 +82,9 @@ Result<TargetAction> decide_target(const TargetState& state, const CopyRequest& 
 
 Task<Result<void>> create_target(DriverContext& context, const CopyRequest& request,
                                  std::uint64_t size_bytes) {
+  // QEMU rounds the size of a qcow2 image down to whole sectors: the guest would lose the end of its disk.
+  constexpr std::uint64_t sector_bytes = 512;
+  if (request.target_format != "raw") size_bytes = align_up(size_bytes, sector_bytes);
   co_return co_await create_image(context, request.target,
                                   {.format = request.target_format,
                                    .size_bytes = size_bytes,

@@ -190,6 +190,31 @@ TEST(Copy, ALedgerThatIsNoneIsNotGoneOnWith) {
   EXPECT_FALSE(std::filesystem::exists(target + ".diskferry-ledger"));
 }
 
+TEST(Copy, QemuSeesTheWholeOfADiskOfOddSize) {
+  const TemporaryFolder folder;
+  const std::string source = folder / "odd.raw";
+  std::ofstream(source) << std::string(1'000'001, 'o');
+  for (const std::string option : {"--compress", "--verify=cache"}) {
+    const std::string target = folder / (option + ".qcow2");
+    ASSERT_EQ(diskferry({"copy", option, source, target}).exit_code, 0);
+    const auto same = run_program({"qemu-img", "compare", "-f", "raw", "-F", "qcow2", source, target});
+    EXPECT_EQ(same.exit_code, 0) << same.out << same.err;
+    EXPECT_EQ(diskferry({"verify", source, target}).exit_code, 0);
+  }
+}
+
+TEST(Copy, ADamagedSourceLeavesNothingBehind) {
+  const TemporaryFolder folder;
+  const std::string source = folder / "damaged.qcow2";
+  tool({"qemu-img", "create", "-q", "-f", "qcow2", source, "16M"});
+  tool({"qemu-io", "-f", "qcow2", "-c", "write -q -P 1 0 8M", source});
+  std::filesystem::resize_file(source, 4 << 20);
+  const std::string target = folder / "copy.raw";
+  expect_refused(diskferry({"copy", source, target}), "copy", 1);
+  EXPECT_FALSE(std::filesystem::exists(target));
+  EXPECT_FALSE(std::filesystem::exists(target + ".diskferry-ledger"));
+}
+
 TEST(Export, RefusesProtectionThatWouldNotProtect) {
   const TemporaryFolder folder;
   const std::string image = folder / "disk.raw";
