@@ -36,7 +36,8 @@ int take_debug_line(void* user_data, const char*, const char* line) noexcept {
       auto& into = *static_cast<std::string*>(user_data);
       into = printable(text.substr(at + mark.size(), server_text_max));
     }
-  } catch (...) {  // out of memory: the text is a courtesy
+  } catch (...) {
+    return 0;  // out of memory: the text is a courtesy
   }
   return 0;
 }

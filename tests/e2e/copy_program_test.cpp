@@ -20,7 +20,6 @@
 
 namespace diskferry {
 namespace {
-using test::must;
 using test::run_program;
 namespace fs = std::filesystem;
 namespace json = boost::json;

@@ -103,7 +103,7 @@ Task<Result<bool>> Writer::store_packed(Packed& packed) {
       } else if (!*answer) {
         DISKFERRY_CO_CHECK(co_await make_room());
       } else {
-        placed = **answer;
+        placed = *answer;
       }
     }
     if (!*placed) co_return false;
