@@ -13,7 +13,8 @@
 namespace diskferry::qcow2 {
 namespace {
 
-// The fastest levels whose result is no larger than qemu-img's: docs/decisions/0004-deflate-window.md has the figures.
+// The fastest levels whose result is no larger than qemu-img's: docs/decisions/0004-deflate-window.md has the
+// figures.
 constexpr int deflate_level = 2;
 constexpr int zstd_level = 4;
 /// The largest window a frame may ask for when it has to be inflated as a stream: four times the largest
