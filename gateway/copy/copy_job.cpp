@@ -387,7 +387,8 @@ Task<Result<CopyReport>> copy_image(DriverContext& context, CopyRequest request,
   }
   if (done && losses > 0)
     done->warnings.push_back(fmt::format(
-        "the connection was lost {} times for good; what was not durable then was copied again", losses));
+        "a server was lost with unflushed writes ({}); what was not durable then was copied again",
+        losses == 1 ? std::string("once") : fmt::format("{} times", losses)));
   co_return done;
 }
 
