@@ -95,8 +95,8 @@ TEST(ImageLock, TwoReadersShareAndAWriterIsAlone) {
   const auto reader = open(path);
   ASSERT_FALSE(reader);
   EXPECT_EQ(reader.error().kind(), ErrorKind::in_use);
-  EXPECT_THAT(reader.error().message(), HasSubstr("--force-share"));
-  EXPECT_THAT(reader.error().message(), HasSubstr(std::to_string(getpid())));
+  // Held by ourselves: sharing by force is no way out of that, naming another image is.
+  EXPECT_THAT(reader.error().message(), HasSubstr("this command uses the same image already"));
   auto shared = must(open(path, {.force_share = true}));
   must(run(shared->close()));
   EXPECT_EQ(open(path, {.writable = true, .force_share = true}).error().kind(), ErrorKind::invalid_argument);
@@ -119,6 +119,7 @@ TEST_P(WithQemu, AnImageThatARunningMachineWritesIsRefusedByTheNameOfTheMachine)
     ASSERT_FALSE(opened);
     EXPECT_EQ(opened.error().kind(), ErrorKind::in_use);
     EXPECT_THAT(opened.error().message(), HasSubstr("qemu-system-x86"));
+    if (!writable) EXPECT_THAT(opened.error().message(), HasSubstr("--force-share"));
   }
   must(run(must(open(path, {.force_share = true}))->close()));
 }
