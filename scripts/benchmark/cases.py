@@ -197,7 +197,7 @@ class Cases:
         shutil.copyfile(secrets, os.path.join(folder, "keys.psk"))
         size = os.path.getsize(image)
         for connections in (1, 4):
-            def read_all(arguments):
+            def read_all(arguments, connections=connections):
                 def measured():
                     with run.server(arguments, socket) as process:
                         sample = run.command(["nbdcopy", f"--connections={connections}", "--request-size=262144", uri,

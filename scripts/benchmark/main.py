@@ -1,6 +1,8 @@
 """Options, the loop over cases, and where the results go."""
 import argparse
+import dataclasses
 import datetime
+import json
 import os
 import shutil
 import sys
@@ -9,7 +11,7 @@ import tempfile
 import report
 from cases import Cases
 from inputs import Inputs
-from run import Failed
+from run import Failed, Sample
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -39,6 +41,26 @@ def measure(case, pairs):
     return samples
 
 
+class Results:
+    """What was measured, case by case, kept in the work folder: a case that is measured again replaces its figures."""
+
+    def __init__(self, path):
+        self.path, self.cases = path, {}
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                self.cases = json.load(file)
+
+    def add(self, case, samples):
+        self.cases[case.name] = {name: [dataclasses.asdict(one) for one in runs] for name, runs in samples.items()}
+        with open(self.path, "w", encoding="utf-8") as file:
+            json.dump(self.cases, file)
+
+    def of(self, cases):
+        """(case, samples) of those that were measured, in the order of `cases`."""
+        return [(case, {name: [Sample(**one) for one in runs] for name, runs in self.cases[case.name].items()})
+                for case in cases if case.name in self.cases]
+
+
 def write_docs(results, pairs):
     page = os.path.join(ROOT, "docs", "benchmarks.md")
     with open(page, encoding="utf-8") as file:
@@ -65,19 +87,20 @@ def main():
         if not os.access(chosen.diskferry, os.X_OK):
             print(f"scripts/bench: {chosen.diskferry} is not there; run scripts/build release", file=sys.stderr)
             return 2
-        results, failed = [], 0
+        results, failed = Results(os.path.join(folder, "results.json")), 0
+        everything = {name: list(make()) for name, make in known.items()}
         for name in chosen.cases.split(",") if chosen.cases else known:
-            for case in known[name]():
+            for case in everything[name]:
                 try:
                     samples = measure(case, chosen.pairs)
                 except Failed as problem:
                     print(f"{case.name}: {problem}", file=sys.stderr)
                     failed += 1
                     continue
-                results.append((case, samples))
+                results.add(case, samples)
                 print(report.table([(case, samples)]).split("\n", 2)[2], flush=True)
-        if results and not (chosen.quick or chosen.cases or chosen.no_docs):
-            write_docs(results, chosen.pairs)
+                if not (chosen.quick or chosen.no_docs):
+                    write_docs(results.of(sum(everything.values(), [])), chosen.pairs)
         return 1 if failed else 0
     finally:
         if not chosen.folder:
