@@ -40,8 +40,10 @@ class Cases:
 
     @staticmethod
     def _remove(target):
+        """Also lets the file system finish: what the contender before left unwritten is not to be paid by the next."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target)
+        os.sync()
 
     def _ours(self, source, target, *options):
         return self._copy(target, self.ours, "copy", "--progress", "none", *options, source, target)

@@ -48,10 +48,10 @@ TEST(Json, AllCommandsNameFieldsInOneStyle) {
 
 TEST(Json, HoldsWhateverAFileIsCalled) {
   const TemporaryFolder folder;
-  for (const char* name : {"bad\xff.raw", "new\nline.raw",
-                           "\xc2\x9b"
-                           "31m.raw",
-                           "-dash.raw", "a b.raw", "json:x.raw"}) {
+  const std::string escape = "\xc2\x9b";  // a control character of terminals, in UTF-8
+  for (const std::string& name :
+       {std::string("bad\xff.raw"), std::string("new\nline.raw"), escape + "31m.raw",
+        std::string("-dash.raw"), std::string("a b.raw"), std::string("json:x.raw")}) {
     const std::string image = folder / name;
     std::ofstream(image) << std::string(1 << 20, 'x');
     const auto ran = diskferry({"inspect", "--json", image});

@@ -17,7 +17,6 @@
 
 namespace diskferry::test {
 namespace {
-using testing::HasSubstr;
 
 const std::string program = DISKFERRY_PROGRAM;
 

@@ -19,10 +19,11 @@ constexpr std::uint16_t hole_chunk = 2;
 constexpr std::uint16_t status_chunk = 5;
 
 class NbdClientHostile : public testing::Test {
- protected:
+ public:
   NbdClientHostile() : begun_(std::chrono::steady_clock::now()) {}
   ~NbdClientHostile() override { EXPECT_LT(std::chrono::steady_clock::now() - begun_, seconds(60)); }
 
+ protected:
   /// What a read of [4096, 12288) from the server says; its data is checked where it succeeds.
   static Result<void> read_once(Script script) {
     ScriptedNbdServer server(std::move(script));
