@@ -10,9 +10,9 @@
 #include "drivers/memory/memory_device.hpp"
 #include "drivers/registry.hpp"
 #include "tests/contract/subject.hpp"
+#include "tests/support/nbd_server.hpp"
 #include "tests/support/test_runtime.hpp"
 
-#include <csignal>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
@@ -188,24 +188,6 @@ Subject qcow2_file_subject() {
           .slowness = 2};
 }
 
-/// A server that runs in the background until this is destroyed.
-struct NbdServer {
-  explicit NbdServer(std::vector<std::string> plugin) {
-    std::vector<std::string> command{"nbdkit", "--unix", folder / "socket", "--pidfile", folder / "pid"};
-    command.insert(command.end(), plugin.begin(), plugin.end());
-    const auto started = run_program(command);
-    if (started.exit_code != 0) throw std::runtime_error("nbdkit: " + started.err);
-    std::ifstream(folder / "pid") >> pid;
-  }
-  ~NbdServer() {
-    if (pid > 0) kill(pid, SIGTERM);
-  }
-  NbdServer(const NbdServer&) = delete;
-  NbdServer& operator=(const NbdServer&) = delete;
-  TemporaryFolder folder;
-  pid_t pid = -1;
-};
-
 Subject nbd_subject(std::string name, std::string filter, std::uint64_t size_unit) {
   return {.name = std::move(name),
           .open =
@@ -216,8 +198,8 @@ Subject nbd_subject(std::string name, std::string filter, std::uint64_t size_uni
                 if (filter == "blocksize-policy")
                   plugin.insert(plugin.end(), {"blocksize-minimum=512", "blocksize-preferred=4096",
                                                "blocksize-maximum=65536", "blocksize-error-policy=error"});
-                auto server = std::make_shared<NbdServer>(plugin);
-                const auto uri = must(ImageUri::parse("nbd+unix:///?socket=" + (server->folder / "socket")));
+                const std::shared_ptr<NbdServer> server(new NbdServer(nbdkit(plugin)));
+                const auto uri = must(ImageUri::parse(server->uri()));
                 Opened opened{.ground = server};
                 opened.device = must(run(open_storage(runtime().context(), uri, {.writable = true})));
                 return opened;

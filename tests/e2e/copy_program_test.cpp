@@ -2,16 +2,14 @@
 // qemu-img.
 #include "diskferry/units.hpp"
 #include "gateway/copy/ledger.hpp"
+#include "tests/support/child_process.hpp"
 #include "tests/support/pattern.hpp"
 #include "tests/support/test_runtime.hpp"
 
-#include <fcntl.h>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <random>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
 #include <thread>
 #include <unistd.h>
 
@@ -38,25 +36,6 @@ void write_pattern(const std::string& path, Range range) {
   file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
 }
 
-pid_t start(const std::vector<std::string>& arguments, const std::string& messages) {
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-  posix_spawn_file_actions_addopen(&actions, 2, messages.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  std::vector<char*> argv;
-  for (const auto& one : arguments) argv.push_back(const_cast<char*>(one.c_str()));
-  argv.push_back(nullptr);
-  pid_t pid = -1;
-  EXPECT_EQ(posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ), 0);
-  posix_spawn_file_actions_destroy(&actions);
-  return pid;
-}
-/// Exit code, or 128 + the signal.
-int wait_for(pid_t pid) {
-  int status = 0;
-  EXPECT_EQ(waitpid(pid, &status, 0), pid);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-}
 /// What the ledger on disk says is done.
 std::uint64_t recorded_bytes(const std::string& path) {
   const std::string text = content(path);
@@ -96,12 +75,13 @@ TEST_F(CopyProgram, KilledAtAnyMomentGoesOnWithWhatWasInFlight) {
       if (!is_last) arguments.insert(arguments.end(), {"--rate", "100M"});
       // A kill between the target's creation and the ledger's leaves a target without a ledger.
       if (fs::exists(target)) arguments.push_back(fs::exists(ledger) ? "--resume" : "--overwrite");
-      const pid_t pid = start(arguments, folder / "messages");
+      fs::remove(folder / "messages");
+      test::ChildProcess copy(arguments, folder / "messages");
       if (!is_last) {
         std::this_thread::sleep_for(std::chrono::milliseconds(20 + random() % 400));
-        ::kill(pid, SIGKILL);
+        copy.kill();
       }
-      exit_code = wait_for(pid);
+      exit_code = copy.wait();
       ASSERT_TRUE(exit_code == 0 || exit_code == 128 + SIGKILL) << content(folder / "messages");
       // Killed between taking away the ledger and its exit: it was complete.
       const bool was_complete = exit_code != 0 && before > 0 && !fs::exists(ledger);
@@ -126,15 +106,13 @@ TEST_F(CopyProgram, KilledAtAnyMomentGoesOnWithWhatWasInFlight) {
 
 TEST_F(CopyProgram, InterruptedSaysHowToGoOn) {
   write_pattern(source, {0, 64 * mib});
-  const pid_t pid =
-      start({program, "copy", "--progress", "none", "--checkpoint", "1M", "--rate", "20M", source, target},
-            folder / "messages");
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-  while (recorded_bytes(ledger) == 0 && std::chrono::steady_clock::now() < deadline)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  test::ChildProcess copy(
+      {program, "copy", "--progress", "none", "--checkpoint", "1M", "--rate", "20M", source, target},
+      folder / "messages");
+  ASSERT_TRUE(test::wait_until([&] { return recorded_bytes(ledger) != 0; }, std::chrono::seconds(30)));
   const auto asked = std::chrono::steady_clock::now();
-  ::kill(pid, SIGINT);
-  EXPECT_EQ(wait_for(pid), 5);
+  copy.signal(SIGINT);
+  EXPECT_EQ(copy.wait(), 5);
   EXPECT_LT(std::chrono::steady_clock::now() - asked, std::chrono::seconds(5));
   const std::string said = content(folder / "messages");
   EXPECT_NE(said.find("--resume"), std::string::npos) << said;

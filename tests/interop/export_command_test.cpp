@@ -1,5 +1,6 @@
 // `diskferry export` as users and other programs start it: by hand, by socket activation, on stdin and
 // stdout.
+#include "tests/support/child_process.hpp"
 #include "tests/support/pattern.hpp"
 #include "tests/support/test_runtime.hpp"
 
@@ -8,9 +9,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <fstream>
-#include <spawn.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <gmock/gmock.h>
@@ -32,24 +31,9 @@ class ExportCommand : public testing::Test {
 };
 
 /// Starts the program with these descriptors as stdin and stdout.
-pid_t start(std::vector<std::string> arguments, int in, int out) {
+ChildProcess start(std::vector<std::string> arguments, int in, int out) {
   arguments.insert(arguments.begin(), program);
-  std::vector<char*> argv;
-  for (auto& one : arguments) argv.push_back(one.data());
-  argv.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_adddup2(&actions, in, 0);
-  posix_spawn_file_actions_adddup2(&actions, out, 1);
-  pid_t pid = -1;
-  EXPECT_EQ(posix_spawn(&pid, program.c_str(), &actions, nullptr, argv.data(), environ), 0);
-  posix_spawn_file_actions_destroy(&actions);
-  return pid;
-}
-int wait_for(pid_t pid) {
-  int status = 0;
-  waitpid(pid, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return ChildProcess(arguments, {.in = in, .out = out, .err = STDERR_FILENO});
 }
 std::string read_line(int fd) {
   std::string line;
@@ -65,7 +49,7 @@ TEST_F(ExportCommand, SaysReadyServesAndEndsCleanlyOnSigterm) {
   std::array<int, 2> out{};
   ASSERT_EQ(pipe2(out.data(), O_CLOEXEC), 0);
   const std::string socket = folder / "socket";
-  const pid_t pid =
+  auto server =
       start({"export", "-f", "raw", "--writable", "--name", "disk", "--listen", "unix:" + socket, image}, 0,
             out[1]);
   close(out[1]);
@@ -73,8 +57,8 @@ TEST_F(ExportCommand, SaysReadyServesAndEndsCleanlyOnSigterm) {
   ASSERT_THAT(ready, testing::StartsWith("READY nbd+unix:///disk?socket="));
   const auto written = run_program({"qemu-io", "-f", "raw", "-c", "write -P 5 0 64k", ready.substr(6)});
   EXPECT_EQ(written.exit_code, 0) << written.out << written.err;
-  kill(pid, SIGTERM);
-  EXPECT_EQ(wait_for(pid), 0);
+  server.signal(SIGTERM);
+  EXPECT_EQ(server.wait(), 0);
   EXPECT_NE(access(socket.c_str(), F_OK), 0) << "the socket is removed";
   std::ifstream file(image, std::ios::binary);
   EXPECT_EQ(file.get(), 5);
@@ -83,13 +67,13 @@ TEST_F(ExportCommand, SaysReadyServesAndEndsCleanlyOnSigterm) {
 TEST_F(ExportCommand, ServesOneClientOnASocketAsStdinAndStdout) {
   std::array<int, 2> ends{};
   ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
-  const pid_t pid = start({"export", "--stdio", "-f", "raw", image}, ends[1], ends[1]);
+  auto server = start({"export", "--stdio", "-f", "raw", image}, ends[1], ends[1]);
   close(ends[1]);
   std::array<char, 18> hello{};
   EXPECT_EQ(recv(ends[0], hello.data(), hello.size(), MSG_WAITALL), 18);
   EXPECT_EQ(std::memcmp(hello.data(), "NBDMAGICIHAVEOPT", 16), 0);
   close(ends[0]);
-  EXPECT_EQ(wait_for(pid), 0) << "ends with its client";
+  EXPECT_EQ(server.wait(), 0) << "ends with its client";
 }
 TEST_F(ExportCommand, WrongLinesAreRefused) {
   EXPECT_EQ(run_program({program, "export", "--name", "a", "--name", "b", image}).exit_code, 2);

@@ -64,7 +64,6 @@ TEST_F(NbdClientLoss, ARequestWaitsForTheServerToComeBack) {
   NbdServer server(server_arguments());
   OpenDevice device(server.uri(), {.writable = true});
   server.process().kill();
-  // The write waits on a thread of its own: nbdkit ends with the thread that starts it.
   auto written = std::async(std::launch::async, [&] { return write_pattern(*device, 4096, 4096); });
   EXPECT_EQ(written.wait_for(milliseconds(300)), std::future_status::timeout);
   server.start();

@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <fstream>
 #include <netinet/in.h>
-#include <spawn.h>
 #include <stdexcept>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -21,36 +20,45 @@
 
 namespace diskferry::test {
 
-ChildProcess::ChildProcess(const std::vector<std::string>& arguments, const std::string& log_path) {
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&actions, 1, log_path.empty() ? "/dev/null" : log_path.c_str(),
-                                   O_WRONLY | O_CREAT | O_APPEND, 0600);
-  posix_spawn_file_actions_adddup2(&actions, 1, 2);
-  std::vector<char*> argv;
-  for (const auto& one : arguments) argv.push_back(const_cast<char*>(one.c_str()));
-  argv.push_back(nullptr);
-  const int failed = posix_spawnp(&pid_, argv[0], &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  if (failed != 0)
-    throw std::runtime_error("cannot start " + arguments.front() + ": " + std::strerror(failed));
+namespace {
+pid_t spawn_with_log(const std::vector<std::string>& arguments, const std::string& log_path) {
+  if (log_path.empty()) return spawn(arguments, {});
+  const int log = open(log_path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+  if (log < 0) throw std::runtime_error("cannot open " + log_path + ": " + std::strerror(errno));
+  try {
+    const pid_t pid = spawn(arguments, {.out = log, .err = log});
+    close(log);
+    return pid;
+  } catch (...) {
+    close(log);
+    throw;
+  }
 }
+}  // namespace
+
+ChildProcess::ChildProcess(const std::vector<std::string>& arguments, const std::string& log_path)
+    : pid_(spawn_with_log(arguments, log_path)) {}
+ChildProcess::ChildProcess(const std::vector<std::string>& arguments, Streams streams)
+    : pid_(spawn(arguments, streams)) {}
 ChildProcess::~ChildProcess() {
   kill();
 }
-ChildProcess::ChildProcess(ChildProcess&& other) noexcept : pid_(std::exchange(other.pid_, -1)) {}
+ChildProcess::ChildProcess(ChildProcess&& other) noexcept
+    : pid_(std::exchange(other.pid_, -1)), exit_code_(other.exit_code_) {}
 ChildProcess& ChildProcess::operator=(ChildProcess&& other) noexcept {
   if (this != &other) {
     kill();
     pid_ = std::exchange(other.pid_, -1);
+    exit_code_ = other.exit_code_;
   }
   return *this;
 }
 
 bool ChildProcess::is_running() {
   if (pid_ < 0) return false;
-  if (waitpid(pid_, nullptr, WNOHANG) == 0) return true;
+  int status = 0;
+  if (waitpid(pid_, &status, WNOHANG) == 0) return true;
+  exit_code_ = exit_code_of(status);
   pid_ = -1;
   return false;
 }
@@ -60,12 +68,25 @@ void ChildProcess::signal(int number) const {
 void ChildProcess::kill() {
   if (pid_ < 0) return;
   ::kill(pid_, SIGKILL);
-  waitpid(pid_, nullptr, 0);
+  int status = 0;
+  waitpid(pid_, &status, 0);
+  exit_code_ = exit_code_of(status);
   pid_ = -1;
 }
 void ChildProcess::stop(Duration limit) {
   signal(SIGTERM);
+  wait(limit);
+}
+int ChildProcess::wait(Duration limit) {
   if (!wait_until([this] { return !is_running(); }, limit)) kill();
+  return exit_code_;
+}
+
+bool is_alive(pid_t pid) {
+  std::ifstream file("/proc/" + std::to_string(pid) + "/stat");
+  std::string line;
+  // The state follows the name, which may hold anything but ends with the last bracket.
+  return std::getline(file, line) && line.substr(line.rfind(')')).find(" Z ") != 1;
 }
 
 bool wait_until(const std::function<bool()>& condition, Duration limit) {
@@ -99,6 +120,14 @@ bool accepts_connections(std::uint16_t tcp_port) {
   address.sin_port = htons(tcp_port);
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   return can_connect(reinterpret_cast<const sockaddr*>(&address), sizeof address);
+}
+bool is_listening(const std::string& unix_socket_path) {
+  std::ifstream lines("/proc/net/unix");
+  for (std::string line; std::getline(lines, line);) {
+    // Num RefCount Protocol Flags Type St Inode Path; the flag is the kernel's __SO_ACCEPTCON.
+    if (line.ends_with(" " + unix_socket_path) && line.find(" 00010000 ") != std::string::npos) return true;
+  }
+  return false;
 }
 bool is_listening(std::uint16_t tcp_port) {
   std::array<char, 16> mark{};

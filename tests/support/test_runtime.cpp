@@ -1,12 +1,16 @@
 // Shared by all tests; see the header.
 #include "tests/support/test_runtime.hpp"
 
+#include "tests/support/spawn.hpp"
+
 #include <array>
+#include <atomic>
 #include <fcntl.h>
 #include <filesystem>
 #include <poll.h>
 #include <signal.h>
-#include <spawn.h>
+#include <stdexcept>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,16 +19,6 @@ namespace diskferry::test {
 Runtime& runtime() {
   static Runtime instance(RuntimeOptions{.reactors = 2, .blocking_threads = 4, .buffer_bytes = 64u << 20});
   return instance;
-}
-
-TemporaryFolder::TemporaryFolder() {
-  std::string name = (std::filesystem::temp_directory_path() / "diskferry-test-XXXXXX").string();
-  if (mkdtemp(name.data()) == nullptr) throw std::system_error(errno, std::system_category(), name);
-  path_ = name;
-}
-TemporaryFolder::~TemporaryFolder() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
 }
 
 namespace {
@@ -42,25 +36,53 @@ struct Pipe {
     if (write_end >= 0) close(write_end);
   }
 };
+
+/// Removes `folder` once this process has ended, also by a signal that nobody can catch: a shell holds the
+/// other end of a pipe of ours. It leaves our family, for who ends a test that took too long ends its
+/// children too. It tries again because our servers end just after us, and may still make a file.
+void remove_at_our_end(const std::string& folder) {
+  Pipe pipe;
+  const pid_t shell = spawn({"sh", "-c",
+                             "exec 3<&0; { trap '' INT TERM HUP; cat >/dev/null; "
+                             "for try in 1 2 3 4 5 6 7 8 9; do "
+                             "rm -rf --one-file-system -- \"$1\" && break; sleep 0.1; done; } <&3 3<&- &",
+                             "sh", folder},
+                            {.in = pipe.read_end});
+  waitpid(shell, nullptr, 0);
+  pipe.write_end = -1;  // stays open as long as we live
+}
+
+/// The folder that holds all temporary folders of this process.
+const std::string& process_folder() {
+  static const std::string path = [] {
+    std::string name = (std::filesystem::temp_directory_path() / "diskferry-test-XXXXXX").string();
+    if (mkdtemp(name.data()) == nullptr) throw std::system_error(errno, std::system_category(), name);
+    remove_at_our_end(name);
+    return name;
+  }();
+  return path;
+}
 }  // namespace
+
+TemporaryFolder::TemporaryFolder() {
+  static std::atomic<unsigned> made = 0;
+  path_ = process_folder() + "/" + std::to_string(++made);
+  if (mkdir(path_.c_str(), 0700) != 0) throw std::system_error(errno, std::system_category(), path_);
+}
+TemporaryFolder::~TemporaryFolder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
 
 ProgramResult run_program(const std::vector<std::string>& arguments, Duration limit) {
   Pipe out;
   Pipe err;
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&actions, out.write_end, 1);
-  posix_spawn_file_actions_adddup2(&actions, err.write_end, 2);
-  std::vector<char*> argv;
-  for (const auto& one : arguments) argv.push_back(const_cast<char*>(one.c_str()));
-  argv.push_back(nullptr);
-  pid_t pid = -1;
-  const int failed = posix_spawnp(&pid, argv[0], &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
   ProgramResult result;
-  if (failed != 0) {
-    result.err = "cannot start " + arguments.front();
+  pid_t pid = -1;
+  try {
+    pid = spawn(arguments, {.out = out.write_end, .err = err.write_end});
+  } catch (const std::runtime_error& error) {
+    result.err = error.what();
     return result;
   }
   for (Pipe* one : {&out, &err}) {
@@ -90,7 +112,7 @@ ProgramResult run_program(const std::vector<std::string>& arguments, Duration li
   }
   int status = 0;
   waitpid(pid, &status, 0);
-  result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  result.exit_code = exit_code_of(status);
   return result;
 }
 

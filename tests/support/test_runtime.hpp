@@ -32,7 +32,7 @@ inline void must(Result<void> result) {
   }
 }
 
-/// A folder of this test's own, removed with everything in it at the end.
+/// A folder of this test's own, removed with everything in it at the end, also where the process is killed.
 class TemporaryFolder {
  public:
   TemporaryFolder();

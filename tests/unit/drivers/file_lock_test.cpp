@@ -1,18 +1,12 @@
 // QEMU's image locks, against QEMU's own programs in both directions.
 #include "diskferry/units.hpp"
 #include "drivers/registry.hpp"
+#include "tests/support/child_process.hpp"
 #include "tests/support/test_runtime.hpp"
 
-#include <array>
 #include <chrono>
-#include <csignal>
-#include <fcntl.h>
 #include <fstream>
-#include <spawn.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <thread>
-#include <unistd.h>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -34,50 +28,20 @@ std::string make_image(const std::string& path, const std::string& format) {
   return path;
 }
 
-/// A program that runs until the end of the test, or until its stdin ends.
-class Running {
- public:
-  explicit Running(const std::vector<std::string>& arguments) {
-    std::array<int, 2> pipe_ends{};
-    if (pipe2(pipe_ends.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe");
-    input_ = pipe_ends[1];
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, pipe_ends[0], 0);
-    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-    std::vector<char*> argv;
-    for (const auto& one : arguments) argv.push_back(const_cast<char*>(one.c_str()));
-    argv.push_back(nullptr);
-    const int failed = posix_spawnp(&pid_, argv[0], &actions, nullptr, argv.data(), environ);
-    posix_spawn_file_actions_destroy(&actions);
-    ::close(pipe_ends[0]);
-    if (failed != 0) throw std::runtime_error("cannot start " + arguments.front());
-  }
-  ~Running() {
-    ::close(input_);
-    ::kill(pid_, SIGKILL);
-    ::waitpid(pid_, nullptr, 0);
-  }
-  /// Waits until it lets nobody else write to the file (byte 201).
-  bool has_locked(const std::string& path) const {
-    struct stat status{};
-    if (::stat(path.c_str(), &status) != 0) return false;
-    const std::string wanted = ":" + std::to_string(status.st_ino) + " ";
-    for (const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-         std::chrono::steady_clock::now() < end; std::this_thread::sleep_for(std::chrono::milliseconds(10))) {
-      std::ifstream locks("/proc/locks");
-      for (std::string line; std::getline(locks, line);) {
-        if (line.find(wanted) != std::string::npos && line.find(" 201 ") != std::string::npos) return true;
-      }
+/// Waits until somebody lets nobody else write to the file (byte 201).
+bool becomes_locked(const std::string& path) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0) return false;
+  const std::string wanted = ":" + std::to_string(status.st_ino) + " ";
+  const auto is_locked = [&] {
+    std::ifstream locks("/proc/locks");
+    for (std::string line; std::getline(locks, line);) {
+      if (line.find(wanted) != std::string::npos && line.find(" 201 ") != std::string::npos) return true;
     }
     return false;
-  }
-
- private:
-  pid_t pid_ = -1;
-  int input_ = -1;
-};
+  };
+  return test::wait_until(is_locked, std::chrono::seconds(30));
+}
 
 TEST(ImageLock, TwoReadersShareAndAWriterIsAlone) {
   TemporaryFolder folder;
@@ -111,9 +75,9 @@ INSTANTIATE_TEST_SUITE_P(Formats, WithQemu, ::testing::Values("raw", "qcow2"),
 TEST_P(WithQemu, AnImageThatARunningMachineWritesIsRefusedByTheNameOfTheMachine) {
   TemporaryFolder folder;
   const std::string path = make_image(folder / "disk", GetParam());
-  const Running machine({"qemu-system-x86_64", "-S", "-display", "none", "-nodefaults", "-drive",
-                         "if=virtio,format=" + std::string(GetParam()) + ",file=" + path});
-  ASSERT_TRUE(machine.has_locked(path));
+  const test::ChildProcess machine({"qemu-system-x86_64", "-S", "-display", "none", "-nodefaults", "-drive",
+                                    "if=virtio,format=" + std::string(GetParam()) + ",file=" + path});
+  ASSERT_TRUE(becomes_locked(path));
   for (const bool writable : {false, true}) {
     const auto opened = open(path, {.writable = writable});
     ASSERT_FALSE(opened);
@@ -154,9 +118,9 @@ TEST(ImageLock, ABackingImageOfARunningMachineCanBeReadButNotWritten) {
   const std::string top = folder / "top";
   ASSERT_EQ(
       run_program({"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, top}).exit_code, 0);
-  const Running machine({"qemu-system-x86_64", "-S", "-display", "none", "-nodefaults", "-drive",
-                         "if=virtio,format=qcow2,file=" + top});
-  ASSERT_TRUE(machine.has_locked(base));
+  const test::ChildProcess machine({"qemu-system-x86_64", "-S", "-display", "none", "-nodefaults", "-drive",
+                                    "if=virtio,format=qcow2,file=" + top});
+  ASSERT_TRUE(becomes_locked(base));
   must(run(must(open(base))->close()));
   EXPECT_EQ(open(base, {.writable = true}).error().kind(), ErrorKind::in_use);
 }

@@ -1,6 +1,8 @@
-#include "tests/interop/nbd_client_support.hpp"
+// See the header.
+#include "tests/support/nbd_server.hpp"
 
 #include <filesystem>
+#include <stdexcept>
 
 namespace diskferry::test {
 
@@ -20,9 +22,8 @@ void NbdServer::start(std::vector<std::string> arguments) {
 void NbdServer::start() {
   std::filesystem::remove(socket());  // a killed server leaves it behind
   process_ = std::make_unique<ChildProcess>(arguments_, folder_ / "log");
-  // Connecting would use up a place of qemu-nbd's client count: the file is enough, the rest is its backlog.
-  const bool is_up =
-      wait_until([this] { return std::filesystem::exists(socket()) || !process_->is_running(); });
+  // Connecting would use up a place of qemu-nbd's client count.
+  const bool is_up = wait_until([this] { return is_listening(socket()) || !process_->is_running(); });
   if (!is_up || !process_->is_running()) throw std::runtime_error(arguments_.front() + " did not start");
 }
 
