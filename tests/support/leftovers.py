@@ -66,4 +66,4 @@ def end(folder, seconds):
 
 
 if __name__ == "__main__":
-    sys.exit({"begin": begin, "end": end}[sys.argv[1]](sys.argv[2], float(sys.argv[3]) if len(sys.argv) > 3 else 10.0))
+    sys.exit({"begin": begin, "end": end}[sys.argv[1]](sys.argv[2], float(sys.argv[3]) if len(sys.argv) > 3 else 60.0))
