@@ -9,7 +9,6 @@
 #include <filesystem>
 #include <fstream>
 #include <future>
-#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -141,7 +140,10 @@ Task<Result<void>> write_while_cutting(BlockDevice& device, Proxy& proxy,
   for (int i = 0; i < 8; ++i) group.spawn_on(runtime().reactor(i), write_all(device, data, is_on_its_way));
   SystemClock clock;
   for (int i = 0; i < 10 && group.size() != 0; ++i) {
-    DISKFERRY_CO_CHECK(co_await clock.sleep_for(milliseconds(5)));
+    // A few writes got through since the last cut, and more are on their way.
+    is_on_its_way.store(false);
+    while (!is_on_its_way.load() && group.size() != 0)
+      DISKFERRY_CO_CHECK(co_await clock.sleep_for(milliseconds(1)));
     proxy.cut_all();
   }
   co_return co_await group.join();
@@ -198,16 +200,17 @@ TEST_F(NbdClientLoss, ASilentServerCountsAsLostAndIsFoundAgain) {
   Proxy proxy(proxy_path_, server.socket());
   OpenDevice device(proxy_uri("&stall-timeout=0.2&connect-timeout=0.3"), {.writable = true});
   must(write_pattern(*device, 0, 4096));
-  proxy.silence(true);
-  std::thread later([&] {
-    std::this_thread::sleep_for(milliseconds(900));
-    proxy.silence(false);
-  });
   const std::size_t before = proxy.connections();
+  proxy.silence(true);
+  // It speaks again once the client has dropped the silent connection and tried another.
+  auto heard = std::async(std::launch::async, [&] {
+    const bool tried = wait_until([&] { return proxy.connections() > before; });
+    proxy.silence(false);
+    return tried;
+  });
   const auto read = expect_pattern(*device, 0, 4096);
-  later.join();
+  EXPECT_TRUE(heard.get()) << "the silent connection was not dropped";
   must(read);
-  EXPECT_GT(proxy.connections(), before) << "the silent connection was dropped";
 }
 
 Task<Result<void>> read_with_limit(BlockDevice& device, Duration limit) {
@@ -240,19 +243,29 @@ TEST_F(NbdClientLoss, CancellingWhileTheServerIsAwayEndsAtOnce) {
   EXPECT_LT(std::chrono::steady_clock::now() - begun, seconds(2));
 }
 
+/// What nbdkit's log filter saw come in.
+int reads_in(const std::string& log) {
+  std::ifstream file(log);
+  int count = 0;
+  for (std::string line; std::getline(file, line);) count += line.find(" Read id=") != std::string::npos;
+  return count;
+}
 TEST_F(NbdClientLoss, AServerThatShutsDownIsWaitedFor) {
   const std::string trigger = folder_ / "trigger";
-  NbdServer server({"nbdkit", "-f", "-U", "{socket}", "--filter=error", "file", image_, "error=ESHUTDOWN",
-                    "error-pread-rate=100%", "error-file=" + trigger});
+  const std::string log = folder_ / "requests";
+  NbdServer server({"nbdkit", "-f", "-U", "{socket}", "--filter=log", "--filter=error", "file", image_,
+                    "logfile=" + log, "error=ESHUTDOWN", "error-pread-rate=100%", "error-file=" + trigger});
   OpenDevice device(server.uri(), {.writable = true});
   must(write_pattern(*device, 0, 4096));
   std::ofstream(trigger).put('x');
-  std::thread later([&] {
-    std::this_thread::sleep_for(milliseconds(300));
+  // It works again once the client has come back for what was refused.
+  auto repeated = std::async(std::launch::async, [&] {
+    const bool came_back = wait_until([&] { return reads_in(log) >= 2; });
     std::filesystem::remove(trigger);
+    return came_back;
   });
   const auto read = expect_pattern(*device, 0, 4096);
-  later.join();
+  EXPECT_TRUE(repeated.get()) << reads_in(log) << " reads";
   must(read);
 }
 

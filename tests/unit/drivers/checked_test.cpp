@@ -18,7 +18,8 @@ using test::runtime;
 struct Calls {
   std::vector<std::string> made;
   std::vector<Extent> extents;
-  AsyncEvent* until = nullptr;  // reads wait for it
+  AsyncEvent* until = nullptr;    // reads wait for it
+  AsyncEvent* reached = nullptr;  // and set this when they do
   std::string take() { return fmt::format("{}", fmt::join(std::exchange(made, {}), " ")); }
 };
 
@@ -30,6 +31,7 @@ class RecordingDevice final : public BlockDevice {
   std::uint64_t size_bytes() const noexcept override { return size_bytes_; }
   Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into) override {
     calls_.made.push_back(fmt::format("read:{}+{}", offset, into.size()));
+    if (calls_.reached != nullptr) calls_.reached->set();
     if (calls_.until != nullptr) DISKFERRY_CO_CHECK(co_await calls_.until->wait());
     co_return Result<void>{};
   }
@@ -207,19 +209,21 @@ TEST_F(CheckedDeviceDeath, DriversOweExtentsThatFit) {
 Task<Result<void>> read_some(BlockDevice& device, std::span<std::byte> into) {
   co_return co_await device.read(0, into);
 }
-Task<Result<void>> close_while_reading(BlockDevice& device, std::span<std::byte> into) {
+Task<Result<void>> close_while_reading(BlockDevice& device, std::span<std::byte> into, AsyncEvent& reached) {
   TaskGroup group(runtime().reactor(0));
   group.spawn(read_some(device, into));
-  DISKFERRY_CO_CHECK(co_await runtime().context().clock.sleep_for(std::chrono::milliseconds(20)));
+  DISKFERRY_CO_CHECK(co_await reached.wait());
   DISKFERRY_CO_CHECK(co_await device.close());
   co_return co_await group.join();
 }
 TEST_F(CheckedDeviceDeath, ClosingIsOnceAndAfterEverythingElse) {
   Recorded recorded(able());
   AsyncEvent never;
+  AsyncEvent reached;
   std::vector<std::byte> bytes(512);
   recorded.calls.until = &never;
-  EXPECT_DEATH((void)run(close_while_reading(*recorded.device, bytes)), "closed while it is used");
+  recorded.calls.reached = &reached;
+  EXPECT_DEATH((void)run(close_while_reading(*recorded.device, bytes, reached)), "closed while it is used");
   must(run(recorded.device->close()));
   EXPECT_DEATH((void)run(recorded.device->close()), "closed once");
   EXPECT_DEATH((void)run(recorded.device->flush()), "is closed");

@@ -4,6 +4,7 @@
 #include "diskferry/units.hpp"
 #include "drivers/checked_device.hpp"
 #include "drivers/memory/memory_device.hpp"
+#include "tests/support/child_process.hpp"
 #include "tests/support/pattern.hpp"
 #include "tests/support/test_runtime.hpp"
 
@@ -18,17 +19,7 @@ using std::chrono::seconds;
 using test::must;
 using test::run;
 using test::runtime;
-
-/// Polls, with a deadline; for what another thread is about to do.
-template <class Condition>
-bool comes_true(Condition condition) {
-  const auto deadline = std::chrono::steady_clock::now() + seconds(20);
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    std::this_thread::yield();
-  }
-  return true;
-}
+using test::wait_until;
 
 /// A task that runs while the test's own thread moves the clock.
 class Background {
@@ -53,7 +44,7 @@ TEST(RateLimit, WaitsExactlyAsLongAsWhatIsOwedTakes) {
   EXPECT_TRUE(limit.try_take(600)) << "a request larger than the bucket goes ahead and owes the rest";
   EXPECT_FALSE(limit.try_take(1));
   Background waiter(limit.take(200));
-  ASSERT_TRUE(comes_true([&] { return clock.sleepers() == 1; }));
+  ASSERT_TRUE(wait_until([&] { return clock.sleepers() == 1; }));
   EXPECT_EQ(*clock.first_wake() - clock.now(), milliseconds(500));
   clock.advance(milliseconds(499));
   EXPECT_EQ(clock.sleepers(), 1u);
@@ -76,10 +67,10 @@ TEST(RateLimit, ANewRateHoldsForWhoeverWaitsNow) {
   RateLimit limit(clock, 1000, 1);
   EXPECT_TRUE(limit.try_take(10001));
   Background waiter(limit.take(1));
-  ASSERT_TRUE(comes_true([&] { return clock.sleepers() == 1; }));
+  ASSERT_TRUE(wait_until([&] { return clock.sleepers() == 1; }));
   EXPECT_EQ(*clock.first_wake() - clock.now(), seconds(10));
   limit.set_rate(10000, 1);
-  ASSERT_TRUE(comes_true([&] {
+  ASSERT_TRUE(wait_until([&] {
     const auto wake = clock.first_wake();
     return wake && *wake - clock.now() == seconds(1);
   }));

@@ -224,7 +224,7 @@ TEST_P(SessionTest, DiscFinishesWhatIsInFlightAndIsNotAnswered) {
   auto client = enter(GetParam());
   script->hold_reads = true;
   client.send_request(Command::read, 0, 0, 512);
-  ASSERT_TRUE(eventually([&] { return script->waiting == 1; }));
+  ASSERT_TRUE(wait_until([&] { return script->waiting == 1; }));
   client.send_request(Command::disconnect, 0, 0, 0);
   script->gate.set();
   const auto replies = client.receive_replies();
@@ -238,7 +238,7 @@ TEST_P(SessionTest, ManyRequestsInFlightAreAllAnswered) {
   script->hold_reads = true;
   for (int i = 0; i < 400; ++i) client.send_request(Command::read, 0, 0, 16);
   ASSERT_TRUE(
-      eventually([&] { return script->waiting == static_cast<int>(Limits{}.requests_in_flight_max); }));
+      wait_until([&] { return script->waiting == static_cast<int>(Limits{}.requests_in_flight_max); }));
   script->gate.set();
   std::vector<bool> answered(401);
   for (int i = 0; i < 400; ++i) {
@@ -405,7 +405,7 @@ TEST_F(RuleTest, AClientThatStallsInTheHandshakeIsLetGo) {
   auto stalled = connect();
   stalled.receive(18);
   EXPECT_TRUE(stalled.is_closed());
-  EXPECT_TRUE(eventually([&] { return server->server->sessions() == 0; }));
+  EXPECT_TRUE(wait_until([&] { return server->server->sessions() == 0; }));
 }
 TEST_F(RuleTest, ConnectionsOverTheLimitAreClosedAndTheOthersGoOn) {
   ServerOptions options;
@@ -417,7 +417,7 @@ TEST_F(RuleTest, ConnectionsOverTheLimitAreClosedAndTheOthersGoOn) {
   EXPECT_TRUE(three.is_closed());
   EXPECT_EQ(one.call(Command::flush, 0, 0, 0), 0u);
   two.hang_up();
-  ASSERT_TRUE(eventually([&] { return server->server->sessions() == 1; }));
+  ASSERT_TRUE(wait_until([&] { return server->server->sessions() == 1; }));
   auto four = enter(ReplyStyle::structured);
   EXPECT_EQ(four.call(Command::flush, 0, 0, 0), 0u);
 }
@@ -430,7 +430,7 @@ TEST_F(RuleTest, AClientThatReadsNoRepliesIsLetGoAndDisturbsNobody) {
   auto honest = enter(ReplyStyle::simple);
   for (int i = 0; i < 64; ++i) greedy.send_request(Command::read, 0, 0, 1 << 20);
   for (int i = 0; i < 50; ++i) EXPECT_EQ(honest.read(0, 65536).size(), 65536u);
-  EXPECT_TRUE(eventually([&] { return server->server->sessions() == 1; }));
+  EXPECT_TRUE(wait_until([&] { return server->server->sessions() == 1; }));
   EXPECT_EQ(honest.call(Command::flush, 0, 0, 0), 0u);
 }
 TEST_F(RuleTest, AClientThatDiesInTheMiddleOfAWriteDisturbsNobody) {
@@ -440,7 +440,7 @@ TEST_F(RuleTest, AClientThatDiesInTheMiddleOfAWriteDisturbsNobody) {
     auto dying = enter(ReplyStyle::structured);
     dying.send_request(Command::write, 0, 0, 900'000, Bytes(1000));
   }
-  EXPECT_TRUE(eventually([&] { return server->server->sessions() == 1; }));
+  EXPECT_TRUE(wait_until([&] { return server->server->sessions() == 1; }));
   EXPECT_EQ(honest.read(0, 4096), Bytes(4096)) << "a torn payload is not written";
 }
 TEST_F(RuleTest, AClientThatDiesWithRequestsInFlightIsCleanedUp) {
@@ -449,10 +449,10 @@ TEST_F(RuleTest, AClientThatDiesWithRequestsInFlightIsCleanedUp) {
   {
     auto dying = enter(ReplyStyle::structured);
     dying.send_request(Command::read, 0, 0, 4096);
-    ASSERT_TRUE(eventually([&] { return script->waiting == 1; }));
+    ASSERT_TRUE(wait_until([&] { return script->waiting == 1; }));
   }
   script->gate.set();
-  EXPECT_TRUE(eventually([&] { return server->server->sessions() == 0; }));
+  EXPECT_TRUE(wait_until([&] { return server->server->sessions() == 0; }));
 }
 
 // The end.
@@ -462,10 +462,10 @@ TEST_F(RuleTest, StoppingFinishesRequestsFlushesAndClosesWithoutEshutdown) {
   auto client = enter(ReplyStyle::structured);
   script->hold_reads = true;
   client.send_request(Command::read, 0, 0, 4096);
-  ASSERT_TRUE(eventually([&] { return script->waiting == 1; }));
+  ASSERT_TRUE(wait_until([&] { return script->waiting == 1; }));
   std::thread stopping([&] { EXPECT_TRUE(run(server->server->stop())); });
   server->started = false;
-  EXPECT_TRUE(eventually([&] { return access(server->path().c_str(), F_OK) != 0; })) << "no more accepting";
+  EXPECT_TRUE(wait_until([&] { return access(server->path().c_str(), F_OK) != 0; })) << "no more accepting";
   script->gate.set();
   EXPECT_EQ(client.receive_replies().back().error, 0u);
   EXPECT_TRUE(client.is_closed());
@@ -479,7 +479,7 @@ TEST_F(RuleTest, StoppingDoesNotWaitForeverForADeviceThatHangs) {
   auto client = enter(ReplyStyle::structured);
   script->hold_reads = true;
   client.send_request(Command::read, 0, 0, 4096);
-  ASSERT_TRUE(eventually([&] { return script->waiting == 1; }));
+  ASSERT_TRUE(wait_until([&] { return script->waiting == 1; }));
   EXPECT_TRUE(server->stop());
   EXPECT_TRUE(client.is_closed()) << "closed, not answered";
 }
@@ -515,7 +515,7 @@ TEST_F(RuleTest, ADeviceIsSwappedUnderAConnectedClient) {
   std::shared_ptr<BlockDevice> next = checked(make_memory_device({.size_bytes = disk_bytes}));
   script->hold_reads = true;
   client.send_request(Command::read, 0, 0, 4096);
-  ASSERT_TRUE(eventually([&] { return script->waiting == 1; }));
+  ASSERT_TRUE(wait_until([&] { return script->waiting == 1; }));
   std::shared_ptr<BlockDevice> old;
   std::thread swapping([&] { old = must(run(found->swap_device(next))); });
   script->gate.set();

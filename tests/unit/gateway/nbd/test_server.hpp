@@ -4,6 +4,7 @@
 #include "drivers/checked_device.hpp"
 #include "drivers/memory/memory_device.hpp"
 #include "gateway/nbd/server.hpp"
+#include "tests/support/child_process.hpp"
 #include "tests/support/test_runtime.hpp"
 
 #include <map>
@@ -54,16 +55,5 @@ class TestServer {
   std::vector<std::shared_ptr<BlockDevice>> devices;
   bool started = false;
 };
-
-/// Waits until `condition` holds; false when it does not within the limit.
-template <class Condition>
-bool eventually(Condition condition, Duration limit = std::chrono::seconds(10)) {
-  const auto deadline = std::chrono::steady_clock::now() + limit;
-  while (!condition()) {
-    if (std::chrono::steady_clock::now() > deadline) return false;
-    usleep(1000);
-  }
-  return true;
-}
 
 }  // namespace diskferry::test
