@@ -294,7 +294,9 @@ Handshake::Step Handshake::take_info_or_go(Option option, std::span<const std::b
   }
   const ExportPtr found = find_export(name);
   if (found == nullptr) return Step::need_more;
-  const bool with_contexts = context_export_ == found && !contexts_.empty();
+  // INFO says whether the server can filter contexts at all; only GO depends on what was selected (the
+  // branch's text on NBD_FLAG_BLOCK_STATUS_PAYLOAD).
+  const bool with_contexts = option == Option::info || (context_export_ == found && !contexts_.empty());
   if (option == Option::go && !enter(found)) {
     refuse(OptionReply::error_policy, "this export has all the clients it takes");
     return Step::need_more;
@@ -321,12 +323,16 @@ void Handshake::take_structured_reply(std::span<const std::byte> data) {
   if (!data.empty()) return refuse(OptionReply::error_invalid, "STRUCTURED_REPLY takes no data");
   if (style_ == ReplyStyle::extended)
     return refuse(OptionReply::error_extended_headers_required, "extended headers are on already");
+  if (style_ == ReplyStyle::structured)
+    return refuse(OptionReply::error_invalid, "structured replies are on already");
   style_ = ReplyStyle::structured;
   reply(OptionReply::ack);
 }
 
 void Handshake::take_extended_headers(std::span<const std::byte> data) {
   if (!data.empty()) return refuse(OptionReply::error_invalid, "EXTENDED_HEADERS takes no data");
+  if (style_ == ReplyStyle::extended)
+    return refuse(OptionReply::error_invalid, "extended headers are on already");
   style_ = ReplyStyle::extended;
   reply(OptionReply::ack);
 }

@@ -23,7 +23,7 @@ class Haggling(Shared):
         for number in (LIST, STRUCTURED, EXTENDED, STARTTLS):
             self.assertTrue(c.result(number, b"x") in (INVALID, POLICY))
         self.assertEqual(c.result(STRUCTURED), ACK)
-        self.assertEqual(c.result(STRUCTURED), ACK)
+        self.assertEqual(c.result(STRUCTURED), INVALID)
 
     def test_malformed_go_info_and_contexts(self):
         c = self.connect()
@@ -157,7 +157,7 @@ class Haggling(Shared):
         c = self.connect()
         self.assertEqual(c.result(STRUCTURED), ACK)
         self.assertEqual(c.result(EXTENDED), ACK)
-        self.assertEqual(c.result(EXTENDED), ACK)
+        self.assertEqual(c.result(EXTENDED), INVALID)
         self.assertEqual(c.result(STRUCTURED), EXT_REQD)
         self.assertEqual(c.result(GO, go("nobody")), UNKNOWN)
         c.select("disk", ["base:allocation"])

@@ -201,6 +201,31 @@ TEST_F(HandshakeTest, StructuredRepliesAndExtendedHeaders) {
   EXPECT_TRUE(terms.requests.transmission_flags & flag_send_df);
   EXPECT_FALSE(terms.requests.transmission_flags & flag_block_status_payload) << "no context was selected";
 }
+TEST_F(HandshakeTest, AskingTwiceForAStyleIsInvalidAndChangesNothing) {
+  begin();
+  ask(Option::structured_reply);
+  ask(Option::structured_reply);
+  EXPECT_EQ(last(), OptionReply::error_invalid);
+  ask(Option::extended_headers);
+  ask(Option::extended_headers);
+  EXPECT_EQ(last(), OptionReply::error_invalid);
+  EXPECT_EQ(ask(Option::go, go_data("disk")), Step::transmission);
+  EXPECT_EQ(handshake->take_terms().requests.style, ReplyStyle::extended);
+}
+TEST_F(HandshakeTest, InfoTellsThatContextsCanBeFiltered) {
+  const auto flags = [&] {  // of NBD_INFO_EXPORT, which is sent last
+    return load_big<std::uint16_t>(output.data() + output.size() - option_reply_header_bytes - 2);
+  };
+  begin();
+  ask(Option::structured_reply);
+  ask(Option::info, go_data("disk"));
+  EXPECT_FALSE(flags() & flag_block_status_payload) << "that needs extended headers";
+  ask(Option::extended_headers);
+  ask(Option::info, go_data("disk"));
+  EXPECT_TRUE(flags() & flag_block_status_payload);
+  ask(Option::go, go_data("disk"));
+  EXPECT_FALSE(flags() & flag_block_status_payload) << "no context was selected";
+}
 TEST_F(HandshakeTest, ExportNameAfterExtendedHeadersCloses) {
   begin();
   ask(Option::extended_headers);
