@@ -1,19 +1,15 @@
-// See checked_device.hpp. Holds no state of its own but for the device, the zeros that emulation writes, and
-// how many calls are in flight.
+// See checked_device.hpp. Holds no state of its own but for the device and how many calls are in flight.
 #include "drivers/checked_device.hpp"
 
 #include "diskferry/assert.hpp"
 #include "diskferry/units.hpp"
+#include "diskferry/zeros.hpp"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 
 namespace diskferry {
 namespace {
-
-constexpr std::size_t zeros_bytes = 256 * kib;
-alignas(4096) constinit const std::array<std::byte, zeros_bytes> zeros{};
 
 class CheckedDevice final : public BlockDevice {
  public:
@@ -203,12 +199,9 @@ class CheckedDevice final : public BlockDevice {
   }
 
   Task<Result<void>> write_zeros_as_data(Range range, bool fua) {
-    const std::uint64_t step = std::min<std::uint64_t>(zeros_bytes, step_bytes_);
     while (!range.empty()) {
-      const std::uint64_t now = std::min(range.length, step);
-      DISKFERRY_CO_CHECK(co_await device_->write(range.offset, std::span(zeros).first(now), {.fua = fua}));
-      range.offset += now;
-      range.length -= now;
+      const ZeroPiece piece = take_zeros(range, step_bytes_);
+      DISKFERRY_CO_CHECK(co_await device_->write(piece.offset, piece.bytes, {.fua = fua}));
     }
     co_return Result<void>{};
   }

@@ -3,13 +3,13 @@
 #include "drivers/file/file_device.hpp"
 
 #include "diskferry/units.hpp"
+#include "diskferry/zeros.hpp"
 #include "drivers/file/file_calls.hpp"
 #include "drivers/file/inline_gate.hpp"
 #include "drivers/file/uring.hpp"
 #include "drivers/support/blocking_pool.hpp"
 
 #include <algorithm>
-#include <array>
 #include <atomic>
 #include <cerrno>
 #include <ctime>
@@ -30,8 +30,6 @@ namespace {
 constexpr std::size_t inline_bytes_max = 1 * mib;
 /// What one blocking call writes of zeros before cancellation is looked at again.
 constexpr std::uint64_t zero_step_bytes = 8 * mib;
-constexpr std::size_t zeros_bytes = 256 * kib;
-alignas(4096) constinit const std::array<std::byte, zeros_bytes> zeros{};
 
 std::int64_t monotonic_ns() noexcept {
   timespec now{};
@@ -369,10 +367,8 @@ class FileDevice final : public BlockDevice {
   }
   Result<void> write_zeros_waiting(Range range) {
     while (!range.empty()) {
-      const std::uint64_t now = std::min<std::uint64_t>(range.length, zeros_bytes);
-      DISKFERRY_CHECK(write_waiting(range.offset, std::span(zeros).first(now), false));
-      range.offset += now;
-      range.length -= now;
+      const ZeroPiece piece = take_zeros(range);
+      DISKFERRY_CHECK(write_waiting(piece.offset, piece.bytes, false));
     }
     return {};
   }

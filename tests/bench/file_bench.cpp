@@ -5,6 +5,7 @@
 #include "diskferry/units.hpp"
 #include "drivers/registry.hpp"
 #include "gateway/runtime/runtime.hpp"
+#include "tests/bench/bench.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -13,11 +14,12 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <random>
-#include <sys/resource.h>
 #include <unistd.h>
 
 namespace diskferry {
 namespace {
+using benches::cpu_seconds;
+using benches::must;
 
 using SteadyClock = std::chrono::steady_clock;
 
@@ -27,22 +29,6 @@ struct Scene {
   std::string path;
   std::uint64_t size;
 };
-
-template <class T>
-T must(Result<T> result) {
-  if (!result) {
-    fmt::print(stderr, "{}\n", result.error().message());
-    std::exit(1);
-  }
-  if constexpr (!std::is_void_v<T>) return *std::move(result);
-}
-
-double cpu_seconds() {
-  rusage used{};
-  ::getrusage(RUSAGE_SELF, &used);
-  return static_cast<double>(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
-         1e-6 * static_cast<double>(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
-}
 
 void drop_cache(const Scene& scene) {
   const int fd = ::open(scene.path.c_str(), O_RDONLY | O_CLOEXEC);

@@ -5,25 +5,18 @@
 #include "diskferry/units.hpp"
 #include "drivers/image/image.hpp"
 #include "gateway/runtime/runtime.hpp"
+#include "tests/bench/bench.hpp"
 
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <fmt/format.h>
 #include <random>
-#include <sys/resource.h>
 
 namespace diskferry {
 namespace {
-
-template <class T>
-T must(Result<T> result) {
-  if (!result) {
-    fmt::print(stderr, "{}\n", result.error().message());
-    std::exit(1);
-  }
-  if constexpr (!std::is_void_v<T>) return *std::move(result);
-}
+using benches::cpu_seconds;
+using benches::must;
 
 struct Load {
   const char* name;
@@ -56,13 +49,6 @@ Task<Result<void>> run_load(Runtime& runtime, BlockDevice& device, Load load) {
   co_return co_await device.flush();
 }
 
-double cpu_seconds() {
-  rusage used{};
-  ::getrusage(RUSAGE_SELF, &used);
-  return static_cast<double>(used.ru_utime.tv_sec + used.ru_stime.tv_sec) +
-         1e-6 * static_cast<double>(used.ru_utime.tv_usec + used.ru_stime.tv_usec);
-}
-
 void measure(Runtime& runtime, BlockDevice& device, Load load) {
   const auto start = std::chrono::steady_clock::now();
   const double cpu = cpu_seconds();
@@ -79,6 +65,7 @@ void measure(Runtime& runtime, BlockDevice& device, Load load) {
 
 int main(int count, char** arguments) {
   using namespace diskferry;
+  using benches::must;
   if (count < 2) return 2;
   const std::uint64_t size = (count > 2 ? std::strtoull(arguments[2], nullptr, 10) : 1024) * mib;
   Runtime runtime;

@@ -1,16 +1,12 @@
 // Zeroing and discarding: whole units (clusters, or subclusters of extended L2) in the tables, edges as data.
+#include "diskferry/zeros.hpp"
 #include "drivers/image/qcow2/map.hpp"
 #include "drivers/image/qcow2/writer.hpp"
 
 #include <algorithm>
-#include <array>
 #include <fmt/format.h>
 
 namespace diskferry::qcow2 {
-namespace {
-constexpr std::size_t zeros_bytes = 64 * kib;
-alignas(4096) constinit const std::array<std::byte, zeros_bytes> zeros{};
-}  // namespace
 
 bool Writer::reads_zero(const L2Entry& entry, std::uint64_t guest) const {
   switch (entry.kind) {
@@ -152,10 +148,10 @@ Task<Result<void>> Writer::zero_as_data(Range range) {
       const bool is_zero_already =
           run.kind == ClusterKind::zero || run.kind == ClusterKind::zero_allocated ||
           (run.kind == ClusterKind::unallocated && is_zero_below({run.offset, run.length}));
-      for (std::uint64_t done = 0; !is_zero_already && done < run.length;) {
-        const std::uint64_t now = std::min<std::uint64_t>(run.length - done, zeros_bytes);
-        DISKFERRY_CO_CHECK(co_await write_data(run.offset + done, std::span(zeros).first(now)));
-        done += now;
+      if (is_zero_already) continue;
+      for (Range left{run.offset, run.length}; !left.empty();) {
+        const ZeroPiece piece = take_zeros(left);
+        DISKFERRY_CO_CHECK(co_await write_data(piece.offset, piece.bytes));
       }
     }
     const std::uint64_t mapped = runs.end() - range.offset;

@@ -1,8 +1,8 @@
 // QEMU's image locks, against QEMU's own programs in both directions.
 #include "diskferry/units.hpp"
-#include "drivers/registry.hpp"
 #include "tests/support/child_process.hpp"
 #include "tests/support/test_runtime.hpp"
+#include "tests/unit/drivers/files.hpp"
 
 #include <chrono>
 #include <fstream>
@@ -14,14 +14,12 @@
 namespace diskferry {
 namespace {
 using test::must;
+using test::open;
 using test::run;
 using test::run_program;
 using test::TemporaryFolder;
 using ::testing::HasSubstr;
 
-Result<DevicePtr> open(const std::string& path, OpenOptions options = {}) {
-  return run(open_storage(test::runtime().context(), ImageUri::from_path(path), options));
-}
 std::string make_image(const std::string& path, const std::string& format) {
   const auto made = run_program({"qemu-img", "create", "-q", "-f", format, path, "1M"});
   EXPECT_EQ(made.exit_code, 0) << made.err;

@@ -3,9 +3,9 @@
 #include "diskferry/task_group.hpp"
 #include "diskferry/units.hpp"
 #include "drivers/file/inline_gate.hpp"
-#include "drivers/registry.hpp"
 #include "tests/support/pattern.hpp"
 #include "tests/support/test_runtime.hpp"
+#include "tests/unit/drivers/files.hpp"
 
 #include <fcntl.h>
 #include <random>
@@ -15,6 +15,7 @@
 
 namespace diskferry {
 namespace {
+using test::make_file;
 using test::must;
 using test::run;
 using test::run_program;
@@ -25,10 +26,6 @@ constexpr std::uint64_t disk_bytes = 3 * mib + 777;
 DevicePtr open_by(const std::string& path, const std::string& keys, bool writable) {
   auto uri = must(ImageUri::parse("file://" + path + (keys.empty() ? "" : "?" + keys)));
   return must(run(open_storage(test::runtime().context(), uri, {.writable = writable})));
-}
-std::string make_file(const std::string& path, std::uint64_t size) {
-  must(run(create_storage(test::runtime().context(), ImageUri::from_path(path), {.size_bytes = size})));
-  return path;
 }
 void drop_cache(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);

@@ -3,9 +3,9 @@
 #include "diskferry/task_group.hpp"
 #include "diskferry/units.hpp"
 #include "drivers/file/file_identity.hpp"
-#include "drivers/registry.hpp"
 #include "tests/support/pattern.hpp"
 #include "tests/support/test_runtime.hpp"
+#include "tests/unit/drivers/files.hpp"
 
 #include <csignal>
 #include <fcntl.h>
@@ -18,23 +18,15 @@
 
 namespace diskferry {
 namespace {
+using test::create;
 using test::must;
+using test::open;
+using test::open_to_write;
+using test::read_back;
 using test::run;
 using test::run_program;
 using test::TemporaryFolder;
 using ::testing::HasSubstr;
-
-Result<DevicePtr> open(const std::string& path, OpenOptions options = {.writable = true}) {
-  return run(open_storage(test::runtime().context(), ImageUri::from_path(path), options));
-}
-Result<void> create(const std::string& path, CreateOptions options) {
-  return run(create_storage(test::runtime().context(), ImageUri::from_path(path), options));
-}
-std::vector<std::byte> read_back(BlockDevice& device, std::uint64_t offset, std::size_t length) {
-  std::vector<std::byte> bytes(length);
-  must(run(device.read(offset, bytes)));
-  return bytes;
-}
 
 /// A small tmpfs, for as long as it lives.
 class SmallFileSystem {
@@ -80,7 +72,7 @@ TEST(FullStorage, IsReportedAsSuchAndTheDeviceStaysUsable) {
   const SmallFileSystem small("1M");
   NEEDS_ROOT(small.is_mounted(), "a small tmpfs");
   must(create(small / "disk", {.size_bytes = 4 * mib}));
-  auto device = must(open(small / "disk"));
+  auto device = must(open_to_write(small / "disk"));
   const auto data = test::pattern(0, 2 * mib);
   const auto written = run(device->write(0, data, {}));
   ASSERT_FALSE(written);
@@ -107,7 +99,7 @@ TEST(FullStorage, AFailedPreallocationLeavesNothingBehind) {
 TEST(FullStorage, TheFileSizeLimitOfTheProcessIsLackOfSpace) {
   TemporaryFolder folder;
   must(create(folder / "disk", {.size_bytes = 1000}));
-  auto device = must(open(folder / "disk"));
+  auto device = must(open_to_write(folder / "disk"));
   const auto before = std::signal(SIGXFSZ, SIG_IGN);
   rlimit limit{};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &limit), 0);
@@ -132,7 +124,7 @@ TEST(FailingStorage, AFlushThatFailedKeepsFailing) {
   must(create(small / "backing", {.size_bytes = 16 * mib}));
   const LoopDevice loop(small / "backing");
   NEEDS_ROOT(!loop.path().empty(), "a loop device");
-  auto device = must(open(loop.path()));
+  auto device = must(open_to_write(loop.path()));
   must(run(device->write(0, test::pattern(0, 8 * mib), {})));  // into the page cache: there it fits
   const auto first = run(device->flush());
   ASSERT_FALSE(first) << "the loop device had space after all";
@@ -152,7 +144,7 @@ TEST_P(BlockSizes, ReadWriteZeroDiscard) {
   must(create(folder / "backing", {.size_bytes = 4 * mib}));
   const LoopDevice loop(folder / "backing", GetParam());
   NEEDS_ROOT(!loop.path().empty(), "a loop device");
-  auto device = must(open(loop.path()));
+  auto device = must(open_to_write(loop.path()));
   const DeviceInfo& info = device->info();
   const std::uint32_t block = info.block_bytes;
   EXPECT_EQ(std::to_string(block), GetParam());
@@ -191,8 +183,8 @@ TEST(BlockDevice, IsOneWritersAndNobodysWhenTheSystemUsesIt) {
   const LoopDevice loop(folder / "backing");
   NEEDS_ROOT(!loop.path().empty(), "a loop device");
   {
-    auto writer = must(open(loop.path()));
-    EXPECT_EQ(open(loop.path()).error().kind(), ErrorKind::in_use);
+    auto writer = must(open_to_write(loop.path()));
+    EXPECT_EQ(open_to_write(loop.path()).error().kind(), ErrorKind::in_use);
     EXPECT_EQ(open(loop.path(), {}).error().kind(), ErrorKind::in_use);
     must(run(writer->close()));
   }
@@ -239,7 +231,7 @@ Task<Result<void>> fill_all(BlockDevice& device, std::uint64_t tasks) {
 TEST(FileDevice, GrowsUnderManyHandsWithoutLosingAByte) {
   TemporaryFolder folder;
   must(create(folder / "disk", {.size_bytes = 0}));
-  auto device = must(open(folder / "disk"));
+  auto device = must(open_to_write(folder / "disk"));
   must(run(fill_all(*device, 16)));
   ASSERT_EQ(device->size_bytes(), 400u * 5000);
   for (std::uint64_t number = 0; number < 400; ++number) {

@@ -1,9 +1,9 @@
 // The file driver as everybody uses it: through the registry and the checking layer.
 #include "diskferry/units.hpp"
 #include "drivers/file/file_identity.hpp"
-#include "drivers/registry.hpp"
 #include "tests/support/pattern.hpp"
 #include "tests/support/test_runtime.hpp"
+#include "tests/unit/drivers/files.hpp"
 
 #include <fcntl.h>
 #include <fstream>
@@ -17,28 +17,17 @@
 
 namespace diskferry {
 namespace {
+using test::create;
+using test::make_file;
 using test::must;
+using test::open;
+using test::read_back;
 using test::run;
 using test::TemporaryFolder;
 using ::testing::HasSubstr;
 
-Result<DevicePtr> open(const std::string& path, OpenOptions options = {}) {
-  return run(open_storage(test::runtime().context(), ImageUri::from_path(path), options));
-}
-Result<void> create(const std::string& path, CreateOptions options) {
-  return run(create_storage(test::runtime().context(), ImageUri::from_path(path), options));
-}
-std::string make_file(const std::string& path, std::uint64_t size) {
-  must(create(path, {.size_bytes = size}));
-  return path;
-}
 std::uint64_t size_of(const std::string& path) {
   return must(file_identity(path)).size_bytes;
-}
-std::vector<std::byte> read_back(BlockDevice& device, std::uint64_t offset, std::size_t length) {
-  std::vector<std::byte> bytes(length);
-  must(run(device.read(offset, bytes)));
-  return bytes;
 }
 
 TEST(FileDevice, EverySizeAndOffsetReadsBackUpToTheLastByte) {

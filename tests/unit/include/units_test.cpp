@@ -1,6 +1,7 @@
 #include "diskferry/units.hpp"
 
 #include "diskferry/extent.hpp"
+#include "diskferry/zeros.hpp"
 
 #include <vector>
 
@@ -8,6 +9,23 @@
 
 namespace diskferry {
 namespace {
+
+TEST(Zeros, PiecesCoverTheRangeInOrder) {
+  for (const std::uint64_t bytes_max : {std::uint64_t{512}, 64 * kib, UINT64_MAX}) {
+    SCOPED_TRACE(bytes_max);
+    Range left{4096, mib + 777};
+    std::uint64_t at = 4096;
+    while (!left.empty()) {
+      const ZeroPiece piece = take_zeros(left, bytes_max);
+      ASSERT_EQ(piece.offset, at);
+      ASSERT_TRUE(!piece.bytes.empty() && piece.bytes.size() <= bytes_max);
+      ASSERT_TRUE(is_zero(piece.bytes));
+      at += piece.bytes.size();
+      ASSERT_EQ(left.offset, at);
+    }
+    EXPECT_EQ(at, 4096 + mib + 777);
+  }
+}
 
 TEST(Units, ParsesWhatPeopleWrite) {
   struct Row {
