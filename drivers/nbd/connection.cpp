@@ -3,14 +3,10 @@
 // right here where they live on this thread.
 #include "drivers/nbd/connection.hpp"
 
-#include "drivers/support/blocking_pool.hpp"
+#include "drivers/nbd/command.hpp"
 
-#include <algorithm>
 #include <cerrno>
 #include <fmt/format.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <sys/socket.h>
 
 #include <boost/asio/associated_cancellation_slot.hpp>
 #include <boost/asio/post.hpp>
@@ -24,21 +20,8 @@ namespace {
 constexpr Duration cancel_limit = std::chrono::seconds(1);
 /// A request that gets bytes now and then, but no end, is given up after so many stall limits.
 constexpr int stall_limits_per_request = 10;
-/// Chunks of one read that arrive in disorder; more is no honest answer.
-constexpr std::size_t pieces_max = 16384;
 /// Steps of libnbd, about one recv each, before other work of the reactor gets its turn.
 constexpr unsigned steps_per_round = 32;
-
-/// Finds out about a peer that vanished while nothing is in flight: first probe after 30 s, then two more.
-void keep_alive(int fd) {
-  const auto set = [fd](int level, int option, int value) {
-    (void)setsockopt(fd, level, option, &value, sizeof value);  // not a TCP socket: fine
-  };
-  set(SOL_SOCKET, SO_KEEPALIVE, 1);
-  set(IPPROTO_TCP, TCP_KEEPIDLE, 30);
-  set(IPPROTO_TCP, TCP_KEEPINTVL, 10);
-  set(IPPROTO_TCP, TCP_KEEPCNT, 3);
-}
 
 bool counts_as_unflushed(const Request& request) {
   return (request.verb == Verb::write || request.verb == Verb::write_zeroes) &&
@@ -57,127 +40,6 @@ Connection::~Connection() {
   DISKFERRY_ASSERT(in_flight_.empty() && queued_.empty() && done_.empty(),
                    "a connection is destroyed with requests in it");
 }
-
-// --- connecting -------------------------------------------------------------------------------------------
-
-Task<Result<ServerInfo>> Connection::connect(BlockingPool& blocking_pool) {
-  DISKFERRY_ASSERT(phase_ == Phase::closed, "connecting twice");
-  server_text_.clear();
-  negotiation_error_.reset();
-  is_settled_ = has_asked_for_export_ = has_gone_up_ = server_shuts_down_ = false;
-  DISKFERRY_CO_TRY(handle_, make_handle(endpoint_, server_text_));
-  auto negotiated =
-      co_await with_deadline(clock_, endpoint_.connect_limit, "connect", negotiate(blocking_pool));
-  if (negotiated) negotiated = check_tls(endpoint_);
-  auto info = negotiated ? server_info(*handle_) : Result<ServerInfo>(std::unexpected(negotiated.error()));
-  if (!info) {
-    phase_ = Phase::closed;
-    watcher_.stop();
-    handle_.reset();
-    Error error = std::move(info).error();
-    if (error.kind() == ErrorKind::timed_out)
-      co_return unexpected(
-          std::move(error)
-              .object(endpoint_.name)
-              .why(fmt::format("no NBD greeting within {} s",
-                               std::chrono::duration<double>(endpoint_.connect_limit).count()))
-              .remedy("check that the server is reachable and has a connection free"));
-    co_return unexpected(error.object().empty() ? std::move(error).object(endpoint_.name) : std::move(error));
-  }
-  nbd_set_debug(handle_.get(), false);  // the log served the server's sentences; data needs none
-  nbd_clear_debug_callback(handle_.get());
-  keep_alive(nbd_aio_get_fd(handle_.get()));
-  phase_ = Phase::ready;
-  co_return *std::move(info);
-}
-
-Task<Result<void>> Connection::negotiate(BlockingPool& blocking_pool) {
-  if (endpoint_.is_unix()) {
-    DISKFERRY_CO_CHECK(start_connecting(*handle_, endpoint_));
-  } else {
-    DISKFERRY_CO_CHECK(co_await blocking_pool.run([this] { return start_connecting(*handle_, endpoint_); }));
-  }
-  phase_ = Phase::connecting;
-  go_on_negotiating(false);
-  DISKFERRY_CO_CHECK(co_await wait_until_settled());
-  if (negotiation_error_) co_return unexpected(explain(endpoint_, *negotiation_error_, server_text_));
-  co_return Result<void>{};
-}
-
-int Connection::on_negotiated(void* user_data, int* error) noexcept {
-  auto& self = *static_cast<Connection*>(user_data);
-  if (*error != 0 && !self.negotiation_error_) self.negotiation_error_ = last_error();
-  return 1;
-}
-
-/// After each step of libnbd while connecting: is there a result, and if not, what is it waiting for?
-void Connection::go_on_negotiating(bool failed) {
-  if (failed && !negotiation_error_) negotiation_error_ = last_error();
-  nbd_handle* const handle = handle_.get();
-  if (!negotiation_error_ && !has_asked_for_export_ && nbd_aio_is_negotiating(handle) == 1) {
-    has_asked_for_export_ = true;
-    if (nbd_aio_opt_go(handle, {.callback = on_negotiated, .user_data = this, .free = nullptr}) != 0)
-      negotiation_error_ = last_error();
-  }
-  if (negotiation_error_ || nbd_aio_is_ready(handle) == 1) return settle();
-  if (nbd_aio_is_dead(handle) == 1 || nbd_aio_is_closed(handle) == 1) {
-    // Closed in order while negotiating: libnbd itself said goodbye, which it does where TLS is refused.
-    const bool is_refused = endpoint_.is_tls && nbd_aio_is_closed(handle) == 1;
-    negotiation_error_ = is_refused ? LibraryError{ENOTSUP, "the server refused TLS"}
-                                    : LibraryError{ECONNRESET, "the server closed the connection"};
-    return settle();
-  }
-  if (auto watched = watcher_.watch(nbd_aio_get_fd(handle)); !watched) {
-    negotiation_error_ = {watched.error().cause().value(), watched.error().message()};
-    return settle();
-  }
-  update_interest();
-}
-
-void Connection::settle() {
-  watcher_.want(false, false);
-  std::lock_guard lock(guard_);
-  is_settled_ = true;
-  settled_.wake_all();
-}
-
-Task<Result<void>> Connection::wait_until_settled() {
-  std::unique_lock lock(guard_);
-  while (!is_settled_) {
-    if (!co_await settled_.wait(lock)) co_return unexpected(cancelled_error("connect", endpoint_.name));
-    lock.lock();
-  }
-  co_return Result<void>{};
-}
-
-bool Connection::go_up() {
-  if (phase_ != Phase::ready) return false;
-  last_progress_ = clock_.now();
-  // Writes acknowledged until now were taken by a server that need not be the one at the other end.
-  established_.store(writes_.acknowledged.load());
-  has_gone_up_ = true;
-  is_up_.store(true, std::memory_order_release);
-  end_round_soon();  // the server may have closed it meanwhile
-  return true;
-}
-
-Task<void> Connection::disconnect(Duration limit) {
-  is_up_.store(false);
-  if (phase_ == Phase::ready) {
-    phase_ = Phase::closing;
-    is_settled_ = false;
-    if (nbd_aio_disconnect(handle_.get(), 0) == 0 && nbd_aio_get_direction(handle_.get()) != 0) {
-      update_interest();
-      // The answer is the server's closing: nothing depends on it.
-      (void)co_await with_deadline(clock_, limit, "disconnect", wait_until_settled());
-    }
-  }
-  phase_ = Phase::closed;
-  watcher_.stop();
-  handle_.reset();
-}
-
-// --- requests ---------------------------------------------------------------------------------------------
 
 void Connection::start(Request& request, Request::Handler handler, const Executor& caller, bool is_local) {
   request.connection = this;
@@ -218,110 +80,6 @@ void Connection::pump() {
   while (is_up() && !queued_.empty() && fits(*queued_.first())) issue(*queued_.pop_front());
 }
 
-namespace {
-int take_chunk(void* user_data, const void*, std::size_t count, std::uint64_t offset, unsigned status,
-               int*) noexcept {
-  auto& request = *static_cast<Request*>(user_data);
-  if (status == LIBNBD_READ_ERROR) return 0;
-  if (request.pieces.empty() && offset == request.received_end) {
-    request.received_end += count;
-    return 0;
-  }
-  try {
-    if (request.pieces.empty())
-      request.pieces.push_back({request.range.offset, request.received_end - request.range.offset});
-    if (request.pieces.size() < pieces_max) {
-      request.pieces.push_back({offset, count});
-    } else {
-      request.has_too_many_pieces = true;
-    }
-  } catch (...) {  // out of memory
-    request.has_too_many_pieces = true;
-  }
-  return 0;
-}
-
-/// Every byte exactly once, in whatever order.
-bool has_arrived(Request& request) noexcept {
-  if (request.has_too_many_pieces) return false;
-  if (request.pieces.empty()) return request.received_end == request.range.end();
-  std::ranges::sort(request.pieces, {}, &Range::offset);
-  std::uint64_t end = request.range.offset;
-  for (const Range& piece : request.pieces) {
-    if (piece.empty()) continue;
-    if (piece.offset != end) return false;
-    end = piece.end();
-  }
-  return end == request.range.end();
-}
-
-template <class Entry>
-int take_extents(void* user_data, const char* context, Entry* entries, std::size_t count,
-                 int* error) noexcept {
-  auto& request = *static_cast<Request*>(user_data);
-  try {
-    request.status->begin(context);
-    if constexpr (sizeof(Entry) == sizeof(std::uint32_t)) {
-      for (std::size_t i = 0; i + 1 < count; i += 2) request.status->add(entries[i], entries[i + 1]);
-    } else {
-      for (std::size_t i = 0; i < count; ++i) request.status->add(entries[i].length, entries[i].flags);
-    }
-    return 0;
-  } catch (...) {
-    *error = ENOMEM;
-    return -1;
-  }
-}
-#ifdef LIBNBD_HAVE_NBD_AIO_BLOCK_STATUS_64
-int take_extents_64(void* user_data, const char* context, std::uint64_t, nbd_extent* entries,
-                    std::size_t count, int* error) noexcept {
-  return take_extents(user_data, context, entries, count, error);
-}
-#else
-int take_extents_32(void* user_data, const char* context, std::uint64_t, std::uint32_t* entries,
-                    std::size_t count, int* error) noexcept {
-  return take_extents(user_data, context, entries, count, error);
-}
-#endif
-}  // namespace
-
-std::int64_t Connection::call_library(Request& request) {
-  nbd_handle* const handle = handle_.get();
-  const nbd_completion_callback done{.callback = on_complete, .user_data = &request, .free = nullptr};
-  const auto [offset, length] = request.range;
-  switch (request.verb) {
-    case Verb::read:
-      request.received_end = offset;
-      request.pieces.clear();
-      request.has_too_many_pieces = false;
-      return nbd_aio_pread_structured(handle, request.into, length, offset,
-                                      {.callback = take_chunk, .user_data = &request, .free = nullptr}, done,
-                                      request.flags);
-    case Verb::write:
-      return nbd_aio_pwrite(handle, request.from, length, offset, done, request.flags);
-    case Verb::write_zeroes:
-      return nbd_aio_zero(handle, length, offset, done, request.flags);
-    case Verb::trim:
-      return nbd_aio_trim(handle, length, offset, done, request.flags);
-    case Verb::flush:
-      request.unflushed_before = writes_.acknowledged.load();
-      return nbd_aio_flush(handle, done, request.flags);
-    case Verb::cache:
-      return nbd_aio_cache(handle, length, offset, done, request.flags);
-    case Verb::block_status:
-#ifdef LIBNBD_HAVE_NBD_AIO_BLOCK_STATUS_64
-      return nbd_aio_block_status_64(handle, length, offset,
-                                     {.callback = take_extents_64, .user_data = &request, .free = nullptr},
-                                     done, request.flags);
-#else
-      return nbd_aio_block_status(handle, length, offset,
-                                  {.callback = take_extents_32, .user_data = &request, .free = nullptr}, done,
-                                  request.flags);
-#endif
-  }
-  return -1;
-}
-
 void Connection::issue(Request& request) {
   if (in_flight_count_ == 0) last_progress_ = clock_.now();
   request.issued = last_progress_;
@@ -329,7 +87,8 @@ void Connection::issue(Request& request) {
   in_flight_.push_back(request);
   ++in_flight_count_;
   in_flight_bytes_ += request.payload_bytes();
-  if (call_library(request) == -1) {
+  if (request.verb == Verb::flush) request.unflushed_before = writes_.acknowledged.load();
+  if (send_command(*handle_, request, on_complete) == -1) {
     const LibraryError error = last_error();
     // Refused before it was queued: libnbd has called nothing and will call nothing. An earlier request may
     // have found the connection dead while it was sent.
@@ -388,8 +147,6 @@ int Connection::on_complete(void* user_data, int* error) noexcept {
   self.retire(request, outcome);
   return 1;  // libnbd forgets the command
 }
-
-// --- rounds -----------------------------------------------------------------------------------------------
 
 void Connection::on_ready(FdWatcher::Ready ready) {
   const auto self = shared_from_this();

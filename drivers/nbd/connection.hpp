@@ -78,7 +78,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
   void submit(Request& request);
   bool fits(const Request& request) const noexcept;
   void issue(Request& request);
-  std::int64_t call_library(Request& request);
   void pump();
   void on_ready(FdWatcher::Ready ready);
   void go_on_negotiating(bool failed);

@@ -3,16 +3,14 @@
 
 #include "diskferry/assert.hpp"
 #include "diskferry/image_uri.hpp"
+#include "gateway/nbd/psk_file.hpp"
 
 #include <algorithm>
 #include <cstring>
 #include <fmt/format.h>
-#include <fstream>
-#include <map>
 #include <unistd.h>
 
 #include <openssl/bio.h>
-#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
@@ -22,8 +20,6 @@ namespace {
 
 /// Sixteen records of ciphertext in one receive.
 constexpr std::size_t input_bytes = 256u << 10;
-constexpr std::size_t psk_file_bytes_max = 1u << 20;
-constexpr std::size_t psk_key_bytes_max = 64;
 
 struct FreeSsl {
   void operator()(SSL* ssl) const { SSL_free(ssl); }
@@ -99,68 +95,6 @@ BIO_METHOD* queue_method() {
     return made;
   }();
   return method.get();
-}
-
-/// Keys by user; wiped when dropped.
-class PskTable {
- public:
-  PskTable() = default;
-  PskTable(const PskTable&) = delete;
-  PskTable& operator=(const PskTable&) = delete;
-  ~PskTable() {
-    for (auto& [user, key] : keys_) OPENSSL_cleanse(key.data(), key.size());
-  }
-  bool empty() const { return keys_.empty(); }
-  void add(std::string user, std::vector<unsigned char> key) { keys_[std::move(user)] = std::move(key); }
-  const std::vector<unsigned char>* find(std::string_view user) const {
-    const auto found = keys_.find(user);
-    return found == keys_.end() ? nullptr : &found->second;
-  }
-
- private:
-  std::map<std::string, std::vector<unsigned char>, std::less<>> keys_;
-};
-
-int hex_digit(char c) {
-  if (c >= '0' && c <= '9') return c - '0';
-  if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
-  return -1;
-}
-
-/// Messages name the file and the line, never its content.
-Result<void> read_psk_file(const std::string& path, PskTable& into) {
-  const auto refuse = [&](std::size_t line, std::string why) {
-    return unexpected(fail(ErrorKind::invalid_argument, "read pre-shared keys", printable(path))
-                          .why(fmt::format("line {}: {}", line, why))
-                          .remedy("make the file with psktool: one user:hexkey a line"));
-  };
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return unexpected(errno_error(errno, "open", printable(path)));
-  std::string line;
-  std::size_t total = 0;
-  for (std::size_t number = 1; std::getline(file, line); ++number) {
-    total += line.size() + 1;
-    if (total > psk_file_bytes_max) return refuse(number, "the file is too large");
-    if (!line.empty() && line.back() == '\r') line.pop_back();
-    if (line.empty() || line.front() == '#') continue;
-    const auto colon = line.find(':');
-    if (colon == std::string::npos || colon == 0) return refuse(number, "no user in front of a colon");
-    const std::string_view hex = std::string_view(line).substr(colon + 1);
-    if (hex.empty() || hex.size() % 2 != 0 || hex.size() / 2 > psk_key_bytes_max)
-      return refuse(number, fmt::format("a key has 2 to {} hexadecimal digits", 2 * psk_key_bytes_max));
-    std::vector<unsigned char> key;
-    for (std::size_t i = 0; i < hex.size(); i += 2) {
-      const int high = hex_digit(hex[i]);
-      const int low = hex_digit(hex[i + 1]);
-      if (high < 0 || low < 0) return refuse(number, "the key is not hexadecimal");
-      key.push_back(static_cast<unsigned char>(high * 16 + low));
-    }
-    into.add(line.substr(0, colon), std::move(key));
-    OPENSSL_cleanse(line.data(), line.size());
-  }
-  if (into.empty()) return refuse(1, "the file has no keys");
-  return {};
 }
 
 std::string name_text(const X509_NAME* name, unsigned long flags) {
