@@ -53,6 +53,10 @@ Result<int> open_locked(const std::string& path, int flags) {
   return fd;
 }
 
+/// Room that the file system keeps for the ledger: when the copy fills it, what was done can still be noted.
+/// Enough for the pieces of 4 GiB; without it nothing is lost but that.
+constexpr std::uint64_t reserved_bytes = 256 * kib;
+
 /// A file mapped for reading, as long as this lives.
 class Mapping {
  public:
@@ -107,6 +111,10 @@ Task<Result<std::unique_ptr<Ledger>>> Ledger::create(DriverContext& context, std
   if (!opened) co_return unexpected(std::move(opened).error());
   std::unique_ptr<Ledger> ledger(new Ledger(context, std::move(path), *opened));
   ledger->size_bytes_ = record.size();
+  (void)co_await context.blocking_pool.run([&] {
+    ledger->reserve();
+    return Result<void>{};
+  });
   co_return ledger;
 }
 
@@ -123,9 +131,16 @@ Task<Result<Ledger::Loaded>> Ledger::load(DriverContext& context, std::string pa
       for (const Piece& entry : entries) loaded.done.add(entry.range);
     }
     loaded.ledger->size_bytes_ = reader.valid_bytes();
+    loaded.ledger->reserve();
     loaded.ledger->appends_ = 1;  // its name is durable, or nobody would have found it after a power cut
     return loaded;
   });
+}
+
+void Ledger::reserve() {
+  if (reserved_to_ > size_bytes_ + reserved_bytes / 2) return;
+  const std::uint64_t end = size_bytes_ + reserved_bytes;
+  if (::fallocate(fd_, FALLOC_FL_KEEP_SIZE, 0, static_cast<off_t>(end)) == 0) reserved_to_ = end;
 }
 
 Task<Result<void>> Ledger::append(std::vector<Piece> entries) {
@@ -138,10 +153,13 @@ Task<Result<void>> Ledger::append(std::vector<Piece> entries) {
       size_bytes_ += record.size();
       rest = rest.subspan(now.size());
     }
-    // What a torn record of an earlier life left behind must not follow ours.
-    if (::ftruncate(fd_, static_cast<off_t>(size_bytes_)) != 0 || ::fdatasync(fd_) != 0)
+    // What a torn record of an earlier life left behind must not follow ours. Not without need: it would give
+    // back what is reserved.
+    const bool has_more = file_bytes(fd_) > size_bytes_;
+    if ((has_more && ::ftruncate(fd_, static_cast<off_t>(size_bytes_)) != 0) || ::fdatasync(fd_) != 0)
       return unexpected(errno_error(errno, "sync ledger", printable(path_)));
     if (appends_++ == 0) sync_folder_of(path_);
+    reserve();
     return {};
   });
 }

@@ -100,11 +100,15 @@ class Ledger {
  private:
   Ledger(DriverContext& context, std::string path, int fd)
       : context_(context), path_(std::move(path)), fd_(fd) {}
+  /// Keeps storage ready for the next records, so that a full file system does not cost what was done.
+  void reserve();
+
   DriverContext& context_;
   const std::string path_;
   int fd_;
   std::uint64_t size_bytes_ = 0;
   std::uint64_t appends_ = 0;
+  std::uint64_t reserved_to_ = 0;  // storage that the file system keeps for it
 };
 
 /// Where the ledger of a copy to `target` lives: beside a regular file, else in $XDG_STATE_HOME/diskferry (or

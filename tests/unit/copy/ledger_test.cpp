@@ -3,6 +3,7 @@
 #include "diskferry/units.hpp"
 #include "tests/support/test_runtime.hpp"
 
+#include <filesystem>
 #include <fstream>
 #include <sys/stat.h>
 
@@ -145,6 +146,23 @@ TEST(RangeSet, MergesAndSubtracts) {
   set.add({0, 100});
   EXPECT_EQ(set.pieces(), 1u);
   EXPECT_EQ(set.bytes(), 100u);
+}
+
+TEST(Ledger, KeepsRoomForRecordsOnAFullFileSystem) {
+  const test::TemporaryFolder folder;
+  const std::string path = folder / "ledger";
+  const auto allocated = [&] {
+    struct stat status{};
+    EXPECT_EQ(::stat(path.c_str(), &status), 0);
+    return static_cast<std::uint64_t>(status.st_blocks) * 512;
+  };
+  auto ledger = must(run(Ledger::create(test::runtime().context(), path, header())));
+  EXPECT_GE(allocated(), 256 * kib);
+  for (std::uint64_t i = 0; i < 20; ++i) must(run(ledger->append(pieces(i * 1000, 1000))));
+  EXPECT_GE(allocated(), std::filesystem::file_size(path) + 128 * kib);
+  ledger.reset();
+  auto loaded = must(run(Ledger::load(test::runtime().context(), path)));
+  EXPECT_GE(allocated(), std::filesystem::file_size(path) + 256 * kib);
 }
 
 }  // namespace
