@@ -12,6 +12,15 @@
 
 namespace diskferry {
 
+Error no_disk(mode_t mode, const std::string& name) {
+  const char* const what = S_ISDIR(mode)    ? "it is a folder"
+                           : S_ISFIFO(mode) ? "it is a FIFO"
+                           : S_ISSOCK(mode) ? "it is a socket"
+                           : S_ISCHR(mode)  ? "it is a character device"
+                                            : "it is neither a regular file nor a block device";
+  return fail(ErrorKind::unsupported, "open", name).why(what).remedy("name a regular file or a block device");
+}
+
 Result<FileIdentity> file_identity(const std::string& path) {
   struct stat status{};
   if (::stat(path.c_str(), &status) != 0) return unexpected(errno_error(errno, "open", printable(path)));
@@ -24,9 +33,7 @@ Result<FileIdentity> file_identity(const std::string& path) {
     identity.allocated_bytes = static_cast<std::uint64_t>(status.st_blocks) * 512;
     return identity;
   }
-  if (!S_ISBLK(status.st_mode))
-    return unexpected(fail(ErrorKind::unsupported, "open", printable(path))
-                          .why("it is neither a regular file nor a block device"));
+  if (!S_ISBLK(status.st_mode)) return unexpected(no_disk(status.st_mode, printable(path)));
   identity.is_block_device = true;
   identity.device = status.st_rdev;
   const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));

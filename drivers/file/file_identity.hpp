@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <string>
+#include <sys/types.h>
 
 namespace diskferry {
 
@@ -18,6 +19,9 @@ struct FileIdentity {
   bool is_block_device = false;
   bool operator==(const FileIdentity&) const = default;
 };
+
+/// "it is a folder": what is no disk, by its st_mode. Kind: unsupported.
+Error no_disk(mode_t mode, const std::string& name);
 
 /// Blocks as stat() does: milliseconds at most on local storage; on a blocking thread where that matters.
 /// Errors: not_found, permission, unsupported (neither a regular file nor a block device).

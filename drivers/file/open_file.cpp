@@ -2,6 +2,9 @@
 // looked at and then opened for use through /proc/self/fd, so that it cannot be exchanged in between.
 #include "drivers/file/open_file.hpp"
 
+#include "diskferry/image_uri.hpp"
+#include "drivers/file/file_identity.hpp"
+
 #include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
@@ -30,15 +33,6 @@ Result<void> check_name(const std::string& path, const char* operation, const st
     return unexpected(
         fail(ErrorKind::invalid_argument, operation, name).why("the name has a NUL byte in it"));
   return {};
-}
-
-/// What a file of that mode is called, when it is not one a disk can be in.
-const char* no_disk(mode_t mode) {
-  if (S_ISDIR(mode)) return "it is a folder";
-  if (S_ISFIFO(mode)) return "it is a FIFO";
-  if (S_ISSOCK(mode)) return "it is a socket";
-  if (S_ISCHR(mode)) return "it is a character device";
-  return "it is neither a regular file nor a block device";
 }
 
 Error claimed_error(const std::string& name, bool writable) {
@@ -76,10 +70,7 @@ Result<OpenedFile> open_existing(const std::string& path, const std::string& nam
   OpenedFile opened;
   if (::fstat(found.get(), &opened.status) != 0) return unexpected(open_error(errno, "open", name));
   const mode_t mode = opened.status.st_mode;
-  if (!S_ISREG(mode) && !S_ISBLK(mode))
-    return unexpected(fail(ErrorKind::unsupported, "open", name)
-                          .why(no_disk(mode))
-                          .remedy("name a regular file or a block device"));
+  if (!S_ISREG(mode) && !S_ISBLK(mode)) return unexpected(no_disk(mode, name));
   const std::string via = fmt::format("/proc/self/fd/{}", found.get());
   int flags = O_CLOEXEC | O_NOCTTY | (options.writable ? O_RDWR : O_RDONLY);
   if (S_ISBLK(mode)) {
@@ -112,7 +103,9 @@ Result<OpenedFile> create_new(const std::string& path, const std::string& name) 
   DISKFERRY_CHECK(check_name(path, "create", name));
   const std::unique_ptr<char, decltype(&std::free)> folder(::realpath(folder_of(path).c_str(), nullptr),
                                                            &std::free);
-  if (!folder) return unexpected(open_error(errno, "create", name).in("look up the folder"));
+  if (!folder)
+    return unexpected(open_error(errno, "create", name)
+                          .why("the folder " + printable(folder_of(path)) + " cannot be used"));
   const std::string_view real = folder.get();
   if (is_below(real, "/dev") && !is_below(real, "/dev/shm"))
     return unexpected(

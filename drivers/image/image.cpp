@@ -8,6 +8,8 @@
 #include "drivers/registry.hpp"
 
 #include <bit>
+#include <filesystem>
+#include <system_error>
 
 namespace diskferry {
 
@@ -20,6 +22,17 @@ Task<Result<void>> Image::close() {
 }
 
 Task<Result<Image>> open_image(DriverContext& context, ImageUri uri, ImageOpenOptions options) {
+  // One that is not there allows nothing, which a typing error should not do silently.
+  for (const std::string& folder : options.allow_backing) {
+    std::error_code failed;
+    if (std::filesystem::is_directory(folder, failed)) continue;
+    co_return unexpected(fail(failed && failed != std::errc::no_such_file_or_directory
+                                  ? kind_of_errno(failed.value())
+                                  : ErrorKind::not_found,
+                              "allow backing images below", printable(folder))
+                             .why(failed ? std::string() : "there is no such folder")
+                             .cause(failed));
+  }
   ChainOpener opener(context, std::move(uri), std::move(options));
   co_return co_await opener.open();
 }

@@ -138,14 +138,15 @@ Explanation explain_text(const Endpoint& endpoint, const LibraryError& error) {
   }
 }
 
-/// "nbd_aio_notify_read: handshake: text" -> "text"
+/// "nbd_aio_notify_read: handshake: text" -> "text", and what our own message says already goes.
 std::string without_prefix(std::string text) {
   if (text.starts_with("nbd_")) {
     const auto end = text.find(": ");
     if (end != std::string::npos) text.erase(0, end + 2);
   }
-  constexpr std::string_view handshake = "handshake: ";
-  if (text.starts_with(handshake)) text.erase(0, handshake.size());
+  for (const std::string_view step : {"handshake: ", "connect: "}) {
+    if (text.starts_with(step)) text.erase(0, step.size());
+  }
   return text;
 }
 

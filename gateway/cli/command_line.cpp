@@ -43,7 +43,15 @@ std::string line_prefix(const CLI::App& app) {
 int report_usage(const CLI::App& app, const CLI::ParseError& error, std::ostream& err) {
   const auto chosen = app.get_subcommands();
   const std::string command = chosen.empty() ? "diskferry" : "diskferry " + chosen.front()->get_name();
-  err << line_prefix(app) << printable(error.what()) << "; see '" << command << " --help'\n";
+  std::string text = error.what();
+  if (chosen.empty() && dynamic_cast<const CLI::RequiredError*>(&error) != nullptr) {
+    const auto unknown = app.remaining();
+    text = unknown.empty() ? "a command is missing" : "there is no command '" + unknown.front() + "'";
+    std::string known;
+    for (const Command* one : all_commands()) known += (known.empty() ? "" : ", ") + std::string(one->name);
+    text += "; there are " + known;
+  }
+  err << line_prefix(app) << printable(text) << "; see '" << command << " --help'\n";
   return static_cast<int>(ExitCode::usage);
 }
 
@@ -62,6 +70,16 @@ Result<ExitCode> run_body(const CommandBody& body, std::ostream& out, std::ostre
   return body(invocation);
 }
 
+/// The command's name once, also where the error is about the command as a whole: "copy: vm.raw: copy: ...".
+std::string message_after(const std::string& prefix, const Error& error) {
+  std::string message = printable(error.message());
+  const std::string command = prefix.substr(std::min(prefix.size(), std::string_view("diskferry: ").size()));
+  if (command.empty() || error.operation() + ": " != command || !error.steps().empty()) return message;
+  const std::string object = error.object().empty() ? std::string() : printable(error.object()) + ": ";
+  if (message.starts_with(object + command)) message.erase(object.size(), command.size());
+  return message;
+}
+
 int report(const std::string& prefix, const Result<ExitCode>& result, std::ostream& out, std::ostream& err) {
   out.flush();
   if (result && !out.good()) {
@@ -69,11 +87,7 @@ int report(const std::string& prefix, const Result<ExitCode>& result, std::ostre
     return static_cast<int>(ExitCode::failed);
   }
   if (result) return static_cast<int>(*result);
-  std::string message = printable(result.error().message());
-  // The command's name once, also where the error is about the command as a whole.
-  const std::string command = prefix.substr(std::min(prefix.size(), std::string_view("diskferry: ").size()));
-  if (!command.empty() && message.starts_with(command)) message.erase(0, command.size());
-  err << prefix << message << "\n";
+  err << prefix << message_after(prefix, result.error()) << "\n";
   return static_cast<int>(row_of(result.error().kind()).exit);
 }
 

@@ -46,7 +46,8 @@ CLI::Option* add_bytes(CLI::App& app, const std::string& names, std::uint64_t& v
           names,
           [&value, names](const std::string& given) {
             const auto parsed = parse_bytes(given);
-            if (!parsed) throw CLI::ValidationError(names, parsed.error().message());
+            if (!parsed)
+              throw CLI::ValidationError(names, "'" + given + "' is no byte amount: " + parsed.error().why());
             value = *parsed;
           },
           help)

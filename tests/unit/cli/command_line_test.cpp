@@ -41,6 +41,19 @@ TEST(CommandLine, EveryCommandHasASummaryExamplesAndHelp) {
   }
 }
 
+TEST(CommandLine, NamesTheCommandThatThereIsNot) {
+  const auto ran = run({"convert", "a", "b"});
+  EXPECT_EQ(ran.code, 2);
+  EXPECT_NE(ran.err.find("no command 'convert'"), std::string::npos) << ran.err;
+  EXPECT_NE(ran.err.find("copy"), std::string::npos) << ran.err;
+}
+
+TEST(CommandLine, SaysItsOwnNameOnce) {
+  const auto ran = run({"copy", "memory:///?size=2M", "-n", "memory:///?size=1M"});
+  EXPECT_EQ(ran.err.find("copy:", ran.err.find("copy:") + 1), std::string::npos) << ran.err;
+  EXPECT_NE(ran.err.find("the target has 1.0 MiB"), std::string::npos) << ran.err;
+}
+
 TEST(CommandLine, AWrongLineExitsTwoWithOneLineOnStderr) {
   const std::vector<std::vector<const char*>> lines{
       {},
