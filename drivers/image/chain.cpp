@@ -42,7 +42,7 @@ class Qcow2BitmapView final : public BitmapView {
 };
 
 BitmapDescription describe(const qcow2::BitmapEntry& entry) {
-  return {.name = printable(entry.name),
+  return {.name = entry.name,
           .granularity_bytes = entry.granularity_bits < 64 ? entry.granularity_bytes() : 0,
           .is_in_use = entry.is_in_use(),
           .is_auto = entry.is_auto(),
@@ -226,9 +226,9 @@ Task<Result<void>> ChainOpener::describe_qcow2(Layer& layer, const qcow2::Header
   description.has_extended_l2 = header.has_extended_l2();
   description.is_dirty = header.is_dirty();
   description.is_corrupt = header.is_corrupt();
-  description.data_file = printable(header.data_file.value_or(""));
-  description.backing_name = printable(header.backing_name);
-  description.backing_format = printable(header.backing_format.value_or(""));
+  description.data_file = header.data_file.value_or("");
+  description.backing_name = header.backing_name;
+  description.backing_format = header.backing_format.value_or("");
   DISKFERRY_CO_TRY(const auto snapshots, co_await qcow2::load_snapshots(*layer.storage, header));
   for (const auto& one : snapshots)
     description.snapshots.push_back({.id = one.id,

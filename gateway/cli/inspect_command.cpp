@@ -92,7 +92,7 @@ json::array to_json_array(const std::vector<Element>& elements) {
 }
 
 json::object to_json(const LayerDescription& layer) {
-  json::object object{{"image", layer.uri.to_string()},
+  json::object object{{"image", layer.uri.without_secrets()},
                       {"format", layer.format},
                       {"virtual-size", layer.size_bytes},
                       {"actual-size", layer.allocated_bytes}};
@@ -133,7 +133,7 @@ json::object to_json(const DeviceInfo& device) {
 json::object to_json(const Inspection& found) {
   json::array layers;
   for (const auto& layer : found.layers) layers.push_back(to_json(layer));
-  return {{"image", found.layers.front().uri.to_string()},
+  return {{"image", found.layers.front().uri.without_secrets()},
           {"format", found.layers.front().format},
           {"virtual-size", found.size_bytes},
           {"layers", std::move(layers)},

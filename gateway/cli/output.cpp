@@ -15,9 +15,26 @@ namespace json = boost::json;
 
 namespace {
 
-/// A string that JSON can hold: file names and names in images need not be UTF-8.
+/// A string that JSON can hold: file names and names in images need not be UTF-8. What a terminal acts on is
+/// escaped as JSON does it, DEL and the control characters from 0x80 to 0x9f too (C2 80 to C2 9F in UTF-8).
 std::string serialize_string(std::string_view text) {
-  return json::serialize(json::string(is_utf8(text) ? std::string(text) : printable(text)));
+  const std::string plain =
+      json::serialize(json::string(is_utf8(text) ? std::string(text) : printable(text)));
+  std::string escaped;
+  escaped.reserve(plain.size());
+  for (std::size_t i = 0; i < plain.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(plain[i]);
+    const auto next = i + 1 < plain.size() ? static_cast<unsigned char>(plain[i + 1]) : 0;
+    if (byte == 0x7f) {
+      escaped += "\\u007f";
+    } else if (byte == 0xc2 && next >= 0x80 && next < 0xa0) {
+      escaped += fmt::format("\\u{:04x}", next);
+      ++i;
+    } else {
+      escaped += plain[i];
+    }
+  }
+  return escaped;
 }
 
 void print_value(std::ostream& out, const json::value& value, std::size_t depth) {
@@ -57,7 +74,15 @@ void print_json(std::ostream& out, const json::value& value) {
 }
 
 std::string to_json_line(const json::value& value) {
-  return json::serialize(value);
+  if (const auto* text = value.if_string()) return serialize_string(*text);
+  const auto* object = value.if_object();
+  if (object == nullptr) return json::serialize(value);
+  std::string line = "{";
+  for (const auto& field : *object) {
+    if (line.size() > 1) line += ",";
+    line += serialize_string(field.key()) + ":" + to_json_line(field.value());
+  }
+  return line + "}";
 }
 
 void FieldList::add(std::string_view name, std::string value) {

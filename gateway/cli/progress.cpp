@@ -4,6 +4,7 @@
 
 #include "diskferry/image_uri.hpp"
 #include "diskferry/units.hpp"
+#include "gateway/cli/output.hpp"
 
 #include <algorithm>
 #include <cstdio>
@@ -13,7 +14,6 @@
 #include <unistd.h>
 
 #include <boost/json/object.hpp>
-#include <boost/json/serialize.hpp>
 
 namespace diskferry::cli {
 
@@ -159,7 +159,7 @@ std::string ProgressReporter::bar_line() const {
 
 std::string ProgressReporter::json_line(TimePoint now) const {
   boost::json::object line;
-  line["subject"] = is_utf8(subject_) ? subject_ : printable(subject_);
+  line["subject"] = subject_;
   line["phase"] = phase_;
   line["done"] = bytes_done_;
   line["total"] = bytes_total_;
@@ -167,7 +167,7 @@ std::string ProgressReporter::json_line(TimePoint now) const {
   if (const auto left = time_left())
     line["seconds-left"] = std::chrono::duration_cast<std::chrono::seconds>(*left).count();
   line["phase-ms"] = std::chrono::duration_cast<std::chrono::milliseconds>(now - phase_started_).count();
-  return boost::json::serialize(line);
+  return to_json_line(line);
 }
 
 }  // namespace diskferry::cli

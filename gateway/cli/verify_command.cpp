@@ -47,10 +47,10 @@ Task<Result<Comparison>> compare_images(DriverContext& context, const Options& o
   co_return result;
 }
 
-/// As it may be shown: without secrets.
+/// For JSON: without secrets, and otherwise as given.
 std::string shown(const std::string& name) {
   const auto uri = ImageUri::parse(name);
-  return uri ? uri->to_string() : std::string();
+  return uri ? uri->without_secrets() : std::string();
 }
 
 void print(Invocation& invocation, const Options& options, const Comparison& result) {

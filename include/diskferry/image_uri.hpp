@@ -39,6 +39,9 @@ class ImageUri {
   /// For messages and reports: as given, but for passwords and secret keys, which become "***", and control
   /// characters, which are escaped.
   std::string to_string() const;
+  /// The same with control characters as they are: for JSON, which has its own way to escape them, and never
+  /// for a terminal or a log.
+  std::string without_secrets() const { return build(false); }
   /// With everything that is needed to open it; never to be logged.
   std::string to_uri_with_secrets() const;
 

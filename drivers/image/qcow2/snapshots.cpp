@@ -41,8 +41,8 @@ Task<Result<Snapshot>> next_snapshot(TableStream& table, const Header& header, B
   if (extra.size() >= 16) snapshot.disk.size_bytes = load_big<std::uint64_t>(extra.data() + 8);
   DISKFERRY_CO_TRY(const auto texts, co_await table.next(std::size_t{id_bytes} + name_bytes));
   const auto* text = reinterpret_cast<const char*>(texts.data());
-  snapshot.id = printable({text, id_bytes});
-  snapshot.name = printable({text + id_bytes, name_bytes});
+  snapshot.id.assign(text, id_bytes);
+  snapshot.name.assign(text + id_bytes, name_bytes);
   DISKFERRY_CO_CHECK(co_await table.align());
   co_return snapshot;
 }

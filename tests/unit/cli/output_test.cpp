@@ -20,6 +20,20 @@ TEST(PrintJson, IndentsAndStaysTheSameValue) {
   EXPECT_TRUE(out.str().starts_with("{\n  \"a\": [\n    1,\n")) << out.str();
 }
 
+TEST(PrintJson, EscapesWhatATerminalWouldActOnAndStaysTheSameValue) {
+  const boost::json::value value{{"name",
+                                  "a\x1b[2J\x7f\xc2\x9b"
+                                  "b\xc2\xa0\n\\x1b"}};
+  std::ostringstream out;
+  print_json(out, value);
+  for (const std::string& text : {out.str(), to_json_line(value)}) {
+    EXPECT_EQ(boost::json::parse(text), value) << text;
+    EXPECT_EQ(text.find('\x1b'), std::string::npos) << text;
+    EXPECT_EQ(text.find('\x7f'), std::string::npos) << text;
+    EXPECT_EQ(text.find("\xc2\x9b"), std::string::npos) << text;
+  }
+}
+
 TEST(FieldList, AlignsValuesAndDropsEmptyOnes) {
   FieldList fields;
   fields.add("a", "1");
