@@ -154,6 +154,8 @@ class CheckedDevice final : public BlockDevice {
     DISKFERRY_ASSERT(copied <= length, "a driver copies no more than it was asked to");
     co_return copied;
   }
+  std::uint64_t repeated_requests() const noexcept override { return device_->repeated_requests(); }
+  void stop_waiting() noexcept override { device_->stop_waiting(); }
   BlockDevice& unwrapped() noexcept override { return device_->unwrapped(); }
 
  private:

@@ -158,6 +158,8 @@ class AlignDevice final : public BlockDevice {
     if (!is_whole(range) || !locks_.try_lock(hold, range, RangeLock::Mode::shared)) return std::nullopt;
     return inner_->try_write(offset, from);
   }
+  std::uint64_t repeated_requests() const noexcept override { return inner_->repeated_requests(); }
+  void stop_waiting() noexcept override { inner_->stop_waiting(); }
   Task<Result<void>> prefetch(Range range) override {
     co_return co_await inner_->prefetch(blocks_around(range));
   }

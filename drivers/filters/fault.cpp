@@ -187,6 +187,9 @@ class FaultDevice final : public BlockDevice {
     co_return leave(call, decision);
   }
 
+  std::uint64_t repeated_requests() const noexcept override { return inner_->repeated_requests(); }
+  void stop_waiting() noexcept override { inner_->stop_waiting(); }
+
  private:
   using Decision = FaultControl::Decision;
   struct Call {

@@ -151,6 +151,8 @@ class RateDevice final : public BlockDevice {
   Task<Result<void>> start_writeback(Range range) override {
     co_return co_await inner_->start_writeback(range);
   }
+  std::uint64_t repeated_requests() const noexcept override { return inner_->repeated_requests(); }
+  void stop_waiting() noexcept override { inner_->stop_waiting(); }
   // prefetch and copy_from would move bytes past the limit: they stay "not now", the defaults.
 
  private:

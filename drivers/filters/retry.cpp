@@ -151,6 +151,16 @@ class RetryDevice final : public BlockDevice {
     co_return Result<void>{};
   }
 
+  std::uint64_t repeated_requests() const noexcept override {
+    std::lock_guard lock(guard_);
+    return repeated_ + current_->device->repeated_requests();
+  }
+  void stop_waiting() noexcept override {
+    std::lock_guard lock(guard_);
+    is_ending_ = true;
+    current_->device->stop_waiting();
+  }
+
   // At once or not at all: what fails here is taken again the long way.
   std::optional<Result<void>> try_read(std::uint64_t offset, std::span<std::byte> into) override {
     Use use = try_begin();
@@ -311,10 +321,17 @@ class RetryDevice final : public BlockDevice {
   /// Waits before the next attempt, or gives up with the last error.
   Task<Result<void>> pause(const Attempts& attempts, const Error& last) {
     const Duration delay = retry_delay(policy_, attempts.made);
-    if (attempts.made >= policy_.attempts_max || Clock::after(clock_.now(), delay) >= attempts.ends)
+    if (!may_repeat() || attempts.made >= policy_.attempts_max ||
+        Clock::after(clock_.now(), delay) >= attempts.ends)
       co_return unexpected(last.with_step(
           fmt::format("given up after {} {}", attempts.made, attempts.made == 1 ? "attempt" : "attempts")));
     co_return co_await clock_.sleep_for(delay);
+  }
+
+  bool may_repeat() {
+    std::lock_guard lock(guard_);
+    if (!is_ending_) ++repeated_;
+    return !is_ending_;
   }
 
   // What is durable. Numbers count acknowledged changes; all up to durable_ were covered by a flush.
@@ -354,7 +371,9 @@ class RetryDevice final : public BlockDevice {
   DeviceInfo info_;
   const std::uint64_t size_bytes_;
   AsyncMutex opening_;
-  std::mutex guard_;
+  mutable std::mutex guard_;
+  bool is_ending_ = false;  // stop_waiting() was called
+  std::uint64_t repeated_ = 0;
   SessionPtr current_;
   std::vector<SessionPtr> unclosed_;  // replaced while calls ran on them
   std::uint64_t acknowledged_ = 0;

@@ -95,6 +95,9 @@ class Image {
   /// The guest-visible disk, behind a CheckedDevice.
   BlockDevice& device() noexcept { return *device_; }
   const std::shared_ptr<BlockDevice>& shared_device() const noexcept { return device_; }
+  /// Puts a filter in front of the disk: `device` wraps what shared_device() gave, and closing it closes
+  /// that.
+  void put_in_front(std::shared_ptr<BlockDevice> device) { device_ = std::move(device); }
   /// Top first; at least one.
   const std::vector<LayerDescription>& layers() const noexcept { return layers_; }
   const std::vector<std::shared_ptr<BitmapView>>& bitmaps() const noexcept { return bitmaps_; }

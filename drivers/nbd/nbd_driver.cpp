@@ -100,6 +100,8 @@ class NbdDevice final : public BlockDevice {
     co_return found;
   }
 
+  std::uint64_t repeated_requests() const noexcept override { return pool_.repeated_requests(); }
+  void stop_waiting() noexcept override { pool_.stop_waiting(); }
   Task<Result<void>> prefetch(Range range) override {
     if (!pool_.server().can_cache || range.empty()) co_return Result<void>{};
     std::atomic<std::uint64_t> part_bytes_max = info_.request_bytes_max;

@@ -20,6 +20,8 @@ constexpr Duration good_connection_min = std::chrono::seconds(5);
 constexpr Duration disconnect_limit = std::chrono::seconds(2);
 /// A thread hop there and back costs about as much as waiting behind this many requests.
 constexpr unsigned hop_cost_requests = 8;
+/// Enough for a server that restarts just now, and not felt by whoever presses Ctrl-C.
+constexpr Duration ending_limit = std::chrono::seconds(1);
 constexpr unsigned connections_default_min = 4;  // nbdcopy's
 /// Streams that make no sense, one after the other, until a request is given up.
 constexpr unsigned garbled_max = 2;
@@ -107,6 +109,7 @@ Task<Result<void>> Pool::execute(Request& request) {
   const std::size_t reactor = reactor_of(executor);
   std::optional<TimePoint> give_up;
   unsigned garbled = 0;
+  bool was_sent = false;
   while (true) {
     if ((co_await asio::this_coro::cancellation_state).cancelled() != asio::cancellation_type::none)
       co_return unexpected(cancelled_error(std::string(to_string(request.verb)), endpoint_.name));
@@ -118,6 +121,8 @@ Task<Result<void>> Pool::execute(Request& request) {
       DISKFERRY_CO_CHECK(co_await wait_for_connection(*give_up));
       continue;
     }
+    if (was_sent) repeated_.fetch_add(1, std::memory_order_relaxed);
+    was_sent = true;
     const bool is_local = connection->executor() == executor;
     const Outcome outcome = co_await connection->perform(request, executor, is_local);
     switch (outcome.how) {
@@ -155,7 +160,8 @@ Task<Result<void>> Pool::wait_until_up() {
 }
 
 Task<Result<void>> Pool::wait_for_connection(TimePoint until) {
-  const Duration left = std::max(until - context_.clock.now(), Duration::zero());
+  Duration left = std::max(until - context_.clock.now(), Duration::zero());
+  if (is_ending_.load(std::memory_order_relaxed)) left = std::min(left, ending_limit);
   auto waited = co_await with_deadline(context_.clock, left, "reconnect", wait_until_up());
   if (!waited && waited.error().kind() == ErrorKind::timed_out) {
     std::string why = "the connection is lost";

@@ -30,6 +30,10 @@ class Pool {
   const Endpoint& endpoint() const noexcept { return endpoint_; }
   unsigned connections_wanted() const noexcept { return static_cast<unsigned>(connections_.size()); }
   unsigned connections_up() const noexcept;
+  /// Requests that were sent again, because a connection was lost with them. Thread: any.
+  std::uint64_t repeated_requests() const noexcept { return repeated_.load(std::memory_order_relaxed); }
+  /// From now on a request waits for a lost connection for at most `ending_limit`. Thread: any.
+  void stop_waiting() noexcept { is_ending_.store(true, std::memory_order_relaxed); }
 
  private:
   Connection* choose(const Request& request, std::size_t reactor) const noexcept;
@@ -54,6 +58,8 @@ class Pool {
   std::vector<std::size_t> reactor_of_connection_;
   TaskGroup keepers_;
 
+  std::atomic<std::uint64_t> repeated_ = 0;
+  std::atomic<bool> is_ending_ = false;
   std::atomic<bool> is_gone_ = false;
   mutable std::mutex guard_;
   std::optional<Error> gone_;

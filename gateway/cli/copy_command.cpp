@@ -3,11 +3,15 @@
 #include "gateway/cli/copy_options.hpp"
 #include "gateway/cli/output.hpp"
 
-#include <atomic>
+#include <cerrno>
+#include <fcntl.h>
+#include <filesystem>
 #include <fmt/format.h>
-#include <fstream>
 #include <memory>
 #include <ostream>
+#include <sstream>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <CLI/App.hpp>
 
@@ -21,51 +25,95 @@ struct Options {
   bool as_json = false;
 };
 
-Result<void> write_report(const std::string& path, const CopyReport& report) {
-  std::ofstream file(path, std::ios::trunc);
-  print_json(file, to_json(report));
-  file.flush();
-  if (!file)
-    return unexpected(
-        fail(ErrorKind::io, "write the report", printable(path)).why("the copy itself is complete"));
-  return {};
-}
-
-/// Notes whether anything was copied: what stops a copy after that is no refusal.
-class CopyBegun final : public ProgressSink {
+/// The file of --report. A name that cannot be used is a refusal before anything is copied; the file itself
+/// is made when the report is written.
+class ReportFile {
  public:
-  explicit CopyBegun(ProgressSink& next) : next_(next) {}
-  void update(const ProgressUpdate& now) override {
-    if (now.phase == "copy") has_begun_ = true;
-    next_.update(now);
+  ReportFile() = default;
+  ReportFile(const ReportFile&) = delete;
+  ReportFile& operator=(const ReportFile&) = delete;
+  ~ReportFile() {
+    if (fd_ >= 0) ::close(fd_);
   }
-  bool has_begun() const { return has_begun_; }
+
+  /// Errors: those of opening; already_exists for a file that holds something else than a report.
+  Result<void> check(const std::string& path) {
+    path_ = path;
+    fd_ = ::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOCTTY);
+    // What may only be written to is a pipe or the like: nothing that could be lost.
+    if (fd_ < 0 && errno == EACCES) fd_ = ::open(path.c_str(), O_WRONLY | O_CLOEXEC | O_NOCTTY);
+    if (fd_ < 0 && errno == EISDIR)
+      return unexpected(
+          fail(ErrorKind::unsupported, "open the report", printable(path)).why("it is a folder"));
+    if (fd_ < 0 && errno != ENOENT) return unexpected(errno_error(errno, "open the report", printable(path)));
+    if (fd_ < 0) {
+      const std::string folder = std::filesystem::path(path).parent_path().string();
+      if (::access(folder.empty() ? "." : folder.c_str(), W_OK | X_OK) != 0)
+        return unexpected(errno_error(errno, "create the report", printable(path)));
+      return {};
+    }
+    struct stat status{};
+    char first = '{';
+    if (::fstat(fd_, &status) == 0 && S_ISREG(status.st_mode) && status.st_size > 0 &&
+        (::pread(fd_, &first, 1, 0) != 1 || first != '{'))
+      return unexpected(fail(ErrorKind::already_exists, "open the report", printable(path))
+                            .why("the file is there and holds no report")
+                            .remedy("name another file"));
+    return {};
+  }
+
+  Result<void> write(const CopyReport& report) {
+    if (path_.empty()) return {};
+    std::ostringstream text;
+    print_json(text, to_json(report));
+    if (fd_ < 0) fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0666);
+    if (fd_ < 0) return unexpected(errno_error(errno, "create the report", printable(path_)));
+    const std::string all = std::move(text).str();
+    if (::ftruncate(fd_, 0) != 0 && errno != EINVAL)  // EINVAL: a pipe or the like
+      return unexpected(errno_error(errno, "empty the report", printable(path_)));
+    for (std::size_t done = 0; done < all.size();) {
+      const ssize_t put = ::write(fd_, all.data() + done, all.size() - done);
+      if (put < 0 && errno == EINTR) continue;
+      if (put < 0) return unexpected(errno_error(errno, "write the report", printable(path_)));
+      done += static_cast<std::size_t>(put);
+    }
+    return {};
+  }
 
  private:
-  ProgressSink& next_;
-  std::atomic<bool> has_begun_ = false;
+  int fd_ = -1;
+  std::string path_;
 };
 
 Result<ExitCode> run_copy(Invocation& invocation, const Options& options) {
   DISKFERRY_TRY(CopyRequest request, options.copy.request());
+  ReportFile file;
+  if (!options.report_file.empty()) DISKFERRY_CHECK(file.check(options.report_file));
   ProgressReporter progress(options.progress, invocation.runtime.context().clock,
                             ProgressOutput::standard_error());
   progress.start_ticking();
-  CopyBegun begun(progress);
+  CopyReport failed;
   auto report = invocation.runtime.run_until_signal(
-      copy_image(invocation.runtime.context(), std::move(request), &begun));
+      copy_image(invocation.runtime.context(), std::move(request), &progress, &failed));
   progress.finish();
-  if (!report && begun.has_begun() && row_of(report.error().kind()).exit == ExitCode::refused) {
+  if (!report) {
+    // The copy's own error is what matters, also where its report cannot be written.
+    if (auto written = file.write(failed); !written)
+      invocation.err << "diskferry: copy: " << printable(written.error().message()) << "\n";
+    if (!failed.failure || !failed.failure->has_begun ||
+        row_of(report.error().kind()).exit != ExitCode::refused)
+      return unexpected(std::move(report).error());
+    // What stops a copy that has begun is no refusal.
     invocation.err << "diskferry: copy: " << printable(report.error().message()) << "\n";
     return ExitCode::failed;
   }
-  if (!report) return unexpected(std::move(report).error());
   if (options.as_json) {
     print_json(invocation.out, to_json(*report));
   } else {
     invocation.out << to_text(*report);
   }
-  if (!options.report_file.empty()) DISKFERRY_CHECK(write_report(options.report_file, *report));
+  if (auto written = file.write(*report); !written)
+    return unexpected(std::move(written).error().remedy("the copy itself is complete"));
   if (report->is_good()) return ExitCode::done;
   invocation.err << fmt::format(
       "diskferry: copy: {}: was changed while it was copied; the copy mixes old and new content: copy again "
@@ -79,7 +127,9 @@ CommandBody declare(CLI::App& app) {
   auto options = std::make_shared<Options>();
   add_copy_options(app, options->copy);
   add_progress_option(app, options->progress);
-  app.add_option("--report", options->report_file, "write the report to FILE, as JSON")->type_name("FILE");
+  app.add_option("--report", options->report_file,
+                 "write the report to FILE, as JSON, whether the copy succeeds or fails")
+      ->type_name("FILE");
   add_json_flag(app, options->as_json);
   return [options](Invocation& invocation) { return run_copy(invocation, *options); };
 }

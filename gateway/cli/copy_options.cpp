@@ -63,6 +63,10 @@ void add_copy_options(CLI::App& app, CopyOptions& options) {
       ->type_name("IMAGE");
   app.add_option("--backing-format", options.backing_format, "its format (default: raw or qcow2 by its name)")
       ->type_name("FORMAT");
+  app.add_option("--fault-source", options.source_faults,
+                 "rehearse: reading the source goes wrong by these rules (see the manual)")
+      ->type_name("RULES");
+  app.add_option("--fault-target", options.target_faults, "the same for the target")->type_name("RULES");
   auto* verify =
       add_choice(app, "--verify", options.verify, verify_levels, "LEVEL",
                  "cache: read back at once; storage: read back after a flush, past the page cache; none "
@@ -76,6 +80,12 @@ Result<CopyRequest> CopyOptions::request() const {
   DISKFERRY_TRY(request.source, source.uri());
   DISKFERRY_TRY(request.target, ImageUri::parse(target));
   request.source_options = source.open_options();
+  if (!source_faults.empty()) {
+    DISKFERRY_TRY(request.source_faults, parse_fault_plan(source_faults));
+  }
+  if (!target_faults.empty()) {
+    DISKFERRY_TRY(request.target_faults, parse_fault_plan(target_faults));
+  }
   request.target_format = target_format;
   if (target_format.empty()) DISKFERRY_CHECK(check_target_name(request.target));
   if (no_create && overwrite)

@@ -31,6 +31,8 @@ struct CopyOptions {
   std::uint64_t request_bytes = 0;
   std::uint64_t bytes_per_s = 0;
   std::uint64_t checkpoint_bytes = 0;
+  std::string source_faults;
+  std::string target_faults;
 
   /// Errors: invalid_argument.
   Result<CopyRequest> request() const;

@@ -4,6 +4,7 @@
 
 #include "diskferry/task_group.hpp"
 #include "diskferry/units.hpp"
+#include "drivers/checked_device.hpp"
 #include "drivers/file/file_identity.hpp"
 #include "drivers/registry.hpp"
 #include "drivers/support/blocking_pool.hpp"
@@ -39,18 +40,27 @@ class CopyJob {
 
   Task<Result<CopyReport>> run() {
     begin_ = context_.clock.now();
-    report_.source = request_.source.to_string();
-    report_.target = request_.target.to_string();
+    report_.source = request_.source.without_secrets();
+    report_.target = request_.target.without_secrets();
     auto done = co_await run_steps();
     // Whatever happened, and also when cancelled, both sides are closed and the first cause is kept.
     co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
     auto closed = co_await close_all();
     if (!done && created_ && !ledger_made_) co_await remove_created_target(context_, request_.target);
     if (done && !closed) done = std::move(closed);
-    if (!done) co_return unexpected(std::move(done).error());
     report_.total_s = seconds(context_.clock.now() - begin_);
-    co_return std::move(report_);
+    if (done) co_return std::move(report_);
+    const Error& error = done.error();
+    report_.failure = {.kind = error.kind(),
+                       .message = printable(error.message()),
+                       .has_begun = has_begun(),
+                       .can_resume = ledger_made_ && has_begun(),
+                       .kept_bytes = ledger_made_ ? kept_bytes() : 0};
+    co_return unexpected(std::move(done).error());
   }
+
+  /// Of a job that has failed.
+  CopyReport take_report() { return std::move(report_); }
 
   /// Both sides and the ledger were open.
   bool has_begun() const { return checkpointer_.has_value(); }
@@ -73,6 +83,7 @@ class CopyJob {
     auto opened = co_await open_image(context_, request_.source, request_.source_options);
     if (!opened) co_return unexpected(std::move(opened).error().in("open the source"));
     source_.emplace(std::move(*opened));
+    put_faults_in_front(*source_, request_.source_faults);
     const auto& layers = source_->layers();
     for (std::size_t i = 0; i < layers.size(); ++i) {
       if (request_.top_only && i > 0) break;
@@ -87,6 +98,12 @@ class CopyJob {
     report_.target_format = request_.target_format;
     report_.size_bytes = source_->device().size_bytes();
     co_return Result<void>{};
+  }
+
+  void put_faults_in_front(Image& image, const FaultPlan& faults) {
+    if (faults.rules.empty()) return;
+    image.put_in_front(checked(
+        make_fault_device(image.shared_device(), std::make_shared<FaultControl>(faults), context_.clock)));
   }
 
   Task<Result<void>> open_target() {
@@ -113,6 +130,7 @@ class CopyJob {
     auto opened = co_await open_image(context_, request_.target, std::move(options));
     if (!opened) co_return unexpected(std::move(opened).error().in("open the target"));
     target_.emplace(std::move(*opened));
+    put_faults_in_front(*target_, request_.target_faults);
     const std::uint64_t has_bytes = target_->device().size_bytes();
     total_bytes_ = has_bytes;
     if (has_bytes < report_.size_bytes)
@@ -125,7 +143,7 @@ class CopyJob {
   Task<Result<void>> open_ledger() {
     LedgerHeader header{.source = layers_,
                         .source_bytes = report_.size_bytes,
-                        .target = report_.target,
+                        .target = request_.target.to_string(),
                         .target_format = report_.target_format,
                         .target_bytes = target_->device().size_bytes(),
                         .options = describe_options(request_)};
@@ -236,13 +254,7 @@ class CopyJob {
     show("verify", total_bytes_, total_bytes_);
     DISKFERRY_CO_CHECK(co_await verify_ends());
     report_.verify_s = seconds(context_.clock.now() - verify_begin);
-    const EngineCounters& counters = engine_->counters();
-    report_.read_bytes = counters.read_bytes;
-    report_.written_bytes = counters.written_bytes;
-    report_.zeroed_bytes = counters.zeroed_bytes;
-    report_.skipped_bytes = counters.skipped_bytes;
-    report_.verified_bytes = counters.verified_bytes + checkpointer_->verified_bytes();
-    report_.checkpoints = checkpointer_->commits();
+    count_up();
     DISKFERRY_CO_TRY(const auto layers_now, co_await note_layers(context_, layer_uris_));
     report_.changed_layers = changed_layers(layers_, layers_now);
     report_.source_allocated_bytes = co_await allocated_bytes(context_, layer_uris_);
@@ -250,6 +262,22 @@ class CopyJob {
     // A copy of a source that changed cannot be resumed either.
     if (ledger_) DISKFERRY_CO_CHECK(co_await ledger_->remove());
     co_return Result<void>{};
+  }
+
+  /// What was done, into the report. Both sides are open.
+  void count_up() {
+    const EngineCounters& counters = engine_->counters();
+    report_.read_bytes = counters.read_bytes;
+    report_.written_bytes = counters.written_bytes;
+    report_.zeroed_bytes = counters.zeroed_bytes;
+    report_.skipped_bytes = counters.skipped_bytes;
+    report_.verified_bytes = counters.verified_bytes + checkpointer_->verified_bytes();
+    report_.checkpoints = checkpointer_->commits();
+    report_.retries = source_->device().repeated_requests();
+    if (target_) report_.retries += target_->device().repeated_requests();
+  }
+  std::uint64_t kept_bytes() const {
+    return report_.resumed_bytes + (checkpointer_ ? checkpointer_->durable_bytes() : 0);
   }
 
   /// The first and the last MiB against the source, through a fresh opening where that is possible, past the
@@ -301,10 +329,16 @@ class CopyJob {
   /// The end of a copy that does not succeed: what is finished becomes durable, and the message says so.
   Task<Error> give_up(Error error) {
     co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+    // Who wants to stop does not wait for a server that is away, whatever the devices still have to do.
+    if (error.kind() == ErrorKind::cancelled) {
+      if (source_) source_->device().stop_waiting();
+      if (target_) target_->device().stop_waiting();
+    }
     if (checkpointer_ && target_ && error.kind() != ErrorKind::mismatch)
       (void)co_await with_deadline(context_.clock, last_checkpoint_limit, "last checkpoint",
                                    checkpointer_->commit());
-    const std::uint64_t kept = report_.resumed_bytes + (checkpointer_ ? checkpointer_->durable_bytes() : 0);
+    if (engine_) count_up();
+    const std::uint64_t kept = kept_bytes();
     if (error.kind() == ErrorKind::cancelled) error = cancelled_error("copy");  // not whichever step it met
     // What cannot be gone on with is of no use to anybody: a target that we made goes too, see run().
     const bool is_final = error.kind() == ErrorKind::mismatch || error.kind() == ErrorKind::corrupt;
@@ -371,24 +405,36 @@ class CopyJob {
 /// A server that ends between writes and their flush may have lost what it acknowledged: the driver then
 /// fails the flush although it is connected again, and only the copy knows what has to be written once more.
 /// The ledger does, so the copy goes on as if it had been run again with --resume.
-Task<Result<CopyReport>> copy_image(DriverContext& context, CopyRequest request, ProgressSink* progress) {
-  auto done = co_await CopyJob(context, request, progress).run();
+Task<Result<CopyReport>> copy_image(DriverContext& context, CopyRequest request, ProgressSink* progress,
+                                    CopyReport* failed) {
+  std::optional<CopyJob> job(std::in_place, context, request, progress);
+  auto done = co_await job->run();
+  CopyReport last;
+  if (!done) last = job->take_report();
   unsigned losses = 0;
   while (!done && done.error().kind() == ErrorKind::gone && losses < losses_max) {
     if (co_await is_cancelled()) break;
     CopyRequest rest = request;
     rest.resume = true;
-    CopyJob job(context, std::move(rest), progress);
-    auto resumed = co_await job.run();
+    job.emplace(context, std::move(rest), progress);  // the one before lets go of the ledger
+    auto resumed = co_await job->run();
     // The first error says what is kept; that the server is still away says less.
-    if (!job.has_begun()) break;
+    if (!job->has_begun()) break;
     done = std::move(resumed);
     ++losses;
+    CopyReport now = done ? *std::move(done) : job->take_report();
+    now.retries += last.retries + 1;
+    if (done) {
+      done = std::move(now);
+    } else {
+      last = std::move(now);
+    }
   }
   if (done && losses > 0)
     done->warnings.push_back(fmt::format(
         "a server was lost with unflushed writes ({}); what was not durable then was copied again",
         losses == 1 ? std::string("once") : fmt::format("{} times", losses)));
+  if (!done && failed != nullptr) *failed = std::move(last);
   co_return done;
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "diskferry/progress.hpp"
+#include "drivers/filters/fault.hpp"
 #include "drivers/image/image.hpp"
 #include "gateway/copy/plan.hpp"
 #include "gateway/copy/report.hpp"
@@ -36,14 +37,20 @@ struct CopyRequest {
   std::uint64_t request_bytes = 0;     ///< 0: by what the storages are
   std::uint64_t bytes_per_s = 0;       ///< 0: no limit
   std::uint64_t checkpoint_bytes = 0;  ///< 0: CheckpointOptions' default
+
+  /// For rehearsals: what goes wrong on each side (parse_fault_plan()); no rules: nothing.
+  FaultPlan source_faults = {};
+  FaultPlan target_faults = {};
 };
 
 /// Errors: not_found, already_exists, in_use (also: both sides are one storage), too_large (target too
 /// small), invalid_argument and all others of opening before anything was changed; afterwards those of the
 /// devices, mismatch (what was written does not come back), cancelled; their message says what is copied and
 /// kept. A source that changed meanwhile is no Error but a report that is not is_good(): everything was
-/// copied. Cancel: finishes a checkpoint first, within some seconds.
-Task<Result<CopyReport>> copy_image(DriverContext& context, CopyRequest request, ProgressSink* progress);
+/// copied. Cancel: finishes a checkpoint first, within some seconds. `failed`, where given, becomes the
+/// report of a copy that fails; it lives until the task ends.
+Task<Result<CopyReport>> copy_image(DriverContext& context, CopyRequest request, ProgressSink* progress,
+                                    CopyReport* failed = nullptr);
 
 /// What copy_image() would do. Changes nothing.
 struct CopyForecast {

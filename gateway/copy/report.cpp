@@ -1,6 +1,7 @@
 // See report.hpp.
 #include "gateway/copy/report.hpp"
 
+#include "diskferry/image_uri.hpp"
 #include "diskferry/units.hpp"
 
 #include <fmt/format.h>
@@ -24,8 +25,22 @@ std::string rate(std::uint64_t bytes, double seconds) {
                      format_bytes(static_cast<std::uint64_t>(static_cast<double>(bytes) / seconds)));
 }
 std::string_view verdict(const CopyReport& report) {
+  if (report.failure) return report.failure->kind == ErrorKind::mismatch ? "different" : "not finished";
   if (!report.is_good()) return "source changed";
   return report.verify == VerifyLevel::none ? "ends only" : "equal";
+}
+
+std::string_view state_of(const CopyReport& report) {
+  if (!report.failure) return report.is_good() ? "complete" : "source changed";
+  if (report.failure->kind == ErrorKind::cancelled) return "cancelled";
+  return report.failure->has_begun ? "failed" : "refused";
+}
+json::value to_json(const std::optional<CopyFailure>& failure) {
+  if (!failure) return nullptr;
+  return {{"kind", to_string(failure->kind)},
+          {"message", failure->message},
+          {"kept", failure->kept_bytes},
+          {"can-resume", failure->can_resume}};
 }
 
 }  // namespace
@@ -43,8 +58,9 @@ std::string_view to_string(VerifyLevel level) noexcept {
 }
 
 std::string to_text(const CopyReport& report) {
-  std::string text = fmt::format("{} -> {} ({} to {}, {})\n", report.source, report.target,
-                                 report.source_format, report.target_format, format_bytes(report.size_bytes));
+  std::string text =
+      fmt::format("{} -> {} ({} to {}, {})\n", printable(report.source), printable(report.target),
+                  report.source_format, report.target_format, format_bytes(report.size_bytes));
   text += fmt::format("  read {}, written {}, zeroed {}, skipped {}", format_bytes(report.read_bytes),
                       format_bytes(report.written_bytes), format_bytes(report.zeroed_bytes),
                       format_bytes(report.skipped_bytes));
@@ -56,6 +72,7 @@ std::string to_text(const CopyReport& report) {
                       report.copy_s, report.flush_s, report.verify_s);
   text += fmt::format("  verification ({}): {}, {}\n", to_string(report.verify), verdict(report),
                       format_bytes(report.verified_bytes));
+  if (report.retries > 0) text += fmt::format("  requests sent again: {}\n", report.retries);
   for (const std::string& warning : report.warnings) text += fmt::format("  warning: {}\n", warning);
   return text;
 }
@@ -72,7 +89,9 @@ json::value to_json(const CopyReport& report) {
                       {"background-verify", report.background_verify_s}};
   json::value verification{
       {"level", to_string(report.verify)}, {"result", verdict(report)}, {"compared", report.verified_bytes}};
-  return {{"source", report.source},
+  return {{"state", state_of(report)},
+          {"error", to_json(report.failure)},
+          {"source", report.source},
           {"target", report.target},
           {"source-format", report.source_format},
           {"target-format", report.target_format},
@@ -89,6 +108,7 @@ json::value to_json(const CopyReport& report) {
           {"checkpoints", report.checkpoints},
           {"request-size", report.request_bytes},
           {"requests", report.requests},
+          {"retries", report.retries},
           {"changed-layers", report.changed_layers},
           {"warnings", std::move(warnings)}};
 }

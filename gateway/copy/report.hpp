@@ -1,6 +1,8 @@
-// What a finished copy says of itself, for people and as JSON. Field names of the JSON are part of the
-// interface.
+// What a copy says of itself when it has ended, for people and as JSON. Field names of the JSON are part of
+// the interface.
 #pragma once
+
+#include "diskferry/error.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -20,8 +22,17 @@ enum class VerifyLevel : std::uint8_t {
 };
 std::string_view to_string(VerifyLevel level) noexcept;
 
+/// Why a copy did not come to its end.
+struct CopyFailure {
+  ErrorKind kind = ErrorKind::internal;
+  std::string message;
+  bool has_begun = false;        ///< something was copied: it is more than a refusal
+  bool can_resume = false;       ///< the ledger is kept
+  std::uint64_t kept_bytes = 0;  ///< durable, and not copied again with --resume
+};
+
 struct CopyReport {
-  std::string source;
+  std::string source;  ///< names without secrets, and otherwise as given: not to be shown as they are
   std::string target;
   std::string source_format;
   std::string target_format;
@@ -49,10 +60,13 @@ struct CopyReport {
   std::uint64_t request_bytes = 0;
   unsigned requests = 0;
 
+  std::uint64_t retries = 0;  ///< requests sent again: a connection was lost, or they failed for a while
+
+  std::optional<CopyFailure> failure;  ///< none: all of it was copied
   /// Layers that were changed by somebody while they were copied: the copy is worth nothing.
   std::string changed_layers;
   std::vector<std::string> warnings;
-  bool is_good() const noexcept { return changed_layers.empty(); }
+  bool is_good() const noexcept { return changed_layers.empty() && !failure; }
 };
 
 /// A few lines for people, each ended by a newline.

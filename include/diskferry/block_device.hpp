@@ -116,6 +116,12 @@ class BlockDevice {
   /// through here. Returns the bytes copied from the start, 0 where this pair cannot.
   virtual Task<Result<std::uint64_t>> copy_from(BlockDevice& source, std::uint64_t source_offset,
                                                 std::uint64_t offset, std::uint64_t length);
+  /// Requests that were sent again because the connection to the storage was lost or they failed for a
+  /// passing reason; with those of the devices below.
+  virtual std::uint64_t repeated_requests() const noexcept { return 0; }
+  /// Whoever uses the device is ending: calls from now on, which would wait for lost storage to come back,
+  /// wait for a second at most and then fail with gone.
+  virtual void stop_waiting() noexcept {}
   /// The device below a wrapper that changes nothing about content and offsets, else this device. For
   /// copy_from.
   virtual BlockDevice& unwrapped() noexcept { return *this; }

@@ -3,8 +3,11 @@
 #include "tests/e2e/program.hpp"
 #include "tests/support/child_process.hpp"
 
+#include <chrono>
 #include <csignal>
+#include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <regex>
 
 namespace diskferry::test {
@@ -59,6 +62,159 @@ TEST(Json, HoldsWhateverAFileIsCalled) {
     EXPECT_EQ(parse_json(ran.out).at("virtual-size"), 1 << 20);
     EXPECT_EQ(ran.out.find('\xff'), std::string::npos);
     EXPECT_EQ(ran.out.find('\x9b'), std::string::npos);
+  }
+}
+
+TEST(Json, GivesNamesAsTheyAre) {
+  const TemporaryFolder folder;
+  const std::string image = folder / "new\nline \x1b[31m.qcow2";
+  tool({"qemu-img", "create", "-q", "-f", "qcow2", image, "1M"});
+  tool({"qemu-img", "snapshot", "-c", "snap\tshot", image});
+  const auto inspected = parse_json(diskferry({"inspect", "--json", image}).out);
+  EXPECT_EQ(inspected.at("image").as_string(), image);
+  EXPECT_EQ(inspected.at("layers").at(0).at("snapshots").at(0).at("name").as_string(), "snap\tshot");
+  const std::string target = folder / "to\r.raw";
+  const auto copied = diskferry({"copy", "--json", "--progress", "json", image, target});
+  EXPECT_EQ(parse_json(copied.out).at("source").as_string(), image);
+  EXPECT_EQ(parse_json(copied.out).at("target").as_string(), target);
+  EXPECT_EQ(parse_json(copied.err.substr(0, copied.err.find('\n'))).at("subject").as_string(), target);
+  EXPECT_EQ(parse_json(diskferry({"verify", "--json", image, target}).out).at("a").as_string(), image);
+  // For people they stay escaped.
+  EXPECT_EQ(diskferry({"inspect", image}).out.find('\x1b'), std::string::npos);
+  EXPECT_EQ(diskferry({"copy", "--overwrite", image, target}).out.find('\x1b'), std::string::npos);
+}
+
+TEST(Messages, SayWhatIsMissingOnce) {
+  const TemporaryFolder folder;
+  const std::string image = folder / "disk.raw";
+  make_disk(image, 'd');
+  const auto no_server = diskferry({"inspect", "nbd+unix:///x?socket=" + (folder / "nothing")});
+  EXPECT_EQ(no_server.err.find("connect: connect:"), std::string::npos) << no_server.err;
+  const auto no_folder = diskferry({"copy", image, folder / "missing/disk.raw"});
+  expect_refused(no_folder, "copy", 3);
+  EXPECT_NE(no_folder.err.find("the folder " + (folder / "missing") + " cannot"), std::string::npos)
+      << no_folder.err;
+  const auto is_folder = diskferry({"copy", folder.path(), folder / "copy.raw"});
+  expect_refused(is_folder, "copy", 3);
+  EXPECT_NE(is_folder.err.find("it is a folder"), std::string::npos) << is_folder.err;
+}
+
+TEST(Options, AFolderToAllowMustBeThere) {
+  const TemporaryFolder folder;
+  const Chain chain(folder);
+  for (const std::string& wrong : {folder / "nothing", chain.base})
+    expect_refused(diskferry({"inspect", "--allow-backing", wrong, chain.top}), "inspect", 3);
+  EXPECT_EQ(diskferry({"inspect", "--allow-backing", folder.path(), chain.top}).exit_code, 0);
+}
+
+/// What is printed must not go into the first file that is opened.
+TEST(StandardDescriptors, AreNeverThoseOfADisk) {
+  const TemporaryFolder folder;
+  const std::string image = folder / "disk.raw";
+  make_disk(image, 'd');
+  ChildProcess server({"bash", "-c", R"(exec "$@" <&- >&- 2>&-)", "bash", DISKFERRY_PROGRAM, "export",
+                       "--listen", "unix:" + (folder / "nbd"), image});
+  ASSERT_TRUE(wait_until([&] { return accepts_connections(folder / "nbd"); }));
+  for (const int fd : {0, 1, 2}) {
+    const std::string link = "/proc/" + std::to_string(server.pid()) + "/fd/" + std::to_string(fd);
+    EXPECT_EQ(std::filesystem::read_symlink(link), "/dev/null") << fd;
+  }
+  server.stop();
+}
+
+TEST(Report, IsWrittenOfACopyThatFailed) {
+  const TemporaryFolder folder;
+  const std::string source = folder / "source.raw";
+  const std::string target = folder / "target.raw";
+  const std::string report = folder / "report.json";
+  make_disk(source, 's');
+  const auto read_report = [&] {
+    std::ifstream file(report);
+    return parse_json({std::istreambuf_iterator<char>(file), {}});
+  };
+  const std::vector<std::string> copy{"copy", "--report", report, source, target};
+  auto failing = copy;
+  failing.insert(failing.end(), {"--checkpoint", "1M", "--rate", "40M", "--fault-target",
+                                 "write,fail=no_space,range=16M+8M"});
+  const auto ran = diskferry(failing);
+  EXPECT_EQ(ran.exit_code, 1) << ran.err;
+  auto value = read_report();
+  EXPECT_EQ(value.at("state"), "failed");
+  EXPECT_EQ(value.at("error").at("kind"), "no_space");
+  EXPECT_EQ(value.at("error").at("can-resume"), true);
+  EXPECT_GT(value.at("error").at("kept").as_int64(), 1 << 20);
+  EXPECT_GE(value.at("read").as_int64(), value.at("error").at("kept").as_int64());
+  EXPECT_NE(ran.err.find(value.at("error").at("message").as_string().c_str()), std::string::npos) << ran.err;
+  expect_stable_names(value);
+
+  EXPECT_EQ(diskferry(copy).exit_code, 3);
+  value = read_report();
+  EXPECT_EQ(value.at("state"), "refused");
+  EXPECT_EQ(value.at("error").at("can-resume"), false);
+
+  auto resuming = copy;
+  resuming.emplace_back("--resume");
+  EXPECT_EQ(diskferry(resuming).exit_code, 0);
+  value = read_report();
+  EXPECT_EQ(value.at("state"), "complete");
+  EXPECT_TRUE(value.at("error").is_null());
+  EXPECT_EQ(value.at("retries"), 0);
+  EXPECT_GT(value.at("resumed").as_int64(), 1 << 20);
+}
+
+TEST(Report, MustNotCostAnything) {
+  const TemporaryFolder folder;
+  const std::string source = folder / "source.raw";
+  const std::string target = folder / "target.raw";
+  make_disk(source, 's');
+  for (const std::string& report : {folder / "missing/report", source, folder.path()}) {
+    expect_refused(diskferry({"copy", "--report", report, source, target}), "copy", 3);
+    EXPECT_FALSE(std::filesystem::exists(target));
+  }
+  std::ifstream file(source);
+  EXPECT_EQ(file.get(), 's');
+  const auto piped = diskferry({"copy", "--report", "/dev/stderr", source, target});
+  EXPECT_EQ(piped.exit_code, 0) << piped.err;
+  EXPECT_EQ(parse_json(piped.err).at("state"), "complete");
+}
+
+TEST(Copy, AFaultOfTheSourceIsRehearsed) {
+  const TemporaryFolder folder;
+  const std::string source = folder / "source.raw";
+  make_disk(source, 's');
+  const auto corrupted =
+      diskferry({"copy", source, folder / "a.raw", "--fault-target", "write,corrupt=1,calls=3-3"});
+  EXPECT_EQ(corrupted.exit_code, 4) << corrupted.err;
+  const auto failed = diskferry({"copy", source, folder / "b.raw", "--fault-source", "read,fail=io,calls=5"});
+  EXPECT_EQ(failed.exit_code, 1) << failed.err;
+  EXPECT_EQ(diskferry({"copy", source, folder / "c.raw", "--fault-source", "read,explode"}).exit_code, 2);
+}
+
+TEST(Copy, CtrlCDoesNotWaitForAServerThatIsAway) {
+  const TemporaryFolder folder;
+  const std::string source = folder / "source.raw";
+  make_disk(source, 's');
+  for (const std::string format : {"raw", "qcow2"}) {
+    const std::string target = folder / ("target." + format);
+    std::ofstream(target).close();
+    std::filesystem::resize_file(target, 64 << 20);
+    const std::string socket = folder / ("nbd-" + format);
+    ChildProcess server({"qemu-nbd", "-t", "-f", "raw", "-e", "8", "-k", socket, target}, folder / "log");
+    ASSERT_TRUE(wait_until([&] { return accepts_connections(socket); }));
+    ChildProcess copy({"env", "XDG_STATE_HOME=" + (folder / "state"), DISKFERRY_PROGRAM, "copy", "--rate",
+                       "4M", "--overwrite", "-O", format, source, "nbd+unix:///?socket=" + socket},
+                      folder / "copy-log");
+    ASSERT_TRUE(wait_until([&] {
+      std::ifstream file(target);
+      file.seekg(1 << 20);
+      return file.get() == 's';
+    }));
+    server.kill();
+    usleep(200'000);  // the copy has found out that the server is away, or finds out when it ends
+    const auto begin = std::chrono::steady_clock::now();
+    copy.signal(SIGINT);
+    ASSERT_TRUE(wait_until([&] { return !copy.is_running(); }, std::chrono::seconds(40)));
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10)) << format;
   }
 }
 
@@ -142,6 +298,9 @@ TEST(Copy, GoesOnWhenTheServerIsRestarted) {
   copy.stop();
   server->stop();
   EXPECT_EQ(diskferry({"verify", "--strict", source, target}).exit_code, 0);
+  std::ifstream report(folder / "report.json");
+  const auto value = parse_json({std::istreambuf_iterator<char>(report), {}});
+  EXPECT_GT(value.at("retries").as_int64(), 0);
 }
 
 TEST(Copy, RefusesATargetWhoseNameSaysAnotherFormat) {

@@ -38,6 +38,19 @@ Task<Result<std::unique_ptr<Qcow2Device>>> Qcow2Device::open(DriverContext& cont
   co_return std::move(device);
 }
 
+std::uint64_t Qcow2Device::repeated_requests() const noexcept {
+  std::uint64_t sum = 0;
+  for (const BlockDevice* below : {image_.data_file.get(), image_.storage.get(), image_.backing.get()})
+    sum += below != nullptr ? below->repeated_requests() : 0;
+  return sum;
+}
+
+void Qcow2Device::stop_waiting() noexcept {
+  for (BlockDevice* below : {image_.data_file.get(), image_.storage.get(), image_.backing.get()}) {
+    if (below != nullptr) below->stop_waiting();
+  }
+}
+
 Task<Result<void>> Qcow2Device::close_below() {
   Result<void> first;
   for (BlockDevice* below : {image_.data_file.get(), image_.storage.get(), image_.backing.get()}) {

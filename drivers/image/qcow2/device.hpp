@@ -44,6 +44,8 @@ class Qcow2Device final : public BlockDevice {
   Task<Result<void>> write_zeroes(Range range, ZeroFlags flags) override;
   Task<Result<void>> discard(Range range) override;
   Task<Result<void>> flush() override;
+  std::uint64_t repeated_requests() const noexcept override;
+  void stop_waiting() noexcept override;
   /// For image creation: allocates the whole disk; `reserve`: also in the storage. Precondition: writable.
   Task<Result<void>> preallocate(bool reserve);
   /// Writes back what the writer holds, then closes the devices below.
