@@ -1,6 +1,10 @@
 // `diskferry export`: serves images over NBD in the foreground, until a signal or the last client ends it.
+#include "drivers/checked_device.hpp"
 #include "drivers/filters/align.hpp"
+#include "drivers/filters/fault.hpp"
+#include "drivers/filters/rate.hpp"
 #include "gateway/cli/command.hpp"
+#include "gateway/cli/export_access.hpp"
 #include "gateway/cli/options.hpp"
 #include "gateway/nbd/server.hpp"
 
@@ -34,6 +38,9 @@ struct ExportCommandOptions {
   std::size_t shared = 0;
   std::size_t connections_max = nbd::Limits{}.connections_max;
   nbd::TlsOptions tls;
+  AccessOptions access;
+  std::uint64_t bytes_per_s = 0;
+  std::string faults;
   std::vector<std::string> bitmaps;
   int ready_fd = -1;
   bool exit_with_last_client = false;
@@ -49,6 +56,16 @@ std::string default_name(const ImageUri& uri) {
   return name.empty() ? uri.scheme() : name;
 }
 
+/// In the order of the images. Errors: invalid_argument.
+Result<std::vector<std::string>> export_names(const ExportCommandOptions& options) {
+  std::vector<std::string> names = options.names;
+  for (std::size_t i = names.size(); i < options.images.size(); ++i) {
+    DISKFERRY_TRY(const ImageUri uri, ImageUri::parse(options.images[i]));
+    names.push_back(default_name(uri));
+  }
+  return names;
+}
+
 /// What was meant to be protected is not served in the clear, nor to anybody who leaves TLS out.
 Result<void> check_protection(const ExportCommandOptions& options) {
   const auto needs_tls = [](const std::string& address) {
@@ -59,7 +76,15 @@ Result<void> check_protection(const ExportCommandOptions& options) {
   const bool only_tls =
       options.tls.mode == nbd::TlsMode::require ||
       (!options.stdio && !options.listen.empty() && std::ranges::all_of(options.listen, needs_tls));
-  const bool names_clients = options.tls.verify_peer || !options.tls.allow.empty();
+  // Where single exports are protected, the others are meant to be open.
+  const bool names_clients =
+      (options.tls.verify_peer && options.access.is_empty()) || !options.tls.allow.empty();
+  if (!options.access.is_empty() && !any_tls)
+    return unexpected(usage("exports are to be protected, but TLS is off",
+                            "say --tls on (or require), or listen on nbds://"));
+  if (!options.access.allow_for.empty() && !options.tls.verify_peer && options.tls.psk_file.empty())
+    return unexpected(usage("--allow-for needs clients that prove their name",
+                            "say --tls-verify-peer, or give keys with --tls-psk"));
   const bool has_keys = !options.tls.certificates.empty() || !options.tls.psk_file.empty();
   if ((names_clients || has_keys) && !any_tls)
     return unexpected(usage("certificates, keys or allowed names are given, but TLS is off",
@@ -79,6 +104,8 @@ Result<void> check(const ExportCommandOptions& options) {
     return unexpected(usage("a snapshot cannot be written to", "leave out --writable"));
   if (options.stdio && !options.listen.empty())
     return unexpected(usage("--stdio serves one connection and listens nowhere", "leave out --listen"));
+  DISKFERRY_TRY(const auto names, export_names(options));
+  DISKFERRY_CHECK(access_rules(options.access, names));
   return check_protection(options);
 }
 
@@ -164,7 +191,22 @@ struct Serving {
   std::optional<nbd::Server> server;
 };
 
+/// Limits and rehearsed faults, in front of the disk.
+Result<void> add_filters(Image& image, const ExportCommandOptions& options, Clock& clock) {
+  if (!options.faults.empty()) {
+    DISKFERRY_TRY(FaultPlan plan, parse_fault_plan(options.faults));
+    image.put_in_front(checked(
+        make_fault_device(image.shared_device(), std::make_shared<FaultControl>(std::move(plan)), clock)));
+  }
+  if (options.bytes_per_s != 0)
+    image.put_in_front(checked(
+        make_rate_device(image.shared_device(), std::make_shared<RateLimit>(clock, options.bytes_per_s))));
+  return {};
+}
+
 Task<Result<void>> add_images(Serving& serving, const ExportCommandOptions& options) {
+  DISKFERRY_CO_TRY(const auto names, export_names(options));
+  DISKFERRY_CO_TRY(const auto rules, access_rules(options.access, names));
   for (std::size_t i = 0; i < options.images.size(); ++i) {
     DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(options.images[i]));
     ImageOpenOptions open = options.image.open_options();
@@ -173,12 +215,14 @@ Task<Result<void>> add_images(Serving& serving, const ExportCommandOptions& opti
     if (options.writable && open.format.empty()) open.format = format_for_target(uri);
     DISKFERRY_CO_TRY(auto image, co_await open_image(serving.invocation.runtime.context(), uri, open));
     serving.images.push_back(std::move(image));
-    const Image& opened = serving.images.back();
-    nbd::ExportOptions made{.name = i < options.names.size() ? options.names[i] : default_name(uri),
+    Image& opened = serving.images.back();
+    DISKFERRY_CO_CHECK(add_filters(opened, options, serving.invocation.runtime.context().clock));
+    nbd::ExportOptions made{.name = names[i],
                             .description = options.description,
                             .writable = options.writable,
                             .clients_max = options.shared,
-                            .allow = {},
+                            .requires_tls = rules[i].requires_tls,
+                            .allow = rules[i].allow,
                             .bitmaps = {}};
     DISKFERRY_CO_TRY(made.bitmaps, pick_bitmaps(opened, options.bitmaps));
     // Clients may read and write any byte, whatever the storage's blocks are.
@@ -196,6 +240,8 @@ Task<Result<void>> serve_opened(Serving& serving, const ExportCommandOptions& op
                          serving.server->addresses(serving.server->exports().all().front()->name()),
                          serving.is_activated);
   if (result) result = co_await serving.server->wait();
+  // Requests in flight are finished, but not waited for where the storage is away.
+  for (Image& image : serving.images) image.device().stop_waiting();
   auto stopped = co_await serving.server->stop();
   if (!result) co_return result;
   co_return stopped;
@@ -246,6 +292,15 @@ void declare_network(CLI::App& app, ExportCommandOptions& options) {
          "let in only clients of this name: CN or DN of the certificate, or PSK user; may be repeated")
       ->type_name("NAME")
       ->allow_extra_args(false);
+  app.add_option("--require-tls", options.access.require_tls,
+                 "the export of this name is only for clients that use TLS, others do not see it; may be "
+                 "repeated")
+      ->type_name("EXPORT")
+      ->allow_extra_args(false);
+  app.add_option("--allow-for", options.access.allow_for,
+                 "let only this client use this export, over TLS; may be repeated, for further clients too")
+      ->type_name("EXPORT=NAME")
+      ->allow_extra_args(false);
 }
 
 CommandBody declare(CLI::App& app) {
@@ -264,6 +319,11 @@ CommandBody declare(CLI::App& app) {
   app.add_option("--bitmap", options->bitmaps, "offer this dirty bitmap; may be repeated")
       ->type_name("NAME")
       ->allow_extra_args(false);
+  add_bytes(app, "--rate", options->bytes_per_s,
+            "bytes a second at most for each image, all clients together (default: no limit)");
+  app.add_option("--fault", options->faults,
+                 "rehearse: the storage goes wrong by these rules (see the manual)")
+      ->type_name("RULES");
   declare_network(app, *options);
   app.add_option("--ready-fd", options->ready_fd, "also write the READY line to this descriptor")
       ->type_name("FD");

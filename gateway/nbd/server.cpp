@@ -135,11 +135,13 @@ Task<Result<void>> Server::start() {
 
 std::vector<std::string> Server::addresses(std::string_view export_name) const {
   std::vector<std::string> all;
+  const ExportPtr named = state_->exports.find(export_name);
+  const bool needs_tls =
+      state_->options.tls.mode == TlsMode::require || (named != nullptr && named->options().requires_tls);
   for (const auto& listener : state_->listeners) {
     ListenAddress address = listener->address();
     // What a client has to say to get in.
-    if (address.tls == ListenAddress::Tls::by_mode && state_->options.tls.mode == TlsMode::require)
-      address.tls = ListenAddress::Tls::required;
+    if (address.tls == ListenAddress::Tls::by_mode && needs_tls) address.tls = ListenAddress::Tls::required;
     all.push_back(address.to_uri(export_name));
   }
   return all;

@@ -5,10 +5,12 @@
 #include "tests/support/test_runtime.hpp"
 
 #include <array>
+#include <chrono>
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
 #include <fstream>
+#include <optional>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -75,6 +77,109 @@ TEST_F(ExportCommand, ServesOneClientOnASocketAsStdinAndStdout) {
   close(ends[0]);
   EXPECT_EQ(server.wait(), 0) << "ends with its client";
 }
+/// Serves `open` to everybody, `shut` to clients with TLS, `alices` to one of them.
+class ProtectedExports : public ExportCommand {
+ protected:
+  void SetUp() override {
+    for (const char* user : {"alice", "bob"})
+      ASSERT_EQ(run_program({"psktool", "-u", user, "-p", folder / "keys.psk"}).exit_code, 0);
+    std::array<int, 2> out{};
+    ASSERT_EQ(pipe2(out.data(), O_CLOEXEC), 0);
+    server_ = start({"export",
+                     "-f",
+                     "raw",
+                     "--listen",
+                     "unix:" + socket_,
+                     "--tls",
+                     "on",
+                     "--tls-psk",
+                     folder / "keys.psk",
+                     "--require-tls",
+                     "shut",
+                     "--allow-for",
+                     "alices=alice",
+                     "--name",
+                     "alices",
+                     image,
+                     "--name",
+                     "shut",
+                     image,
+                     "--name",
+                     "open",
+                     image},
+                    0, out[1]);
+    close(out[1]);
+    ready_ = read_line(out[0]);
+    close(out[0]);
+  }
+  void TearDown() override {
+    server_->signal(SIGTERM);
+    EXPECT_EQ(server_->wait(), 0);
+  }
+  /// By `user`, or without TLS.
+  ProgramResult ask(const std::string& name, const std::string& user = {}) const {
+    const std::string uri = user.empty() ? "nbd+unix:///" + name + "?socket=" + socket_
+                                         : "nbds+unix://" + user + "@/" + name + "?socket=" + socket_ +
+                                               "&tls-psk-file=" + (folder / "keys.psk");
+    return run_program({"nbdinfo", "--size", uri});
+  }
+  const std::string socket_ = folder / "socket";
+  std::string ready_;
+  std::optional<ChildProcess> server_;
+};
+
+TEST_F(ProtectedExports, AreForThoseWhomTheirRuleNames) {
+  EXPECT_EQ(ask("open").out, "1000001\n");
+  EXPECT_EQ(ask("open", "bob").out, "1000001\n");
+  EXPECT_NE(ask("shut").exit_code, 0);
+  EXPECT_EQ(ask("shut", "bob").out, "1000001\n");
+  EXPECT_NE(ask("alices").exit_code, 0);
+  EXPECT_NE(ask("alices", "bob").exit_code, 0);
+  EXPECT_EQ(ask("alices", "alice").out, "1000001\n");
+}
+
+TEST_F(ProtectedExports, AreNotListedForOthers) {
+  const auto listed = run_program({"nbdinfo", "--list", "--json", "nbd+unix:///?socket=" + socket_});
+  EXPECT_NE(listed.out.find("\"open\""), std::string::npos) << listed.out << listed.err;
+  EXPECT_EQ(listed.out.find("\"shut\""), std::string::npos) << listed.out;
+  EXPECT_EQ(listed.out.find("\"alices\""), std::string::npos) << listed.out;
+}
+
+TEST_F(ProtectedExports, AreAnnouncedAsWhatClientsMustSay) {
+  EXPECT_THAT(ready_, testing::StartsWith("READY nbds+unix:///alices?socket=")) << ready_;
+}
+
+TEST_F(ExportCommand, RulesThatCannotProtectAreRefused) {
+  const std::string listen = "unix:" + (folder / "socket");
+  const auto code = [&](std::vector<std::string> options) {
+    std::vector<std::string> line{program, "export", "--listen", listen, "--name", "vm", image};
+    line.insert(line.end(), options.begin(), options.end());
+    return run_program(line).exit_code;
+  };
+  EXPECT_EQ(code({"--require-tls", "vm"}), 2) << "TLS is off";
+  EXPECT_EQ(code({"--tls", "on", "--tls-psk", folder / "keys", "--require-tls", "other"}), 2);
+  EXPECT_EQ(code({"--tls", "on", "--tls-certificates", folder / "pki", "--allow-for", "vm=alice"}), 2)
+      << "no client has to prove its name";
+}
+
+TEST_F(ExportCommand, HoldsToItsRate) {
+  // A tenth of a second's worth passes at once, the rest at 500 KiB a second.
+  const auto begin = std::chrono::steady_clock::now();
+  const auto copied = run_program(
+      {"nbdcopy", "--", "[", program, "export", "-f", "raw", "--rate", "500K", image, "]", "null:"});
+  EXPECT_EQ(copied.exit_code, 0) << copied.err;
+  EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(1000));
+}
+
+TEST_F(ExportCommand, FailsAsItIsToldTo) {
+  // nbdcopy leaves its server behind where it fails.
+  const auto copied = run_program({"nbdcopy", "--", "[", program, "export", "--exit-with-last-client", "-f",
+                                   "raw", "--fault", "read,fail=io,range=512K+1", image, "]", "null:"});
+  EXPECT_NE(copied.exit_code, 0);
+  EXPECT_THAT(copied.err, testing::HasSubstr("Input/output error")) << copied.err;
+  EXPECT_EQ(run_program({program, "export", "--fault", "read,explode", image}).exit_code, 2);
+}
+
 TEST_F(ExportCommand, WrongLinesAreRefused) {
   EXPECT_EQ(run_program({program, "export", "--name", "a", "--name", "b", image}).exit_code, 2);
   EXPECT_EQ(run_program({program, "export", "--writable", "--read-only", image}).exit_code, 2);
