@@ -120,6 +120,7 @@ class Writer {
   Task<Result<std::uint64_t>> zero_some(Range units, Zeroing how);
   Task<Result<void>> zero_as_data(Range range);
   bool reads_zero(const L2Entry& entry, std::uint64_t guest) const;
+  std::optional<L2Entry> zeroed(const L2Entry& old, Range guest, Zeroing how) const;
 
   // writer_compress.cpp
   Task<Result<std::size_t>> write_compressed(std::uint64_t offset, std::span<const std::byte> from);

@@ -71,6 +71,22 @@ Task<Result<void>> Writer::zero_units(Range units, Zeroing how) {
   co_return Result<void>{};
 }
 
+/// What the entry of `guest` becomes where no data has to hide what is below; nullopt: it is right already.
+std::optional<L2Entry> Writer::zeroed(const L2Entry& old, Range guest, Zeroing how) const {
+  const bool has_zero_flag = image_.header.version >= 3;
+  const bool owned = old.has_host_cluster && old.is_copied && old.kind != ClusterKind::compressed;
+  const bool keeps = how == Zeroing::keep_space && owned && has_zero_flag;
+  if (reads_zero(old, guest.offset) && (keeps || !old.has_host_cluster)) return std::nullopt;
+  if (keeps)
+    return L2Entry{.kind = ClusterKind::zero_allocated,
+                   .is_copied = true,
+                   .host_offset = old.host_offset,
+                   .has_host_cluster = true};
+  L2Entry now;
+  if (has_zero_flag && !(how == Zeroing::forget && is_zero_below(guest))) now.kind = ClusterKind::zero;
+  return now;
+}
+
 /// Handles what one slice of an L2 table describes, or all that a missing table would; returns the bytes
 /// done, 0 when the first cluster needs data.
 Task<Result<std::uint64_t>> Writer::zero_some(Range units, Zeroing how) {
@@ -113,26 +129,15 @@ Task<Result<std::uint64_t>> Writer::zero_some(Range units, Zeroing how) {
       co_await condemn(error);
       co_return unexpected(error);
     }
-    const bool is_bare = is_zero_below({guest, cluster});
-    if (!has_zero_flag && !is_bare) {
+    if (!has_zero_flag && !is_zero_below({guest, cluster})) {
       // Version 2 has no zero clusters, and giving the cluster up would show what is below.
       if (how == Zeroing::forget) continue;
       co_return i* cluster;
     }
-    const bool owned = old.has_host_cluster && old.is_copied && old.kind != ClusterKind::compressed;
-    const bool keeps = how == Zeroing::keep_space && owned && has_zero_flag;
-    if (reads_zero(old, guest) && (keeps || !old.has_host_cluster)) continue;
-    L2Entry now;
-    if (keeps) {
-      now = {.kind = ClusterKind::zero_allocated,
-             .is_copied = true,
-             .host_offset = old.host_offset,
-             .has_host_cluster = true};
-    } else if (has_zero_flag && !(how == Zeroing::forget && is_bare)) {
-      now.kind = ClusterKind::zero;
-    }
-    set_entry(*entries, i, now);
-    if (!keeps) free_entry(old);
+    const auto now = zeroed(old, {guest, cluster}, how);
+    if (!now) continue;
+    set_entry(*entries, i, *now);
+    if (now->kind != ClusterKind::zero_allocated) free_entry(old);
   }
   co_return part.length;
 }
