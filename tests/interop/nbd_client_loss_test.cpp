@@ -150,11 +150,15 @@ Task<Result<void>> write_while_cutting(BlockDevice& device, Proxy& proxy,
 }
 
 TEST_F(NbdClientLoss, NoWriteIsLostWhileConnectionsKeepBreaking) {
-  NbdServer server(server_arguments());
+  // One thread a connection: nbdkit 1.32 with more may abort (raw_send_socket: sock >= 0) where a connection
+  // is cut while several answers are on their way.
+  NbdServer server(server_arguments({"--threads=1"}));
   Proxy proxy(proxy_path_, server.socket());
   OpenDevice device(proxy_uri(), {.writable = true});
   const auto data = pattern(0, 8 * mib);
-  must(run(write_while_cutting(*device, proxy, data)));
+  const auto written = run(write_while_cutting(*device, proxy, data));
+  ASSERT_TRUE(server.process().is_running()) << "the server is at fault, not the client";
+  must(written);
   must(expect_pattern(*device, 0, 8 * mib));
   EXPECT_GT(proxy.connections(), 4u);
 }
