@@ -2,6 +2,7 @@
 // ready, until there is a result. Requests are in connection.cpp.
 #include "diskferry/assert.hpp"
 #include "drivers/nbd/connection.hpp"
+#include "drivers/nbd/name_lookup.hpp"
 #include "drivers/support/blocking_pool.hpp"
 
 #include <cerrno>
@@ -61,6 +62,10 @@ Task<Result<void>> Connection::negotiate(BlockingPool& blocking_pool) {
   if (endpoint_.is_unix()) {
     DISKFERRY_CO_CHECK(start_connecting(*handle_, endpoint_));
   } else {
+    // First without libnbd, so that the deadline holds while the resolver is silent; then its own lookup is
+    // short.
+    DISKFERRY_CO_TRY(const auto problem, co_await look_up(endpoint_.host, endpoint_.port));
+    if (problem) co_return unexpected(explain(endpoint_, *problem, {}));
     DISKFERRY_CO_CHECK(co_await blocking_pool.run([this] { return start_connecting(*handle_, endpoint_); }));
   }
   phase_ = Phase::connecting;
