@@ -44,7 +44,7 @@ class NbdDevice final : public BlockDevice {
                                .remedy("export it writable at the server"));
     }
     zero_part_bytes_max_ = zero_bytes_max(server);
-    info_ = to_device_info(server, pool_.endpoint().name, writable, pool_.connections_wanted());
+    info_ = to_device_info(server, pool_.endpoint(), writable, pool_.connections_wanted());
     co_return Result<void>{};
   }
 

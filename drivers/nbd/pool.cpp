@@ -23,15 +23,21 @@ constexpr unsigned hop_cost_requests = 8;
 /// Enough for a server that restarts just now, and not felt by whoever presses Ctrl-C.
 constexpr Duration ending_limit = std::chrono::seconds(1);
 constexpr unsigned connections_default_min = 4;  // nbdcopy's
+/// A UNIX socket has no round trip to hide: one connection for each thread that works, and no more. Between
+/// two UNIX sockets on 2 cores, 2 GiB verified: 1.5 s with 2 connections, 1.9 s with 4, 3.7 s with 1.
+constexpr std::size_t unix_connections_min = 2;
+constexpr std::size_t unix_connections_max = 8;
 /// Streams that make no sense, one after the other, until a request is given up.
 constexpr unsigned garbled_max = 2;
 
 std::size_t wanted_connections(const ServerInfo& server, const Endpoint& endpoint, unsigned limit,
                                std::size_t reactors) {
   if (!server.can_multi_connection) return 1;  // "clients SHOULD NOT multiplex" (NBD_FLAG_CAN_MULTI_CONN)
-  std::size_t wanted = endpoint.connections != 0
-                           ? endpoint.connections
-                           : std::clamp<std::size_t>(2 * reactors, connections_default_min, connections_max);
+  std::size_t wanted = endpoint.connections;
+  if (wanted == 0)
+    wanted = endpoint.is_unix()
+                 ? std::clamp(reactors, unix_connections_min, unix_connections_max)
+                 : std::clamp<std::size_t>(2 * reactors, connections_default_min, connections_max);
   if (limit != 0) wanted = std::min<std::size_t>(wanted, limit);
   return wanted;
 }

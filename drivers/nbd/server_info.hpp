@@ -2,6 +2,7 @@
 #pragma once
 
 #include "diskferry/block_device.hpp"
+#include "drivers/nbd/endpoint.hpp"
 
 #include <cstdint>
 #include <optional>
@@ -42,7 +43,8 @@ Result<void> take_sizes(const RawSizes& raw, ServerInfo& info);
 /// More than before is fine, a capability that went away is not.
 std::optional<std::string> difference(const ServerInfo& before, const ServerInfo& now);
 
-DeviceInfo to_device_info(const ServerInfo& server, std::string name, bool writable, unsigned connections);
+DeviceInfo to_device_info(const ServerInfo& server, const Endpoint& endpoint, bool writable,
+                          unsigned connections);
 
 /// The longest zeroing or trimming sent as one command. The wire has 32 bits; but a server that zeroes by
 /// writing works at disk speed and must give a sign of life within the stall limit.

@@ -48,7 +48,7 @@ void add_copy_options(CLI::App& app, CopyOptions& options) {
       ->type_name("N")
       ->check(CLI::Range(1u, 256u));
   add_bytes(app, "--request-size", options.request_bytes,
-            "longest request (default: 512K between files, 256K over a network)");
+            "longest request (default: 512K on one host, 256K over a network)");
   add_bytes(app, "--rate", options.bytes_per_s, "bytes a second at most (default: no limit)");
   add_bytes(app, "--checkpoint", options.checkpoint_bytes,
             "make finished work durable, for --resume, after this much (default: 256M, or every 2 s)");

@@ -15,7 +15,7 @@
 namespace diskferry {
 namespace {
 
-/// Between files: larger ones leave the second-level cache, smaller ones cost calls (CPU seconds for 2 GiB in
+/// On one host: larger ones leave the second-level cache, smaller ones cost calls (CPU seconds for 2 GiB in
 /// memory, verified: 128 KiB 1.18, 256 KiB 1.19, 512 KiB 1.22, 1 MiB 1.26; cold disks like larger ones).
 constexpr std::uint64_t local_request_bytes = 512 * kib;
 /// Over NBD larger requests are slower (measured by nbdcopy's authors: 2 MiB costs 1.2 times as much).
@@ -130,7 +130,7 @@ Tuning tune(const CopyRequest& request, const BlockDevice& source, const BlockDe
       std::bit_floor(is_raw ? std::min(target.info().preferred_bytes, 4096u) : target.info().preferred_bytes);
   const std::uint64_t align =
       std::max<std::uint64_t>({source.info().block_bytes, target.info().block_bytes, cluster, 512});
-  const bool is_local = request.source.is_file() && request.target.is_file();
+  const bool is_local = request.source.is_on_this_host() && request.target.is_on_this_host();
   std::uint64_t wanted = request.request_bytes != 0 ? std::bit_floor(request.request_bytes)
                          : is_local                 ? local_request_bytes
                                                     : network_request_bytes;

@@ -25,6 +25,8 @@ class ImageUri {
 
   const std::string& scheme() const noexcept { return scheme_; }  ///< lower case; "file" for a path
   bool is_file() const noexcept { return scheme_ == "file"; }
+  /// A file, or a server on this host's UNIX socket: a request costs copying and no round trip.
+  bool is_on_this_host() const noexcept { return is_file() || scheme_.ends_with("+unix"); }
   const std::string& user() const noexcept { return user_; }
   const std::string& host() const noexcept { return host_; }  ///< without brackets for IPv6
   const std::optional<std::uint16_t>& port() const noexcept { return port_; }
