@@ -3,6 +3,7 @@
 
 #include "diskferry/assert.hpp"
 #include "diskferry/image_uri.hpp"
+#include "gateway/nbd/byte_queue.hpp"
 #include "gateway/nbd/psk_file.hpp"
 
 #include <algorithm>
@@ -43,8 +44,7 @@ struct Queues {
   std::size_t input_begin = 0;
   std::size_t input_end = 0;
   bool input_ended = false;
-  std::vector<std::byte> output;
-  std::size_t output_begin = 0;
+  ByteQueue output;
 };
 
 int bio_read(BIO* bio, char* into, int wanted) {
@@ -65,8 +65,7 @@ int bio_read(BIO* bio, char* into, int wanted) {
 int bio_write(BIO* bio, const char* from, int length) {
   auto& queues = *static_cast<Queues*>(BIO_get_data(bio));
   BIO_clear_retry_flags(bio);
-  const auto* bytes = reinterpret_cast<const std::byte*>(from);
-  queues.output.insert(queues.output.end(), bytes, bytes + length);
+  queues.output.append(std::as_bytes(std::span(from, static_cast<std::size_t>(std::max(length, 0)))));
   return length;
 }
 long bio_control(BIO* bio, int command, long, void*) {
@@ -376,16 +375,10 @@ void TlsEngine::input_ended() {
   state_->queues->input_ended = true;
 }
 std::span<const std::byte> TlsEngine::output() const {
-  const Queues& queues = *state_->queues;
-  return std::span(queues.output).subspan(queues.output_begin);
+  return state_->queues->output.waiting();
 }
 void TlsEngine::output_sent(std::size_t bytes) {
-  Queues& queues = *state_->queues;
-  queues.output_begin += bytes;
-  if (queues.output_begin == queues.output.size()) {
-    queues.output.clear();
-    queues.output_begin = 0;
-  }
+  state_->queues->output.pop(bytes);
 }
 
 }  // namespace diskferry::nbd_server

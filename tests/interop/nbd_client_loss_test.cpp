@@ -160,7 +160,7 @@ TEST_F(NbdClientLoss, NoWriteIsLostWhileConnectionsKeepBreaking) {
   ASSERT_TRUE(server.process().is_running()) << "the server is at fault, not the client";
   must(written);
   must(expect_pattern(*device, 0, 8 * mib));
-  EXPECT_GT(proxy.connections(), 4u);
+  EXPECT_GT(proxy.connections(), 2u) << "each of two was opened again";
 }
 
 TEST_F(NbdClientLoss, AServerThatStaysAwayMakesTheDeviceGone) {
