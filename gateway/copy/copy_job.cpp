@@ -422,13 +422,9 @@ Task<Result<CopyReport>> copy_image(DriverContext& context, CopyRequest request,
     if (!job->has_begun()) break;
     done = std::move(resumed);
     ++losses;
-    CopyReport now = done ? *std::move(done) : job->take_report();
-    now.retries += last.retries + 1;
-    if (done) {
-      done = std::move(now);
-    } else {
-      last = std::move(now);
-    }
+    const std::uint64_t earlier = last.retries + 1;
+    if (!done) last = job->take_report();
+    (done ? *done : last).retries += earlier;
   }
   if (done && losses > 0)
     done->warnings.push_back(fmt::format(
