@@ -44,7 +44,7 @@ std::string format_time(Duration time) {
 }
 
 ProgressReporter::ProgressReporter(ProgressMode mode, Clock& clock, ProgressOutput output)
-    : mode_(mode), clock_(clock), output_(std::move(output)) {}
+    : mode_(resolve(mode)), clock_(clock), output_(std::move(output)) {}
 
 Duration ProgressReporter::interval() const {
   return mode_ == ProgressMode::json ? json_interval : bar_interval;
@@ -153,7 +153,12 @@ std::string ProgressReporter::bar_line() const {
   std::string subject = printable(subject_);
   if (subject.empty() || facts.size() + 6 > columns) return facts;
   const std::size_t room = columns - facts.size() - 2;
-  if (subject.size() > room) subject = "..." + subject.substr(subject.size() - room + 3);
+  if (subject.size() > room) {
+    std::size_t from = subject.size() - room + 3;
+    while (from < subject.size() && (static_cast<unsigned char>(subject[from]) & 0xc0) == 0x80)
+      ++from;  // UTF-8
+    subject = "..." + subject.substr(from);
+  }
   return subject + "  " + facts;
 }
 

@@ -218,6 +218,22 @@ TEST(Copy, CtrlCDoesNotWaitForAServerThatIsAway) {
   }
 }
 
+TEST(Progress, IsShownOnATerminalAndNowhereElse) {
+  const TemporaryFolder folder;
+  const std::string image = folder / "disk.raw";
+  make_disk(image, 'd');
+  const std::string command = std::string(DISKFERRY_PROGRAM) + " copy " + image + " ";
+  const auto on_terminal = [&](const std::string& type, const std::string& target) {
+    const std::string log = folder / "screen";
+    run_program({"env", "TERM=" + type, "SHELL=/bin/sh", "script", "-qec", command + target, log});
+    std::ifstream file(log);
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  EXPECT_NE(on_terminal("xterm", folder / "a.raw").find("100%  24.0 MiB of 24.0 MiB"), std::string::npos);
+  EXPECT_EQ(on_terminal("dumb", folder / "b.raw").find("100%"), std::string::npos);
+  EXPECT_EQ(diskferry({"copy", image, folder / "c.raw"}).err, "");
+}
+
 TEST(Secrets, AreNotRepeatedInErrors) {
   const TemporaryFolder folder;
   const std::string image = folder / "disk.raw";

@@ -1,6 +1,7 @@
 // The progress line as a terminal sees it, with a clock and a stream of the test's own.
 #include "gateway/cli/progress.hpp"
 
+#include "diskferry/image_uri.hpp"
 #include "diskferry/units.hpp"
 
 #include <boost/json/parse.hpp>
@@ -34,6 +35,19 @@ TEST(ProgressBar, ShowsPhasePercentBytesRateAndTimeLeft) {
   progress.update(
       {.subject = "vm.qcow2", .phase = "copy", .bytes_done = 250 * mib, .bytes_total = 1000 * mib});
   EXPECT_EQ(screen.last_line(), "vm.qcow2  copy    25%  250.0 MiB of 1000.0 MiB  250.0 MiB/s  3s left");
+}
+
+TEST(ProgressBar, NeverCutsACharacterInTwo) {
+  FakeClock clock;
+  for (std::size_t width = 40; width < 60; ++width) {
+    Screen screen;
+    ProgressReporter progress(ProgressMode::bar, clock, screen.output(width));
+    progress.update({.subject = "\u00fc\u20ac\U0001f4bd\u00fc\u20ac\U0001f4bd\u00fc\u20ac\U0001f4bd",
+                     .phase = "copy",
+                     .bytes_done = 1,
+                     .bytes_total = 1000});
+    EXPECT_TRUE(is_utf8(screen.last_line())) << width << screen.last_line();
+  }
 }
 
 TEST(ProgressBar, IsRewrittenAtMostTenTimesASecond) {
