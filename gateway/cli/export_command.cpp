@@ -216,6 +216,10 @@ Task<Result<void>> add_images(Serving& serving, const ExportCommandOptions& opti
     DISKFERRY_CO_TRY(auto image, co_await open_image(serving.invocation.runtime.context(), uri, open));
     serving.images.push_back(std::move(image));
     Image& opened = serving.images.back();
+    if (options.writable && opened.layers().front().is_dirty)
+      serving.invocation.err << "diskferry: export: " << uri.to_string()
+                             << ": its last writer did not close it; its reference counts were counted anew"
+                             << std::endl;
     DISKFERRY_CO_CHECK(add_filters(opened, options, serving.invocation.runtime.context().clock));
     nbd::ExportOptions made{.name = names[i],
                             .description = options.description,

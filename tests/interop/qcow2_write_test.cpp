@@ -374,6 +374,37 @@ TEST(Qcow2Bitmaps, ThoseThatRecordWritesAreKeptTrueAndTheOthersAlone) {
   must(run(image.close()));
 }
 
+TEST(Qcow2Lazy, WhatQemuDidNotCountIsCountedWhenTheImageIsOpenedForWriting) {
+  for (const std::string options :
+       {"cluster_size=4k", "cluster_size=64k,extended_l2=on", "refcount_bits=8"}) {
+    const test::TemporaryFolder folder;
+    const std::string path = folder / "disk.qcow2";
+    test::run_ok(
+        {"qemu-img", "create", "-q", "-f", "qcow2", "-o", "lazy_refcounts=on," + options, path, "64M"});
+    test::run_ok({"qemu-io", "-f", "qcow2", "-c", "write -P 1 0 3M", "-c", "write -c -P 2 40M 2M", path});
+    test::run_ok({"qemu-img", "snapshot", "-c", "one", path});
+    // Durable, and then no time to count.
+    (void)test::run_program({"qemu-io", "-f", "qcow2", "-c", "write -P 3 1M 1M", "-c", "write -P 4 50M 5M",
+                             "-c", "write -z 41M 512k", "-c", "flush", "-c", "abort", path});
+    const auto before = test::qemu_content(path, "qcow2", folder / "flat.raw");
+    auto reading = test::open_for_test(path);
+    EXPECT_TRUE(reading.layers().front().is_dirty);
+    must(run(reading.close()));
+    auto image = test::open_for_test(path, {.format = "qcow2", .writable = true});
+    const auto data = test::pattern(0, 100000);
+    must(run(image.device().write(51 * mib, data, {})));
+    must(run(image.close()));
+    expect_clean(path);
+    auto wanted = before;
+    std::ranges::copy(data, wanted.begin() + 51 * mib);
+    EXPECT_TRUE(test::qemu_content(path, "qcow2", folder / "flat.raw") == wanted) << options;
+    const auto info = test::run_ok({"qemu-img", "info", "--output=json", path});
+    EXPECT_EQ(info.find("\"dirty-flag\": true"), std::string::npos) << info;
+    test::run_ok({"qemu-img", "snapshot", "-a", "one", path});
+    expect_clean(path);
+  }
+}
+
 std::vector<Shape> shapes() {
   std::vector<Shape> all;
   all.push_back({"plain", {}});

@@ -9,6 +9,10 @@ namespace diskferry::qcow2 {
 
 Task<Result<void>> Allocator::load() {
   const Header& header = image_.header;
+  if (header.refcount_table_offset == 0)
+    co_return unexpected(fail(ErrorKind::corrupt, "open for writing", image_.name)
+                             .why("the image has no refcount table")
+                             .remedy("repair a copy of the image with qemu-img check -r all"));
   std::vector<std::byte> bytes(header.refcount_table_clusters * header.cluster_bytes());
   if (!is_inside({header.refcount_table_offset, bytes.size()},
                  align_up(image_.storage->size_bytes(), header.cluster_bytes())))
@@ -231,6 +235,64 @@ Task<Result<void>> Allocator::forget_clusters(const std::vector<std::uint64_t>& 
   co_return Result<void>{};
 }
 
+Result<void> Allocator::add_missing_blocks(Recount& recount) {
+  const Geometry& geometry = image_.geometry;
+  const std::uint64_t per_block = geometry.refcounts_per_block();
+  // A block takes a cluster that is counted itself, perhaps at the end: until nothing is missing any more.
+  for (std::uint64_t at = 0; at < recount.clusters(); ++at) {
+    const std::uint64_t block = at / per_block;
+    if (recount.of(at) == 0) continue;
+    if (block >= table_.size())
+      return unexpected(
+          fail(ErrorKind::corrupt, "count references", image_.name)
+              .why(fmt::format("the refcount table does not reach the cluster at host offset {}",
+                               at << geometry.cluster_bits))
+              .remedy("repair a copy of the image with qemu-img check -r all"));
+    if (table_[block] == 0) {
+      const std::uint64_t cluster = recount.take_free();
+      if (room_for(cluster, 1) == 0) return unexpected(full());
+      const Range host{cluster << geometry.cluster_bits, geometry.cluster_bytes()};
+      if (!metadata_.add(host)) return unexpected(overlap(cluster));
+      put_block_in_cache(host.offset, 0);
+      table_[block] = host.offset;
+      dirty_.mark_refcount_table(block);
+      end_bytes_ = std::max(end_bytes(), host.end());
+      // Before where we are: that block's turn comes once more.
+      at = std::min(at, cluster) - 1;
+      continue;
+    }
+    at = (block + 1) * per_block - 1;
+  }
+  return {};
+}
+
+Task<Result<void>> Allocator::correct_block(const Recount& recount, std::uint64_t block) {
+  if (table_[block] == 0) co_return Result<void>{};
+  const std::uint64_t first = block * image_.geometry.refcounts_per_block();
+  const std::uint64_t end = first + image_.geometry.refcounts_per_block();
+  const unsigned order = image_.geometry.refcount_order;
+  for (std::uint64_t at = first; at < end;) {
+    DISKFERRY_CO_TRY(const Place place, co_await place_of(at));
+    std::uint64_t changed_first = UINT64_MAX;
+    std::uint64_t changed_last = 0;
+    {
+      std::lock_guard lock(place.slice->guard);
+      for (std::uint64_t i = 0; i < place.left; ++i) {
+        const std::uint64_t wanted = at + i < recount.clusters() ? recount.of(at + i) : 0;
+        if (load_refcount(place.slice->bytes(), place.index + i, order) == wanted) continue;
+        store_refcount(place.slice->bytes(), place.index + i, order, wanted);
+        changed_first = std::min(changed_first, place.index + i);
+        changed_last = place.index + i;
+      }
+    }
+    if (changed_first != UINT64_MAX)
+      dirty_.mark(place.slice, (changed_first << order) / 8, (changed_last << order) / 8 + 1,
+                  TableKind::refcount_block);
+    at += place.left;
+  }
+  co_return Result<void>{};
+}
+
 Task<Result<void>> Allocator::grow_table() {
   const Geometry& geometry = image_.geometry;
   const std::uint64_t cluster_bytes = geometry.cluster_bytes();
@@ -263,12 +325,6 @@ Task<Result<void>> Allocator::grow_table() {
   end_bytes_ = std::max(end_bytes(), host.end());
   DISKFERRY_CO_CHECK(co_await write_storage(*image_.storage, host.offset, area));
   DISKFERRY_CO_CHECK(co_await flush_below(image_));
-  // The header's two fields lie side by side (bytes 48 to 59), so that one write switches.
-  std::array<std::byte, 12> fields;
-  store_big<std::uint64_t>(fields.data(), table_offset);
-  store_big<std::uint32_t>(fields.data() + 8, static_cast<std::uint32_t>(table_clusters));
-  DISKFERRY_CO_CHECK(co_await write_storage(*image_.storage, 48, fields));
-
   metadata_.add(host);
   for (std::uint64_t at = 0; at < old_entries * 8; at += cluster_bytes)
     free_later(image_.header.refcount_table_offset + at);
@@ -278,7 +334,20 @@ Task<Result<void>> Allocator::grow_table() {
   image_.header.refcount_table_offset = table_offset;
   image_.header.refcount_table_clusters = static_cast<std::uint32_t>(table_clusters);
   dirty_.forget_refcount_table();
-  co_return co_await image_.storage->flush();
+  is_header_behind_ = true;
+  co_return co_await settle_header();
+}
+
+Task<Result<void>> Allocator::settle_header() {
+  if (!is_header_behind_) co_return Result<void>{};
+  // The two fields lie side by side (bytes 48 to 59), so that one write switches.
+  std::array<std::byte, 12> fields;
+  store_big<std::uint64_t>(fields.data(), image_.header.refcount_table_offset);
+  store_big<std::uint32_t>(fields.data() + 8, image_.header.refcount_table_clusters);
+  DISKFERRY_CO_CHECK(co_await write_storage(*image_.storage, 48, fields));
+  DISKFERRY_CO_CHECK(co_await image_.storage->flush());
+  is_header_behind_ = false;
+  co_return Result<void>{};
 }
 
 }  // namespace diskferry::qcow2

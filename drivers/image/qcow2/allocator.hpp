@@ -8,6 +8,7 @@
 
 #include "drivers/image/qcow2/dirty_tables.hpp"
 #include "drivers/image/qcow2/metadata_map.hpp"
+#include "drivers/image/qcow2/recount.hpp"
 
 #include <atomic>
 #include <optional>
@@ -61,9 +62,21 @@ class Allocator {
   /// The cluster may be allocated again.
   Task<Result<void>> forget_clusters(const std::vector<std::uint64_t>& clusters);
 
+  /// Gives the refcount table the blocks it lacks for what was counted. Errors: corrupt (something lies
+  /// beyond what the table reaches).
+  Result<void> add_missing_blocks(Recount& recount);
+  /// Makes one block's refcounts those that were counted. Precondition: add_missing_blocks() was called.
+  /// Errors: as BlockDevice::read.
+  Task<Result<void>> correct_block(const Recount& recount, std::uint64_t block);
+
   /// Moves the refcount table to a larger place. Precondition: no commit runs and no table is dirty.
-  /// Errors: too_large (the format's limit is reached); no_space; as BlockDevice::write.
+  /// Errors: too_large (the format's limit is reached); no_space; as BlockDevice::write. When it is the write
+  /// of the header that fails, the new table is in use and settle_header() has to succeed before any other
+  /// table is written.
   Task<Result<void>> grow_table();
+  /// Brings the header up to the refcount table in use. A failed write of it may have happened or not; both
+  /// tables say the same as long as nothing else is written. Errors: as BlockDevice::write.
+  Task<Result<void>> settle_header();
 
  private:
   struct Place {
@@ -87,6 +100,7 @@ class Allocator {
   std::uint64_t search_from_ = 1;     // no free cluster lies before
   std::atomic<std::uint64_t> end_bytes_ = 0;
   std::vector<std::uint64_t> freed_;
+  bool is_header_behind_ = false;  // under the writer's commit lock
 };
 
 }  // namespace diskferry::qcow2

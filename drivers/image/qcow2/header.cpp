@@ -223,8 +223,8 @@ Result<void> Parser::limits() const {
     return unexpected(bad(ErrorKind::corrupt, fmt::format("refcounts of 2^{} bits; the limit is 64 bits",
                                                           header.refcount_order)));
   DISKFERRY_CHECK(table("refcount table", header.refcount_table_offset));
-  if (header.refcount_table_clusters == 0 || header.refcount_table_offset == 0)
-    return unexpected(corrupt("the image has no refcount table"));
+  // At offset 0 there is none either; reading does without, and the writer asks (Allocator::load).
+  if (header.refcount_table_clusters == 0) return unexpected(corrupt("the image has no refcount table"));
   if (header.refcount_table_clusters > refcount_table_bytes_max >> header.cluster_bits)
     return unexpected(bad(ErrorKind::too_large,
                           fmt::format("the refcount table has {} clusters, the limit is "
@@ -341,7 +341,9 @@ Result<void> check_tables_inside(const Header& header, std::uint64_t storage_byt
       Table{"L1 table", {header.l1_offset, std::uint64_t{header.l1_entries} * 8}},
       Table{"refcount table",
             {header.refcount_table_offset,
-             std::uint64_t{header.refcount_table_clusters} << header.cluster_bits}},
+             header.refcount_table_offset == 0
+                 ? 0
+                 : std::uint64_t{header.refcount_table_clusters} << header.cluster_bits}},
       // Entries have 40 bytes and more.
       Table{"snapshot table", {header.snapshots_offset, std::uint64_t{header.snapshot_count} * 40}}};
   for (const Table& one : tables) {

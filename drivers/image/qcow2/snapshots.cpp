@@ -44,6 +44,7 @@ Task<Result<Snapshot>> next_snapshot(TableStream& table, const Header& header, B
   snapshot.id.assign(text, id_bytes);
   snapshot.name.assign(text + id_bytes, name_bytes);
   DISKFERRY_CO_CHECK(co_await table.align());
+  snapshot.table_end = table.position();
   co_return snapshot;
 }
 

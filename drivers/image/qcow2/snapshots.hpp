@@ -17,6 +17,7 @@ struct Snapshot {
   std::string name;
   std::uint64_t vm_state_bytes = 0;
   std::int64_t created_s = 0;
+  std::uint64_t table_end = 0;  ///< bytes of the snapshot table up to the end of this entry
 };
 
 /// All snapshots of an image, in the order of the file. Reads the table once, at most 64 MiB of it.

@@ -8,7 +8,7 @@ std::string_view to_string(EntryProblem problem) noexcept {
     case EntryProblem::none:
       return "fine";
     case EntryProblem::reserved_bits:
-      return "reserved bits are set";
+      return "has reserved bits set";
     case EntryProblem::unaligned:
       return "does not point to the start of a cluster";
     case EntryProblem::zero_in_v2:

@@ -11,8 +11,6 @@
 
 namespace diskferry::qcow2 {
 namespace {
-/// What dirty tables may hold in memory before they are written without a flush being asked for.
-constexpr std::uint64_t dirty_bytes_max = 8 * mib;
 /// Clusters that wait for a commit to be free.
 constexpr std::size_t freed_max = 16384;
 /// Memory for copying around writes: each takes at most two clusters of 2 MiB and the payload between.
@@ -155,6 +153,8 @@ void Writer::free_entry(const L2Entry& old) {
 Task<Result<void>> Writer::make_room() {
   const Lock committing = co_await lock_always(commit_lock_);
   const Lock lock = co_await lock_metadata();
+  const Lock header = co_await lock_always(header_lock_);
+  DISKFERRY_CO_CHECK(co_await allocator_.settle_header());
   // Everything the new table names must be in the storage before; nothing may change meanwhile. Rare: the
   // table doubles each time.
   const TableChanges changes = dirty_.take(allocator_.table());
@@ -184,7 +184,13 @@ Task<Result<void>> Writer::commit_locked() {
     changes = dirty_.take(allocator_.table());
     freed = {allocator_.take_freed(), std::exchange(freed_compressed_, {})};
   }
-  auto written = changes.is_empty() ? co_await flush_below(image_) : co_await write_tables(image_, changes);
+  Result<void> written;
+  {
+    const Lock header = co_await lock_always(header_lock_);
+    written = co_await allocator_.settle_header();
+  }
+  if (written)
+    written = changes.is_empty() ? co_await flush_below(image_) : co_await write_tables(image_, changes);
   if (!written) {
     const Lock lock = co_await lock_metadata();
     dirty_.put_back(changes);

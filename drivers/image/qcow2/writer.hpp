@@ -12,8 +12,8 @@
 //                then what is free now is given up (readers first, then the storage's holes) and may be
 //                reused.
 //
-// Lock order: cluster lock, commit_, metadata_, then the mutexes of slices and maps, which are never held
-// while waiting.
+// Lock order: cluster lock, commit_, metadata_, header_, then the mutexes of slices and maps, which are never
+// held while waiting.
 #pragma once
 
 #include "drivers/image/qcow2/allocator.hpp"
@@ -26,8 +26,8 @@ namespace diskferry::qcow2 {
 class Writer {
  public:
   /// Makes the image writable: checks that it may be written, loads the refcount table, finds where its
-  /// metadata lie, clears autoclear bits nobody here knows. Errors: read_only (corrupt or dirty image),
-  /// corrupt.
+  /// metadata lie, counts anew what a dirty image did not, clears autoclear bits nobody here knows. Errors:
+  /// read_only (corrupt image), corrupt, too_large.
   static Task<Result<std::shared_ptr<Writer>>> open(ImageState& image, bool compress_writes);
   Writer(ImageState& image, bool compress_writes);
   ~Writer();
@@ -44,6 +44,8 @@ class Writer {
   Task<Result<void>> preallocate(bool reserve);
 
  private:
+  /// What dirty tables may hold in memory before they are written without a flush being asked for.
+  static constexpr std::uint64_t dirty_bytes_max = 8 * mib;
   /// A stretch of guest clusters inside one slice of an L2 table, held for changing.
   struct Entries {
     MetadataCache::Pointer slice{};
@@ -73,6 +75,8 @@ class Writer {
   Task<Result<void>> check_and_load();
   Task<Result<void>> find_metadata();
   Task<Result<void>> add_metadata(Range host, std::string_view what);
+  Task<Result<void>> count_anew();
+  Task<Result<void>> correct_copied_flags(const Recount& recount);
   Task<Result<void>> patch_header(std::uint64_t offset, std::uint64_t value);
 
   // writer.cpp: locks, tables and commit

@@ -27,11 +27,6 @@ Task<Result<std::shared_ptr<Writer>>> Writer::open(ImageState& image, bool compr
 Task<Result<void>> Writer::check_and_load() {
   Header& header = image_.header;
   if (header.is_corrupt()) co_return unexpected(refused(image_, "the image is marked as corrupt"));
-  // Lazy refcounts: whoever wrote it last did not get to counting. Counting is a repair tool's work, on a
-  // copy.
-  if (header.is_dirty())
-    co_return unexpected(
-        refused(image_, "the image was not closed by its last writer, and its refcounts are out of date"));
   if (header.has_data_file() && !image_.data_file)
     co_return unexpected(refused(image_, "the external data file is not open"));
   // Two tables, or a table and data, in one block of the storage: writing one would undo the other.
@@ -44,6 +39,7 @@ Task<Result<void>> Writer::check_and_load() {
             .remedy("copy the image to one with larger clusters"));
   DISKFERRY_CO_CHECK(co_await allocator_.load());
   DISKFERRY_CO_CHECK(co_await find_metadata());
+  if (header.is_dirty()) DISKFERRY_CO_CHECK(co_await count_anew());
   // Bits that nobody here keeps true are to be cleared before the first write (specification,
   // autoclear_features).
   std::uint64_t kept = header.autoclear_features & autoclear::data_file_raw;
@@ -55,6 +51,54 @@ Task<Result<void>> Writer::check_and_load() {
     header.autoclear_features = kept;
     DISKFERRY_CO_CHECK(co_await patch_header(88, kept));
     DISKFERRY_CO_CHECK(co_await image_.storage->flush());
+  }
+  co_return Result<void>{};
+}
+
+/// Lazy refcounts: whoever wrote the image last did not get to counting. The dirty bit stays until all that
+/// is corrected is durable; a crash before leaves an image that is counted again.
+Task<Result<void>> Writer::count_anew() {
+  Recount recount(image_, metadata_);
+  DISKFERRY_CO_CHECK(co_await recount.count(allocator_.table()));
+  DISKFERRY_CO_CHECK(allocator_.add_missing_blocks(recount));
+  for (std::uint64_t block = 0; block < allocator_.table().size(); ++block) {
+    DISKFERRY_CO_CHECK(co_await allocator_.correct_block(recount, block));
+    if (dirty_.held_bytes() > dirty_bytes_max) DISKFERRY_CO_CHECK(co_await commit());
+  }
+  DISKFERRY_CO_CHECK(co_await commit());
+  DISKFERRY_CO_CHECK(co_await correct_copied_flags(recount));
+  DISKFERRY_CO_CHECK(co_await commit());
+  image_.header.incompatible_features &= ~incompatible::dirty;
+  DISKFERRY_CO_CHECK(co_await patch_header(72, image_.header.incompatible_features));
+  co_return co_await image_.storage->flush();
+}
+
+/// "Copied" in an entry says that nobody else refers to what it names, and then it is written in place.
+Task<Result<void>> Writer::correct_copied_flags(const Recount& recount) {
+  const auto is_ours = [&](std::uint64_t host) { return recount.of(host >> geometry_.cluster_bits) == 1; };
+  const std::size_t words = geometry_.l2_entry_bytes() / 8;
+  for (std::size_t index = 0; index < image_.l1->size(); ++index) {
+    const L1Entry l1 = decode_l1(image_.l1->get(index), geometry_);
+    if (l1.l2_offset == 0) continue;
+    if (l1.is_copied != is_ours(l1.l2_offset)) {
+      image_.l1->set(index, encode_l1(l1.l2_offset, is_ours(l1.l2_offset)));
+      dirty_.mark_l1(index);
+    }
+    for (std::uint64_t at = 0; !image_.data_file && at < geometry_.cluster_bytes();
+         at += image_.tables.slice_bytes()) {
+      DISKFERRY_CO_TRY(const auto slice, co_await image_.tables.load(l1.l2_offset + at));
+      for (std::size_t word = 0; word < slice->words.size(); word += words) {
+        std::unique_lock lock(slice->guard);
+        const std::uint64_t raw = slice->word(word);
+        const std::uint64_t host = raw & offset_mask;
+        if ((raw & flag_compressed) != 0 || host == 0 || ((raw & flag_copied) != 0) == is_ours(host))
+          continue;
+        slice->set_word(word, raw ^ flag_copied);
+        lock.unlock();
+        dirty_.mark(slice, word * 8, (word + 1) * 8, TableKind::l2_table);
+      }
+    }
+    if (dirty_.held_bytes() > dirty_bytes_max) DISKFERRY_CO_CHECK(co_await commit());
   }
   co_return Result<void>{};
 }

@@ -195,5 +195,19 @@ TEST(Qcow2Compressed, SmallReadsOfLargeClustersInflateEachOnceInBoundedMemory) {
   must(run(device->close()));
 }
 
+TEST(HostileTables, ReadingNeedsNoRefcountTableAndWritingDoes) {
+  TinyQcow2 tiny(3, 12);
+  tiny.put64(48, 0);
+  auto reading = open_image(tiny.bytes, {.writable = false});
+  auto device = must(std::move(reading.device));
+  std::vector<std::byte> data(4096);
+  must(run(device->read(4096, data)));
+  must(run(device->close()));
+  const auto writing = open_image(tiny.bytes);
+  ASSERT_FALSE(writing.device);
+  EXPECT_EQ(writing.device.error().kind(), ErrorKind::corrupt);
+  EXPECT_NE(writing.device.error().message().find("no refcount table"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace diskferry

@@ -1,0 +1,104 @@
+// Storage that fails or is full at every single step of writing an image, and works again afterwards: what
+// was acknowledged and flushed stays, the image can be checked at any time, and writing goes on.
+#include "diskferry/units.hpp"
+#include "drivers/checked_device.hpp"
+#include "drivers/filters/fault.hpp"
+#include "drivers/image/qcow2/create.hpp"
+#include "drivers/image/qcow2/device.hpp"
+#include "tests/support/pattern.hpp"
+#include "tests/support/test_runtime.hpp"
+#include "tests/unit/drivers/recording_device.hpp"
+
+#include <fmt/format.h>
+#include <fstream>
+
+namespace diskferry {
+namespace {
+using test::must;
+using test::run;
+
+struct Shape {
+  std::string name;
+  qcow2::NewImage image;
+  bool compress = false;
+};
+
+/// A storage whose calls fail by rules, under an image.
+class Failing {
+ public:
+  explicit Failing(const Shape& shape) : compress_(shape.compress) {
+    auto owned = std::make_unique<test::RecordingDevice>();
+    bytes = owned.get();
+    const std::shared_ptr<BlockDevice> plain = checked(std::move(owned));
+    must(run(qcow2::create(*plain, shape.image)));
+    storage_ = checked(make_fault_device(plain, control, test::runtime().context().clock));
+  }
+
+  std::unique_ptr<qcow2::Qcow2Device> open() const { return open_over(storage_); }
+  /// What the storage holds now, opened as another process would.
+  std::unique_ptr<qcow2::Qcow2Device> open_copy() const {
+    return open_over(checked(std::make_unique<test::RecordingDevice>(bytes->content())));
+  }
+
+  void expect_sound(const std::string& when) const {
+    const std::string path = folder_ / "now.qcow2";
+    const auto& content = bytes->content();
+    std::ofstream(path, std::ios::binary)
+        .write(reinterpret_cast<const char*>(content.data()), static_cast<std::streamsize>(content.size()));
+    const auto check = test::run_program({"qemu-img", "check", "-f", "qcow2", path});
+    ASSERT_TRUE(check.exit_code == 0 || check.exit_code == 3) << when << "\n" << check.out << check.err;
+  }
+
+  test::RecordingDevice* bytes = nullptr;
+  std::shared_ptr<FaultControl> control = std::make_shared<FaultControl>(FaultPlan{});
+
+ private:
+  std::unique_ptr<qcow2::Qcow2Device> open_over(const std::shared_ptr<BlockDevice>& storage) const {
+    std::vector<std::byte> start(std::min<std::uint64_t>(2 * mib, storage->size_bytes()));
+    must(run(storage->read(0, start)));
+    return must(run(qcow2::Qcow2Device::open(test::runtime().context(),
+                                             {.name = "failing",
+                                              .header = must(qcow2::parse_header(start, "failing")),
+                                              .storage = storage,
+                                              .writable = true,
+                                              .compress_writes = compress_})));
+  }
+
+  bool compress_ = false;
+  test::TemporaryFolder folder_;
+  std::shared_ptr<BlockDevice> storage_;
+};
+
+/// A refcount table of one cluster of 512 bytes counts 64 blocks of 64 clusters: full after 2 MiB.
+TEST(Qcow2Failing, AHeaderThatMayOrMayNotNameTheNewRefcountTableIsSettledFirst) {
+  for (const FaultAction action : {FaultAction::fail, FaultAction::fail_late}) {
+    const Shape shape{"growing", {.size_bytes = 8 * mib, .cluster_bits = 9, .refcount_order = 6}};
+    Failing failing(shape);
+    auto device = failing.open();
+    // The header's fields of the refcount table, and nothing else.
+    failing.control->add({.verb = FaultVerb::write, .action = action, .range = {48, 12}, .last_call = 3});
+    std::vector<std::byte> data(64 * kib);
+    unsigned failed = 0;
+    for (std::uint64_t at = 0; at < shape.image.size_bytes; at += data.size()) {
+      test::fill_pattern(data, at, 1);
+      while (!run(device->write(at, data, {}))) ASSERT_LT(++failed, 10u);
+      if (!run(device->flush())) ++failed;
+      // Also when the storage went away now, the header names a table that is whole.
+      if (failed != 0 && failed < 4) failing.expect_sound(fmt::format("after {} failures", failed));
+    }
+    EXPECT_GE(failed, 3u);
+    must(run(device->close()));
+    failing.expect_sound("at the end");
+    auto again = failing.open_copy();
+    std::vector<std::byte> seen(data.size());
+    for (std::uint64_t at = 0; at < shape.image.size_bytes; at += data.size()) {
+      test::fill_pattern(data, at, 1);
+      must(run(again->read(at, seen)));
+      ASSERT_EQ(seen, data) << at;
+    }
+    must(run(again->close()));
+  }
+}
+
+}  // namespace
+}  // namespace diskferry
