@@ -40,12 +40,15 @@ Result<Ready> open_waiting(const ImageUri& uri, OpenOptions options) {
   if (options.writable && options.force_share)
     return unexpected(fail(ErrorKind::invalid_argument, "open", name)
                           .why("an image that others use can be shared for reading only"));
-  OpenFileOptions how{.writable = options.writable, .force_share = options.force_share};
+  OpenFileOptions how{.writable = options.writable,
+                      .force_share = options.force_share,
+                      .refuse_links = !options.real_path.empty()};
   DISKFERRY_TRY(how.direct, choice(uri, "cache", "auto", "none"));
   DISKFERRY_TRY(const bool threads_only, choice(uri, "io", "auto", "threads"));
   how.use_rings = !threads_only;
   Ready ready;
-  DISKFERRY_TRY(ready.file, open_existing(uri.path(), name, how));
+  DISKFERRY_TRY(ready.file,
+                open_existing(options.real_path.empty() ? uri.path() : options.real_path, name, how));
   if (!options.force_share)
     DISKFERRY_CHECK(
         lock_image(ready.file.fd.get(), options.writable ? ImageLock::exclusive : ImageLock::shared, name));

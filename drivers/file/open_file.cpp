@@ -5,12 +5,16 @@
 #include "diskferry/image_uri.hpp"
 #include "drivers/file/file_identity.hpp"
 
+#include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <linux/openat2.h>
 #include <memory>
 #include <string_view>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <climits>
 
@@ -51,6 +55,36 @@ bool is_claimed(const std::string& via) {
   return !claim && errno == EBUSY;
 }
 
+/// With O_PATH: nothing is read or waited for. `refuse_links`: the path has been checked as it is.
+Result<FileDescriptor> find(const std::string& path, const std::string& name, bool refuse_links) {
+  constexpr int flags = O_PATH | O_CLOEXEC;
+  if (!refuse_links) {
+    FileDescriptor found(::open(path.c_str(), flags));
+    if (!found) return unexpected(open_error(errno, "open", name));
+    return found;
+  }
+  const auto exchanged = [&] {
+    return unexpected(fail(ErrorKind::permission, "open", name)
+                          .why("a part of its path became a symbolic link after it had been checked"));
+  };
+  open_how how{.flags = flags, .mode = 0, .resolve = RESOLVE_NO_SYMLINKS};
+  FileDescriptor found(static_cast<int>(::syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof how)));
+  if (!found && errno == ELOOP) return exchanged();
+  if (found || (errno != ENOSYS && errno != EPERM)) {
+    if (!found) return unexpected(open_error(errno, "open", name));
+    return found;
+  }
+  // A kernel before 5.6, or a sandbox that does not know the call: the kernel tells where we ended up.
+  found = FileDescriptor(::open(path.c_str(), flags | O_NOFOLLOW));
+  if (!found) return unexpected(open_error(errno, "open", name));
+  std::array<char, PATH_MAX> real{};
+  const std::string via = fmt::format("/proc/self/fd/{}", found.get());
+  const ssize_t length = ::readlink(via.c_str(), real.data(), real.size());
+  if (length < 0 || std::string_view(real.data(), static_cast<std::size_t>(length)) != path)
+    return exchanged();
+  return found;
+}
+
 std::string folder_of(const std::string& path) {
   const auto slash = path.find_last_of('/');
   if (slash == std::string::npos) return ".";
@@ -65,8 +99,7 @@ bool is_below(std::string_view path, std::string_view folder) {
 
 Result<OpenedFile> open_existing(const std::string& path, const std::string& name, OpenFileOptions options) {
   DISKFERRY_CHECK(check_name(path, "open", name));
-  const FileDescriptor found(::open(path.c_str(), O_PATH | O_CLOEXEC));
-  if (!found) return unexpected(open_error(errno, "open", name));
+  DISKFERRY_TRY(const FileDescriptor found, find(path, name, options.refuse_links));
   OpenedFile opened;
   if (::fstat(found.get(), &opened.status) != 0) return unexpected(open_error(errno, "open", name));
   const mode_t mode = opened.status.st_mode;

@@ -23,6 +23,8 @@ struct OpenFileOptions {
   bool direct = false;       ///< also open it with O_DIRECT
   bool use_rings = true;     ///< io_uring where there is one; else blocking threads
   bool force_share = false;  ///< also read a block device that the system itself uses
+  /// The path is a real one that was checked: an error of kind permission when a symbolic link is on its way.
+  bool refuse_links = false;
 };
 
 /// Opens an existing regular file or block device. `name` is for messages.

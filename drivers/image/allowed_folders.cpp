@@ -69,8 +69,8 @@ bool AllowedFolders::allows_device(const std::string& path) const {
          });
 }
 
-Result<ImageUri> AllowedFolders::resolve(const ImageUri& referring, std::string_view name,
-                                         std::string_view what) const {
+Result<AllowedFile> AllowedFolders::resolve(const ImageUri& referring, std::string_view name,
+                                            std::string_view what) const {
   const auto refuse = [&](ErrorKind kind, std::string why) {
     return fail(kind, fmt::format("open {}", what), printable(name)).why(std::move(why));
   };
@@ -102,7 +102,7 @@ Result<ImageUri> AllowedFolders::resolve(const ImageUri& referring, std::string_
   if (!allows(real.string()) && !allows_device(joined.string()))
     return unexpected(
         refuse(ErrorKind::permission, "it lies outside the folders that images may refer to").remedy(remedy));
-  return ImageUri::from_path(joined.string());
+  return AllowedFile{ImageUri::from_path(joined.string()), real.string()};
 }
 
 }  // namespace diskferry

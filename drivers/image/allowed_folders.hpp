@@ -11,6 +11,12 @@
 
 namespace diskferry {
 
+/// A file that an image may refer to.
+struct AllowedFile {
+  ImageUri uri;           ///< as it is named; what it refers to in turn is relative to this
+  std::string real_path;  ///< what was checked, and what alone may be opened
+};
+
 class AllowedFolders {
  public:
   /// `image`: the top of the chain; `further`: the operator's. A folder that does not exist allows nothing.
@@ -20,7 +26,7 @@ class AllowedFolders {
   /// The file that the image `referring` means by `name`: a path, taken relative to that image's folder as
   /// QEMU does. `what` is for messages ("backing image"). Errors: permission (outside the folders),
   /// unsupported (a protocol or json: name), not_found, invalid_argument.
-  Result<ImageUri> resolve(const ImageUri& referring, std::string_view name, std::string_view what) const;
+  Result<AllowedFile> resolve(const ImageUri& referring, std::string_view name, std::string_view what) const;
 
  private:
   bool allows(const std::string& real_path) const;

@@ -102,8 +102,10 @@ Task<Result<Image>> ChainOpener::open_all() {
     const Layer& layer = layers_.back();
     if (!layer.header || layer.header->backing_name.empty() || options_.top_only) break;
     DISKFERRY_CO_TRY(auto backing, allowed_.resolve(next.uri, layer.header->backing_name, "backing image"));
-    next = {
-        .uri = std::move(backing), .format = layer.header->backing_format.value_or(""), .is_backing = true};
+    next = {.uri = std::move(backing.uri),
+            .format = layer.header->backing_format.value_or(""),
+            .is_backing = true,
+            .real_path = std::move(backing.real_path)};
   }
   std::vector<std::shared_ptr<BitmapView>> bitmaps;
   if (const auto& header = layers_[0].header; header && !options_.writable) {
@@ -121,10 +123,11 @@ Task<Result<Image>> ChainOpener::open_all() {
   co_return Image(std::move(device), std::move(descriptions), std::move(bitmaps));
 }
 
-Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::open_storage_once(ImageUri uri, bool writable) {
+Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::open_storage_once(ImageUri uri, std::string real_path,
+                                                                          bool writable) {
   bool is_new = false;
   if (uri.is_file()) {
-    DISKFERRY_CO_TRY(const FileIdentity identity, file_identity(uri.path()));
+    DISKFERRY_CO_TRY(const FileIdentity identity, file_identity(real_path.empty() ? uri.path() : real_path));
     is_new = opened_files_.emplace(identity.device, identity.inode).second;
   } else {
     is_new = opened_others_.insert(uri.to_uri_with_secrets()).second;
@@ -134,6 +137,7 @@ Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::open_storage_once(ImageU
   DISKFERRY_CO_TRY(auto device, co_await open_storage(context_, std::move(uri),
                                                       {.writable = writable,
                                                        .force_share = options_.force_share,
+                                                       .real_path = std::move(real_path),
                                                        .connections = options_.connections}));
   co_return std::shared_ptr<BlockDevice>(std::move(device));
 }
@@ -161,7 +165,7 @@ Task<Result<void>> ChainOpener::open_layer(Reference reference) {
   const bool writable = options_.writable && !reference.is_backing;
   layers_.emplace_back();
   Layer& layer = layers_.back();
-  DISKFERRY_CO_TRY(layer.storage, co_await open_storage_once(reference.uri, writable));
+  DISKFERRY_CO_TRY(layer.storage, co_await open_storage_once(reference.uri, reference.real_path, writable));
   DISKFERRY_CO_TRY(auto start, co_await read_start(*layer.storage, identity_bytes));
   DISKFERRY_CO_TRY(layer.description.identity, identity_of(reference.uri, *layer.storage, start));
   std::vector<std::byte> end(std::min<std::uint64_t>(512, layer.storage->size_bytes()));
@@ -251,13 +255,16 @@ Task<Result<void>> ChainOpener::open_data_file(Layer& layer, std::string name) {
     co_return unexpected(refuse(ErrorKind::permission, layer.description.uri,
                                 fmt::format("the guest's data lie in another file, \"{}\"", printable(name)))
                              .remedy("allow it with --allow-data-file if you trust this image"));
-  DISKFERRY_CO_TRY(auto uri, allowed_.resolve(layer.description.uri, name, "data file"));
+  DISKFERRY_CO_TRY(auto found, allowed_.resolve(layer.description.uri, name, "data file"));
   const bool writable = options_.writable && &layer == &layers_.front();
-  auto opened = co_await open_storage_once(uri, writable);
+  auto opened = co_await open_storage_once(found.uri, found.real_path, writable);
   if (!opened)
-    co_return unexpected(std::move(opened).error().in(fmt::format("open data file {}", uri.to_string())));
+    co_return unexpected(
+        std::move(opened).error().in(fmt::format("open data file {}", found.uri.to_string())));
   layer.data_file = *std::move(opened);
-  if (const auto file = file_identity(uri.path())) layer.description.allocated_bytes += file->allocated_bytes;
+  if (const auto file = file_identity(found.real_path))
+    layer.description.allocated_bytes += file->allocated_bytes;
+  layer.description.data_file_uri = std::move(found.uri);
   co_return Result<void>{};
 }
 

@@ -42,13 +42,15 @@ class ChainOpener {
     ImageUri uri;
     std::string format;       // "": not declared
     bool is_backing = false;  // else the top
+    std::string real_path{};  // empty: the operator's own name, which may go through links
   };
   Task<Result<Image>> open_all();
   Task<Result<void>> open_layer(Reference reference);
   Task<Result<void>> open_qcow2(Layer& layer, const Reference& reference, std::vector<std::byte> start);
   Task<Result<void>> describe_qcow2(Layer& layer, const qcow2::Header& header, bool is_top);
   Task<Result<void>> open_data_file(Layer& layer, std::string name);
-  Task<Result<std::shared_ptr<BlockDevice>>> open_storage_once(ImageUri uri, bool writable);
+  Task<Result<std::shared_ptr<BlockDevice>>> open_storage_once(ImageUri uri, std::string real_path,
+                                                               bool writable);
   Result<std::string> choose_format(const Reference& reference, std::span<const std::byte> start,
                                     std::span<const std::byte> end) const;
   Task<Result<std::shared_ptr<BlockDevice>>> build();

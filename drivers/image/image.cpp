@@ -17,6 +17,15 @@ Image::Image(std::shared_ptr<BlockDevice> device, std::vector<LayerDescription> 
              std::vector<std::shared_ptr<BitmapView>> bitmaps)
     : device_(std::move(device)), layers_(std::move(layers)), bitmaps_(std::move(bitmaps)) {}
 
+std::vector<ImageUri> Image::storages() const {
+  std::vector<ImageUri> all;
+  for (const LayerDescription& layer : layers_) {
+    all.push_back(layer.uri);
+    if (layer.data_file_uri) all.push_back(*layer.data_file_uri);
+  }
+  return all;
+}
+
 Task<Result<void>> Image::close() {
   co_return co_await device_->close();
 }

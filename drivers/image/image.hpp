@@ -62,8 +62,9 @@ struct LayerDescription {
   bool has_extended_l2 = false;
   bool is_dirty = false;
   bool is_corrupt = false;
-  std::string data_file{};
-  std::string backing_name{};  ///< as the header says
+  std::string data_file{};                  ///< as the header says
+  std::optional<ImageUri> data_file_uri{};  ///< the storage of the guest's data, where it is open
+  std::string backing_name{};               ///< as the header says
   std::string backing_format{};
   std::vector<SnapshotDescription> snapshots{};
   std::vector<BitmapDescription> bitmaps{};
@@ -101,6 +102,8 @@ class Image {
   /// Top first; at least one.
   const std::vector<LayerDescription>& layers() const noexcept { return layers_; }
   const std::vector<std::shared_ptr<BitmapView>>& bitmaps() const noexcept { return bitmaps_; }
+  /// Every storage the disk's content comes from: each layer, top first, followed by its external data file.
+  std::vector<ImageUri> storages() const;
   Task<Result<void>> close();
 
  private:

@@ -84,16 +84,10 @@ class CopyJob {
     if (!opened) co_return unexpected(std::move(opened).error().in("open the source"));
     source_.emplace(std::move(*opened));
     put_faults_in_front(*source_, request_.source_faults);
-    const auto& layers = source_->layers();
-    for (std::size_t i = 0; i < layers.size(); ++i) {
-      if (request_.top_only && i > 0) break;
-      layer_uris_.push_back(layers[i].uri);
-    }
+    layer_uris_ = source_->storages();
     DISKFERRY_CO_TRY(layers_, co_await note_layers(context_, layer_uris_));
-    std::vector<ImageUri> all_layers;
-    for (const auto& layer : layers) all_layers.push_back(layer.uri);
-    DISKFERRY_CO_CHECK(co_await refuse_same_storage(context_, all_layers, request_.target));
-    report_.source_format = layers.front().format;
+    DISKFERRY_CO_CHECK(co_await refuse_same_storage(context_, layer_uris_, request_.target));
+    report_.source_format = source_->layers().front().format;
     if (request_.target_format.empty()) request_.target_format = format_for_target(request_.target);
     report_.target_format = request_.target_format;
     report_.size_bytes = source_->device().size_bytes();

@@ -65,9 +65,7 @@ class Forecast {
       source_.emplace(std::move(*source));
       forecast_.size_bytes = source_->device().size_bytes();
       forecast_.source_format = source_->layers().front().format;
-      std::vector<ImageUri> layers;
-      for (const auto& layer : source_->layers()) layers.push_back(layer.uri);
-      if (auto same = co_await refuse_same_storage(context_, layers, request_.target); !same)
+      if (auto same = co_await refuse_same_storage(context_, source_->storages(), request_.target); !same)
         block(std::move(same).error());
     }
     co_await look_at_target_side();

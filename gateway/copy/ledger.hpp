@@ -27,7 +27,7 @@ struct LedgerLayer {
 
 /// What the two sides were, precisely enough not to go on with others.
 struct LedgerHeader {
-  std::vector<LedgerLayer> source;  ///< every layer, top first
+  std::vector<LedgerLayer> source;  ///< every layer, top first, and its data file
   std::uint64_t source_bytes = 0;
   std::string target;
   std::string target_format;

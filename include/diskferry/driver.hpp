@@ -34,6 +34,9 @@ struct OpenOptions {
   /// Share an image that is locked by others (QEMU's image locks). For reading only; the operator asked for
   /// it.
   bool force_share = false;
+  /// Files only: the real path that was checked for this URI. It is what is opened, with no symbolic link on
+  /// the way; the URI is then only its name. Empty: the URI's path, whatever it goes through.
+  std::string real_path{};
   /// Upper bound on connections to a server, where a driver uses several; 0: the driver's choice.
   unsigned connections = 0;
 };

@@ -57,6 +57,22 @@ class CopyProgram : public testing::Test {
   const std::string report = folder / "report.json";
 };
 
+TEST_F(CopyProgram, AnExternalDataFileIsNoTargetForItsImage) {
+  ASSERT_EQ(
+      run_program({"qemu-img", "create", "-q", "-f", "qcow2", "-o",
+                   "data_file=" + (folder / "data.raw") + ",data_file_raw=on", folder / "disk.qcow2", "4M"})
+          .exit_code,
+      0);
+  ASSERT_EQ(run_program({"qemu-io", "-f", "qcow2", "-c", "write -P 5 0 1M", folder / "disk.qcow2"}).exit_code,
+            0);
+  const std::string before = content(folder / "data.raw");
+  const auto copied = run_program(
+      {program, "copy", "--allow-data-file", "--overwrite", folder / "disk.qcow2", folder / "data.raw"});
+  EXPECT_EQ(copied.exit_code, 3) << copied.err;
+  EXPECT_NE(copied.err.find("data.raw"), std::string::npos) << copied.err;
+  EXPECT_TRUE(content(folder / "data.raw") == before);
+}
+
 TEST_F(CopyProgram, KilledAtAnyMomentGoesOnWithWhatWasInFlight) {
   constexpr std::uint64_t data = 64 * mib;
   write_pattern(source, {0, data});

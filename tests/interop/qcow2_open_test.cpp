@@ -3,9 +3,12 @@
 #include "tests/interop/qcow2_images.hpp"
 #include "tests/support/test_runtime.hpp"
 
+#include <cstdio>
+#include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <thread>
 
 namespace diskferry::test {
 namespace {
@@ -63,6 +66,49 @@ TEST(OpenChain, ReferencesLeaveTheFolderOnlyWhenAllowed) {
     expect_refused(try_open(folder / "vm/top.qcow2", {.allow_backing = {"/"}}), ErrorKind::unsupported,
                    "local files");
   }
+}
+
+TEST(OpenChain, ANameThatIsExchangedMeanwhileLeadsNowhere) {
+  TemporaryFolder folder;
+  fs::create_directories(folder / "vm");
+  std::ofstream(folder / "secret.raw") << std::string(1 * mib, 's');
+  std::ofstream(folder / "vm/good.raw") << std::string(1 * mib, 'g');
+  fs::create_symlink(folder / "secret.raw", folder / "vm/bad.raw");
+  create_with_qemu({.path = folder / "vm/top.qcow2",
+                    .backing = folder / "vm/good.raw",
+                    .backing_format = "raw",
+                    .size_bytes = 1 * mib});
+  const std::jthread exchanging(
+      [good = folder / "vm/good.raw", bad = folder / "vm/bad.raw"](std::stop_token end) {
+        while (!end.stop_requested())
+          (void)::renameat2(AT_FDCWD, good.c_str(), AT_FDCWD, bad.c_str(), RENAME_EXCHANGE);
+      });
+  unsigned opened = 0;
+  for (int i = 0; i < 300; ++i) {
+    auto image = try_open(folder / "vm/top.qcow2");
+    if (!image) {
+      EXPECT_EQ(image.error().kind(), ErrorKind::permission) << image.error().message();
+      continue;
+    }
+    ++opened;
+    std::vector<std::byte> data(512);
+    must(run(image->device().read(0, data)));
+    EXPECT_EQ(data[0], std::byte{'g'});
+    must(run(image->close()));
+  }
+  EXPECT_GT(opened, 0u);
+}
+
+TEST(OpenChain, AnExternalDataFileIsOneOfTheStorages) {
+  TemporaryFolder folder;
+  run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=" + (folder / "data.raw"),
+          folder / "disk.qcow2", "1M"});
+  auto image = open_for_test(folder / "disk.qcow2", {.allow_data_file = true});
+  const auto storages = image.storages();
+  must(run(image.close()));
+  ASSERT_EQ(storages.size(), 2u);
+  EXPECT_EQ(storages[0].path(), folder / "disk.qcow2");
+  EXPECT_EQ(storages[1].path(), folder / "data.raw");
 }
 
 TEST(OpenChain, LoopsAndEndlessChainsEnd) {
