@@ -72,7 +72,7 @@ class Failing {
 /// A refcount table of one cluster of 512 bytes counts 64 blocks of 64 clusters: full after 2 MiB.
 TEST(Qcow2Failing, AHeaderThatMayOrMayNotNameTheNewRefcountTableIsSettledFirst) {
   for (const FaultAction action : {FaultAction::fail, FaultAction::fail_late}) {
-    const Shape shape{"growing", {.size_bytes = 8 * mib, .cluster_bits = 9, .refcount_order = 6}};
+    const Shape shape{"growing", {.size_bytes = 4 * mib, .cluster_bits = 9, .refcount_order = 6}};
     Failing failing(shape);
     auto device = failing.open();
     // The header's fields of the refcount table, and nothing else.
@@ -99,6 +99,94 @@ TEST(Qcow2Failing, AHeaderThatMayOrMayNotNameTheNewRefcountTableIsSettledFirst) 
     must(run(again->close()));
   }
 }
+
+constexpr std::uint64_t disk_bytes = 1 * mib;
+
+class Qcow2FailingAt : public testing::TestWithParam<Shape> {
+ protected:
+  /// Asks again until it is done, as a guest does whose host made room meanwhile; counts the failures.
+  template <class Operation>
+  void insist(Failing& failing, unsigned step, Operation operation) {
+    for (unsigned attempt = 0;; ++attempt) {
+      ASSERT_LT(attempt, 8u) << "step " << step;
+      const auto done = run(operation());
+      if (done) return;
+      EXPECT_TRUE(done.error().kind() == ErrorKind::no_space || done.error().kind() == ErrorKind::io)
+          << done.error().message();
+      ++failures;
+      failing.expect_sound(fmt::format("failed in step {}", step));
+    }
+  }
+
+  /// The same requests every time; `disk` becomes what the disk holds.
+  void write_some(Failing& failing, BlockDevice& device, std::vector<std::byte>& disk) {
+    std::mt19937_64 random(11);
+    disk.assign(disk_bytes, std::byte{0});
+    for (unsigned step = 0; step < 24; ++step) {
+      const std::uint64_t length = align_up(random() % (96 * kib) + 1, 512);
+      const Range range{align_down(random() % (disk_bytes - length), step % 2 == 0 ? 4096 : 512), length};
+      const auto part = std::span(disk).subspan(range.offset, range.length);
+      if (step % 6 == 5) {
+        std::ranges::fill(part, std::byte{0});
+        insist(failing, step, [&] { return device.write_zeroes(range, {.may_unmap = step % 12 == 5}); });
+      } else {
+        test::fill_pattern(part, range.offset, step);
+        if (step % 3 == 0) std::ranges::fill(part.subspan(0, part.size() / 2), std::byte{7});
+        insist(failing, step, [&] { return device.write(range.offset, part, {}); });
+      }
+      if (step % 4 == 3) insist(failing, step, [&] { return device.flush(); });
+      if (HasFatalFailure()) return;
+    }
+  }
+  unsigned failures = 0;
+};
+
+TEST_P(Qcow2FailingAt, EveryStepInTurnAndWritingGoesOnOnceThereIsRoom) {
+  struct Fault {
+    FaultVerb verb;
+    ErrorKind error;
+    FaultAction action;
+  };
+  for (const Fault& fault : {Fault{FaultVerb::write, ErrorKind::no_space, FaultAction::fail},
+                             Fault{FaultVerb::write, ErrorKind::io, FaultAction::fail_late},
+                             Fault{FaultVerb::flush, ErrorKind::io, FaultAction::fail}}) {
+    const bool is_long = GetParam().image.extended_l2 || GetParam().compress;
+    for (std::uint64_t call = 1;; call += is_long || fault.action == FaultAction::fail_late ? 3 : 1) {
+      SCOPED_TRACE(fmt::format("verb {} from call {} on", static_cast<int>(fault.verb), call));
+      Failing failing(GetParam());
+      auto device = failing.open();
+      failures = 0;
+      failing.control->add({.verb = fault.verb,
+                            .action = fault.action,
+                            .error = fault.error,
+                            .first_call = call,
+                            .last_call = call + 1});
+      std::vector<std::byte> disk;
+      write_some(failing, *device, disk);
+      if (HasFatalFailure()) return;
+      failing.control->clear();
+      must(run(device->close()));
+      failing.expect_sound("at the end");
+      auto again = failing.open_copy();
+      std::vector<std::byte> seen(disk_bytes);
+      must(run(again->read(0, seen)));
+      must(run(again->close()));
+      const auto differs = std::ranges::mismatch(seen, disk).in1 - seen.begin();
+      ASSERT_EQ(differs, static_cast<std::ptrdiff_t>(disk_bytes));
+      if (HasFatalFailure() || failures == 0) break;
+    }
+    if (HasFatalFailure()) return;
+  }
+}
+
+std::vector<Shape> shapes() {
+  return {{"clusters_64k", {.size_bytes = disk_bytes}},
+          {"clusters_4k", {.size_bytes = disk_bytes, .cluster_bits = 12}},
+          {"extended_16k", {.size_bytes = disk_bytes, .cluster_bits = 14, .extended_l2 = true}},
+          {"compressed_4k", {.size_bytes = disk_bytes, .cluster_bits = 12}, true}};
+}
+INSTANTIATE_TEST_SUITE_P(Shapes, Qcow2FailingAt, testing::ValuesIn(shapes()),
+                         [](const auto& shape) { return shape.param.name; });
 
 }  // namespace
 }  // namespace diskferry
