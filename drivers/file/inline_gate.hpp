@@ -11,8 +11,10 @@
 
 namespace diskferry {
 
-/// After a slow write, writes go to other threads for a while; for longer each time it happens again soon.
-/// Pure but for its own state: time is a parameter. Thread: any; a lost update only shifts a pause a little.
+/// After a slow write, writes go to other threads for eight times as long as it took: a reactor sleeps for a
+/// ninth of its time at most, and a storage that is slow now and then does not keep writes away from it in
+/// between. Pure but for its own state: time is a parameter. Thread: any; a lost update only shifts a pause a
+/// little.
 class InlineGate {
  public:
   /// A write of this many bytes should take less, or something other than copying took the time.
@@ -20,7 +22,7 @@ class InlineGate {
     return 1'000'000 +
            static_cast<std::int64_t>(bytes);  // 1 ms and 1 GB/s: far from any copy, near any sleep
   }
-  static constexpr std::int64_t pause_min_ns = 10'000'000;
+  static constexpr std::int64_t pause_factor = 8;
   static constexpr std::int64_t pause_max_ns = 1'000'000'000;
 
   bool is_open(std::int64_t now_ns) const noexcept {
@@ -28,18 +30,15 @@ class InlineGate {
   }
   /// Tells of a write that was done at once.
   void wrote(std::size_t bytes, std::int64_t started_ns, std::int64_t ended_ns) noexcept {
-    if (ended_ns - started_ns < slow_ns(bytes)) [[likely]]
+    const std::int64_t took_ns = ended_ns - started_ns;
+    if (took_ns < slow_ns(bytes)) [[likely]]
       return;
-    const std::int64_t pause_ns = pause_ns_.load(std::memory_order_relaxed);
-    const bool is_soon = started_ns - closed_until_ns_.load(std::memory_order_relaxed) < 4 * pause_ns;
-    const std::int64_t next_ns = is_soon ? std::min(pause_ns * 2, pause_max_ns) : pause_min_ns;
-    pause_ns_.store(next_ns, std::memory_order_relaxed);
-    closed_until_ns_.store(ended_ns + next_ns, std::memory_order_relaxed);
+    closed_until_ns_.store(ended_ns + std::min(took_ns * pause_factor, pause_max_ns),
+                           std::memory_order_relaxed);
   }
 
  private:
   std::atomic<std::int64_t> closed_until_ns_ = INT64_MIN / 2;
-  std::atomic<std::int64_t> pause_ns_ = pause_min_ns;
 };
 
 }  // namespace diskferry
