@@ -150,9 +150,11 @@ void Writer::free_entry(const L2Entry& old) {
   if (allocator_.freed_count() > freed_max) is_full_of_dirt_ = true;
 }
 
-Task<Result<void>> Writer::make_room() {
+Task<Result<void>> Writer::make_room(std::size_t entries_seen) {
   const Lock committing = co_await lock_always(commit_lock_);
   const Lock lock = co_await lock_metadata();
+  // Many writes find the table too small at the same moment: one of them makes it larger for all.
+  if (allocator_.table().size() > entries_seen) co_return Result<void>{};
   const Lock header = co_await lock_always(header_lock_);
   DISKFERRY_CO_CHECK(co_await allocator_.settle_header());
   // Everything the new table names must be in the storage before; nothing may change meanwhile. Rare: the

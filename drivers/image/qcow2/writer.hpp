@@ -92,8 +92,9 @@ class Writer {
   L2Entry entry(const Entries& entries, std::size_t i) const;
   void set_entry(const Entries& entries, std::size_t i, const L2Entry& value);
   void free_entry(const L2Entry& old);
-  /// Makes the refcount table larger. Takes the commit and metadata locks.
-  Task<Result<void>> make_room();
+  /// Makes the refcount table larger than `entries_seen`, unless somebody else has done so meanwhile. Takes
+  /// the commit and metadata locks. `entries_seen`: its size when an allocation found it too small.
+  Task<Result<void>> make_room(std::size_t entries_seen);
   /// After a failed allocation: true when trying again may help.
   Task<Result<void>> after_full(const Error& error, bool& tried);
   Task<Result<void>> commit();

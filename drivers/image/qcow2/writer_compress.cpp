@@ -96,12 +96,13 @@ Task<Result<bool>> Writer::store_packed(Packed& packed) {
     for (bool tried = false; !placed;) {
       Lock lock = co_await lock_metadata();
       auto answer = co_await place_packed(packed);
+      const std::size_t entries_seen = allocator_.table().size();
       lock.unlock();
       if (!answer) {
         co_await condemn(answer.error());
         DISKFERRY_CO_CHECK(co_await after_full(answer.error(), tried));
       } else if (!*answer) {
-        DISKFERRY_CO_CHECK(co_await make_room());
+        DISKFERRY_CO_CHECK(co_await make_room(entries_seen));
       } else {
         placed = *answer;
       }

@@ -160,12 +160,13 @@ Task<Result<std::size_t>> Writer::write_allocating(std::uint64_t offset, std::sp
   while (!target) {
     Lock lock = co_await lock_metadata();
     auto chosen = co_await choose_target(payload);
+    const std::size_t entries_seen = allocator_.table().size();
     lock.unlock();
     if (!chosen) {
       co_await condemn(chosen.error());
       DISKFERRY_CO_CHECK(co_await after_full(chosen.error(), tried));
     } else if (!*chosen) {
-      DISKFERRY_CO_CHECK(co_await make_room());
+      DISKFERRY_CO_CHECK(co_await make_room(entries_seen));
     } else {
       target = **chosen;
       auto written = co_await write_target(*target, from.first(target->payload.length));

@@ -169,11 +169,12 @@ Task<Result<void>> Writer::preallocate(bool reserve) {
       Lock lock = co_await lock_metadata();
       DISKFERRY_CO_TRY(auto chosen,
                        co_await choose_target({at, std::min(end - at, std::uint64_t{256} * mib)}));
+      const std::size_t entries_seen = allocator_.table().size();
       lock.unlock();
       if (chosen) {
         target = *chosen;
       } else {
-        DISKFERRY_CO_CHECK(co_await make_room());
+        DISKFERRY_CO_CHECK(co_await make_room(entries_seen));
       }
     }
     const Range host{target->host_offset, target->entries.count * cluster};

@@ -107,12 +107,13 @@ Task<Result<std::uint64_t>> Writer::zero_some(Range units, Zeroing how) {
       entries = **found;
       break;
     }
+    const std::size_t entries_seen = allocator_.table().size();
     lock.unlock();
     if (!found) {
       co_await condemn(found.error());
       DISKFERRY_CO_CHECK(co_await after_full(found.error(), tried));
     } else {
-      DISKFERRY_CO_CHECK(co_await make_room());
+      DISKFERRY_CO_CHECK(co_await make_room(entries_seen));
     }
   }
   part.length = std::min<std::uint64_t>(part.length, entries->count * cluster);
