@@ -146,7 +146,14 @@ Result<std::string> ChainOpener::choose_format(const Reference& reference, std::
                                                std::span<const std::byte> end) const {
   if (!reference.format.empty()) return std::string(canonical_format(reference.format));
   const std::string_view probed = probe_format(start, end);
-  if (reference.is_backing) return std::string(probed == "qcow2" ? "qcow2" : "raw");
+  if (reference.is_backing && probed != "raw" && probed != "qcow2")
+    return unexpected(
+        refuse(ErrorKind::unsupported, reference.uri,
+               fmt::format("it looks like a {} image, which is not read from here, and its "
+                           "overlay does not say its format",
+                           probed))
+            .remedy("set the format with qemu-img rebase -u -F ..., raw if it is a disk as it is"));
+  if (reference.is_backing) return std::string(probed);
   // A guest can write any header into its raw disk. Where the name says raw, somebody has to decide.
   if (!options_.writable && reference.uri.path().ends_with(".raw") && probed != "raw")
     return unexpected(refuse(ErrorKind::invalid_argument, reference.uri,
@@ -187,7 +194,9 @@ Task<Result<void>> ChainOpener::open_layer(Reference reference) {
     co_return unexpected(
         refuse(ErrorKind::unsupported, reference.uri,
                fmt::format("{} images are not read from here", printable(format)))
-            .remedy("serve it with qemu-nbd --read-only --socket=PATH and name nbd+unix:///?socket=PATH"));
+            .remedy(
+                "serve it with qemu-nbd --read-only --socket=PATH and name nbd+unix:///?socket=PATH, or give "
+                "the format raw if it is a disk as it is"));
   if (!reference.is_backing && !options_.snapshot.empty())
     co_return unexpected(refuse(ErrorKind::invalid_argument, reference.uri, "a raw image has no snapshots"));
   co_return Result<void>{};

@@ -27,10 +27,36 @@ constexpr std::array marks{
     Mark{0, "LUKS\xba\xbe"sv, "luks"},
     Mark{0, "WithoutFreeSpace"sv, "parallels"},
     Mark{0, "WithouFreSpacExt"sv, "parallels"},
+    Mark{0, "\xbe\xba\xfe\xca\0\0\0\0"sv, "vmdk"},  // SE sparse: 0xcafebabe as 64 bits, little-endian
+    Mark{0, "Bochs Virtual HD Image"sv, "bochs"},
+    Mark{0, "#!/bin/sh\n#V2.0 Format\n"sv, "cloop"},
 };
+/// The last 512 bytes: the footer of a fixed VHD (which old programs made a byte shorter) and of a DMG.
+constexpr std::array end_marks{
+    Mark{0, "conectix"sv, "vpc"}, Mark{1, "conectix"sv, "vpc"},
+    Mark{0, "koly\0\0\0\4\0\0\2\0"sv, "dmg"},  // version 4, 512 bytes long
+};
+
 bool is_there(std::span<const std::byte> bytes, const Mark& mark) {
   return bytes.size() >= mark.offset + mark.bytes.size() &&
          std::ranges::equal(bytes.subspan(mark.offset, mark.bytes.size()), as_bytes(mark.bytes));
+}
+/// A VMDK descriptor: comments and empty lines in front of "version=" and a number.
+bool is_vmdk_descriptor(std::span<const std::byte> start) {
+  std::string_view text(reinterpret_cast<const char*>(start.data()), std::min(start.size(), probe_bytes));
+  bool has_comment = false;
+  while (!text.empty()) {
+    const std::size_t end = text.find('\n');
+    std::string_view line = text.substr(0, end);
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    const bool is_comment = line.starts_with('#');
+    if (!is_comment && line.find_first_not_of(" \t") != std::string_view::npos)
+      return has_comment && (line == "version=1" || line == "version=2" || line == "version=3");
+    if (end == std::string_view::npos) return false;
+    has_comment = has_comment || is_comment;
+    text.remove_prefix(end + 1);
+  }
+  return false;
 }
 }  // namespace
 
@@ -38,7 +64,10 @@ std::string_view probe_format(std::span<const std::byte> start, std::span<const 
   for (const Mark& mark : marks) {
     if (is_there(start, mark)) return mark.format;
   }
-  if (is_there(end, {0, "conectix"sv, "vpc"})) return "vpc";
+  for (const Mark& mark : end_marks) {
+    if (is_there(end, mark)) return mark.format;
+  }
+  if (is_vmdk_descriptor(start)) return "vmdk";
   return "raw";
 }
 

@@ -13,7 +13,7 @@ namespace diskferry {
 inline constexpr std::size_t probe_bytes = 4096;
 
 /// "qcow2", "vmdk", "vhdx", ... or "raw" when nothing is recognised. `end`: the last 512 bytes, where a fixed
-/// VHD has its mark.
+/// VHD and a DMG have their marks.
 std::string_view probe_format(std::span<const std::byte> start, std::span<const std::byte> end);
 
 /// How QEMU and libvirt name what is raw here ("raw", "file", "host_device"), else the name itself.
