@@ -163,8 +163,11 @@ Result<ImageUri> ImageUri::parse(std::string_view text) {
     return unexpected(fail(ErrorKind::invalid_argument, "parse image name")
                           .why("the port is not a number, or the path does not begin with '/'"));
   if (url.has_fragment()) return unexpected(bad_name(text, "a '#' must be written as %23"));
-  for (const auto& [key, value, has_value] : url.params())
+  for (const auto& [key, value, has_value] : url.params()) {
+    // "?" with nothing behind it, and what a list that begins or ends with '&' leaves: no key.
+    if (key.empty() && !has_value) continue;
     uri.queries_.emplace_back(key, has_value ? value : "");
+  }
   if (uri.path_.find('\0') != std::string::npos || uri.host_.find('\0') != std::string::npos)
     return unexpected(bad_name(text, "contains a NUL byte"));
   if (uri.is_file()) {

@@ -28,6 +28,21 @@ TEST(ImageUri, ParsesUris) {
   EXPECT_EQ(uri->to_string(), "nbds://user@[::1]:10810/my%20disk?tls-certificates=/etc/pki&connections=4");
 }
 
+TEST(ImageUri, AnEmptyQueryHasNoKeys) {
+  for (const char* text : {"nbd://host/?", "nbd://host/?&"}) {
+    const auto uri = ImageUri::parse(text);
+    ASSERT_TRUE(uri) << text;
+    EXPECT_TRUE(uri->queries().empty()) << text;
+    EXPECT_EQ(uri->to_string(), "nbd://host/");
+  }
+  const auto uri = ImageUri::parse("nbd://host/?connections=4&");
+  ASSERT_TRUE(uri);
+  EXPECT_EQ(uri->to_string(), "nbd://host/?connections=4");
+  const auto nameless = ImageUri::parse("nbd://host/?=4");
+  ASSERT_TRUE(nameless);
+  EXPECT_EQ(nameless->queries().size(), 1u) << "a value without a name is a mistake, and is refused later";
+}
+
 TEST(ImageUri, NeverPrintsSecrets) {
   const auto uri = ImageUri::parse("iscsi://bob:hunter2@host/iqn.x/1?password=hunter2&password-file=/f");
   ASSERT_TRUE(uri);
