@@ -87,40 +87,67 @@ Task<Result<Image>> ChainOpener::open() {
 Task<Result<Image>> ChainOpener::open_all() {
   if (options_.writable && !options_.snapshot.empty())
     co_return unexpected(refuse(ErrorKind::invalid_argument, uri_, "a snapshot can only be read"));
-  Reference next{.uri = uri_, .format = options_.format};
-  while (true) {
-    if (layers_.size() == layers_max)
-      co_return unexpected(
-          refuse(ErrorKind::too_large, uri_, fmt::format("the chain has more than {} layers", layers_max))
-              .remedy("flatten a part of it with qemu-img rebase or commit"));
-    const std::string step =
-        next.is_backing ? fmt::format("open backing image {}", next.uri.to_string()) : std::string();
-    if (auto opened = co_await open_layer(next); !opened) {
-      if (step.empty()) co_return unexpected(std::move(opened).error());
-      co_return unexpected(std::move(opened).error().in(step));
+  for (std::optional<Reference> next = Reference{.uri = uri_, .format = options_.format}; next;) {
+    if (auto opened = co_await open_layer(*next); !opened) {
+      Error error = std::move(opened).error();
+      if (next->is_backing)
+        error = std::move(error).in(fmt::format("open backing image {}", next->uri.to_string()));
+      if (!next->is_backing || !may_leave_out(error)) co_return unexpected(std::move(error));
+      co_await leave_out(layers_.back(), std::move(error));
+      break;
     }
-    const Layer& layer = layers_.back();
-    if (!layer.header || layer.header->backing_name.empty() || options_.top_only) break;
-    DISKFERRY_CO_TRY(auto backing, allowed_.resolve(next.uri, layer.header->backing_name, "backing image"));
-    next = {.uri = std::move(backing.uri),
-            .format = layer.header->backing_format.value_or(""),
-            .is_backing = true,
-            .real_path = std::move(backing.real_path)};
+    auto backing = backing_of(layers_.back());
+    if (!backing) {
+      if (!may_leave_out(backing.error())) co_return unexpected(std::move(backing).error());
+      const std::string name = layers_.back().header->backing_name;
+      layers_.emplace_back().description.uri = ImageUri::from_path(name);
+      co_await leave_out(layers_.back(), std::move(backing).error());
+      break;
+    }
+    next = *std::move(backing);
   }
+  const std::shared_ptr<BlockDevice> top_storage = layers_[0].storage;  // build() hands it on
+  DISKFERRY_CO_TRY(auto device, co_await build());
   std::vector<std::shared_ptr<BitmapView>> bitmaps;
-  if (const auto& header = layers_[0].header; header && !options_.writable) {
+  if (const auto& header = layers_[0].header; header && device && !options_.writable) {
     for (qcow2::BitmapEntry& entry : layers_[0].bitmaps) {
       if (!entry.problem.empty()) continue;
       const auto description = describe(entry);
       bitmaps.push_back(std::make_shared<Qcow2BitmapView>(
-          std::make_unique<qcow2::BitmapReader>(layers_[0].storage, *header, std::move(entry)), description));
+          std::make_unique<qcow2::BitmapReader>(top_storage, *header, std::move(entry)), description));
     }
   }
-  DISKFERRY_CO_TRY(auto device, co_await build());
   std::vector<LayerDescription> descriptions;
   descriptions.reserve(layers_.size());
   for (Layer& layer : layers_) descriptions.push_back(std::move(layer.description));
   co_return Image(std::move(device), std::move(descriptions), std::move(bitmaps));
+}
+
+Result<std::optional<ChainOpener::Reference>> ChainOpener::backing_of(const Layer& layer) {
+  if (!layer.header || layer.header->backing_name.empty() || options_.top_only)
+    return std::optional<Reference>();
+  if (layers_.size() == layers_max)
+    return unexpected(
+        refuse(ErrorKind::too_large, uri_, fmt::format("the chain has more than {} layers", layers_max))
+            .remedy("flatten a part of it with qemu-img rebase or commit"));
+  DISKFERRY_TRY(auto backing,
+                allowed_.resolve(layer.description.uri, layer.header->backing_name, "backing image"));
+  return Reference{.uri = std::move(backing.uri),
+                   .format = layer.header->backing_format.value_or(""),
+                   .is_backing = true,
+                   .real_path = std::move(backing.real_path)};
+}
+
+bool ChainOpener::may_leave_out(const Error& error) const {
+  return options_.allow_partial && !options_.writable && error.kind() != ErrorKind::cancelled;
+}
+
+Task<void> ChainOpener::leave_out(Layer& layer, Error problem) {
+  layer.description.problem = std::move(problem);
+  layer.header.reset();
+  for (auto* const storage : {&layer.data_file, &layer.storage}) {
+    if (*storage) (void)co_await std::exchange(*storage, nullptr)->close();
+  }
 }
 
 Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::open_storage_once(ImageUri uri, std::string real_path,
@@ -172,6 +199,7 @@ Task<Result<void>> ChainOpener::open_layer(Reference reference) {
   const bool writable = options_.writable && !reference.is_backing;
   layers_.emplace_back();
   Layer& layer = layers_.back();
+  layer.description.uri = reference.uri;
   DISKFERRY_CO_TRY(layer.storage, co_await open_storage_once(reference.uri, reference.real_path, writable));
   DISKFERRY_CO_TRY(auto start, co_await read_start(*layer.storage, identity_bytes));
   DISKFERRY_CO_TRY(layer.description.identity, identity_of(reference.uri, *layer.storage, start));
@@ -182,7 +210,6 @@ Task<Result<void>> ChainOpener::open_layer(Reference reference) {
   DISKFERRY_CO_TRY(const std::string format, choose_format(reference, start, end));
 
   LayerDescription& description = layer.description;
-  description.uri = reference.uri;
   description.format = format;
   description.size_bytes = layer.storage->size_bytes();
   if (reference.uri.is_file()) {
@@ -223,8 +250,11 @@ Task<Result<void>> ChainOpener::open_qcow2(Layer& layer, const Reference& refere
     co_return unexpected(refuse(ErrorKind::read_only, reference.uri, "the image is marked corrupt")
                              .remedy("repair it with qemu-img check -r all, or open it for reading"));
   DISKFERRY_CO_CHECK(co_await describe_qcow2(layer, header, !reference.is_backing));
-  if (header.has_data_file())
-    DISKFERRY_CO_CHECK(co_await open_data_file(layer, header.data_file.value_or("")));
+  if (header.has_data_file()) {
+    auto opened = co_await open_data_file(layer, header.data_file.value_or(""));
+    if (!opened && !may_leave_out(opened.error())) co_return opened;
+    if (!opened) layer.description.data_file_problem = std::move(opened).error();
+  }
   co_return Result<void>{};
 }
 
@@ -277,11 +307,18 @@ Task<Result<void>> ChainOpener::open_data_file(Layer& layer, std::string name) {
   co_return Result<void>{};
 }
 
-/// Devices from the bottom up; each takes over the one below.
+/// Devices from the bottom up; each takes over the one below. What is left out has none, and neither has what
+/// lies below it; null: the top has none.
 Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::build() {
   std::shared_ptr<BlockDevice> below;
   for (std::size_t i = layers_.size(); i-- > 0;) {
     Layer& layer = layers_[i];
+    if (layer.description.problem) continue;
+    if (layer.description.data_file_problem) {
+      if (below) (void)co_await std::exchange(below, nullptr)->close();
+      (void)co_await std::exchange(layer.storage, nullptr)->close();
+      continue;
+    }
     if (!layer.header) {
       below = std::exchange(layer.storage, nullptr);
       continue;
@@ -296,8 +333,10 @@ Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::build() {
                    .writable = options_.writable && i == 0,
                    .compress_writes = options_.compression != Compression::none});
     if (!device) {
-      if (below) (void)co_await below->close();
-      co_return unexpected(std::move(device).error());
+      if (below) (void)co_await std::exchange(below, nullptr)->close();
+      if (i == 0 || !may_leave_out(device.error())) co_return unexpected(std::move(device).error());
+      co_await leave_out(layer, std::move(device).error());
+      continue;
     }
     layer.storage = nullptr;
     layer.data_file = nullptr;

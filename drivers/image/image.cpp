@@ -27,6 +27,7 @@ std::vector<ImageUri> Image::storages() const {
 }
 
 Task<Result<void>> Image::close() {
+  if (!device_) co_return Result<void>{};
   co_return co_await device_->close();
 }
 

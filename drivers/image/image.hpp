@@ -21,6 +21,9 @@ struct ImageOpenOptions {
   unsigned connections = 0;                  ///< as OpenOptions::connections
   std::vector<std::string> allow_backing{};  ///< further folders that backing and data files may lie in
   bool allow_data_file = false;              ///< open an external data file (below the same folders)
+  /// Read-only: below the top, what cannot be opened is left out, and its description says why. Its data then
+  /// are missing from the disk, so that this is for looking at the image only.
+  bool allow_partial = false;
   bool top_only = false;   ///< ignore the backing image: what it has reads as a hole of depth_none
   std::string snapshot{};  ///< read this internal snapshot (name or id); not writable
   Compression compression = Compression::none;  ///< whole clusters written become compressed ones
@@ -69,6 +72,9 @@ struct LayerDescription {
   std::vector<SnapshotDescription> snapshots{};
   std::vector<BitmapDescription> bitmaps{};
   LayerIdentity identity;
+  /// With allow_partial: why the layer could not be opened. Then of all the rest only `uri` is certain.
+  std::optional<Error> problem{};
+  std::optional<Error> data_file_problem{};  ///< the same of its data file
 };
 
 struct BitmapRange {
@@ -93,7 +99,9 @@ class Image {
   Image(Image&&) = default;
   Image& operator=(Image&&) = default;
 
-  /// The guest-visible disk, behind a CheckedDevice.
+  /// False only where allow_partial was given and the top's data file could not be opened.
+  bool has_device() const noexcept { return device_ != nullptr; }
+  /// The guest-visible disk, behind a CheckedDevice. Precondition: has_device().
   BlockDevice& device() noexcept { return *device_; }
   const std::shared_ptr<BlockDevice>& shared_device() const noexcept { return device_; }
   /// Puts a filter in front of the disk: `device` wraps what shared_device() gave, and closing it closes

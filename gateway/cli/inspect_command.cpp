@@ -4,6 +4,7 @@
 #include "gateway/cli/options.hpp"
 #include "gateway/cli/output.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <memory>
 #include <optional>
@@ -25,16 +26,25 @@ struct InspectOptions {
 struct Inspection {
   std::vector<LayerDescription> layers;
   std::vector<BitmapDescription> bitmaps;
-  DeviceInfo device;
+  std::optional<DeviceInfo> device{};
   std::uint64_t size_bytes = 0;
+
+  /// Every layer and data file could be opened.
+  bool is_complete() const {
+    return std::ranges::none_of(layers, [](const LayerDescription& layer) {
+      return layer.problem.has_value() || layer.data_file_problem.has_value();
+    });
+  }
 };
 
 Task<Result<Inspection>> inspect(DriverContext& context, ImageUri uri, ImageOpenOptions options) {
+  options.allow_partial = true;
   DISKFERRY_CO_TRY(auto image, co_await open_image(context, std::move(uri), std::move(options)));
-  Inspection found{.layers = image.layers(),
-                   .bitmaps = {},
-                   .device = image.device().info(),
-                   .size_bytes = image.device().size_bytes()};
+  Inspection found{.layers = image.layers(), .bitmaps = {}, .size_bytes = image.layers().front().size_bytes};
+  if (image.has_device()) {
+    found.device = image.device().info();
+    found.size_bytes = image.device().size_bytes();
+  }
   for (const auto& bitmap : image.bitmaps()) found.bitmaps.push_back(bitmap->description());
   DISKFERRY_CO_CHECK(co_await image.close());
   co_return found;
@@ -91,7 +101,12 @@ json::array to_json_array(const std::vector<Element>& elements) {
   return array;
 }
 
+json::object to_json(const Error& problem) {
+  return {{"kind", to_string(problem.kind())}, {"message", printable(problem.message())}};
+}
+
 json::object to_json(const LayerDescription& layer) {
+  if (layer.problem) return {{"image", layer.uri.without_secrets()}, {"problem", to_json(*layer.problem)}};
   json::object object{{"image", layer.uri.without_secrets()},
                       {"format", layer.format},
                       {"virtual-size", layer.size_bytes},
@@ -106,6 +121,7 @@ json::object to_json(const LayerDescription& layer) {
     object["corrupt"] = layer.is_corrupt;
   }
   if (!layer.data_file.empty()) object["data-file"] = layer.data_file;
+  if (layer.data_file_problem) object["data-file-problem"] = to_json(*layer.data_file_problem);
   if (!layer.backing_name.empty()) {
     object["backing-filename"] = layer.backing_name;
     object["backing-filename-format"] = layer.backing_format;
@@ -136,9 +152,10 @@ json::object to_json(const Inspection& found) {
   return {{"image", found.layers.front().uri.without_secrets()},
           {"format", found.layers.front().format},
           {"virtual-size", found.size_bytes},
+          {"complete", found.is_complete()},
           {"layers", std::move(layers)},
           {"bitmaps", to_json_array(found.bitmaps)},
-          {"device", to_json(found.device)}};
+          {"device", found.device ? json::value(to_json(*found.device)) : json::value(nullptr)}};
 }
 
 // Text ----------------------------------------------------------------------------------------------------
@@ -174,11 +191,16 @@ std::string format_text(const LayerDescription& layer) {
 FieldList layer_fields(const LayerDescription& layer) {
   FieldList fields;
   fields.add("image", layer.uri.to_string());
+  if (layer.problem) {
+    fields.add("problem", printable(layer.problem->message()));
+    return fields;
+  }
   fields.add("format", format_text(layer));
   fields.add("disk size", bytes_for_people(layer.size_bytes));
   if (layer.allocated_bytes != 0) fields.add("allocated", bytes_for_people(layer.allocated_bytes));
   fields.add("state", state_text(layer));
   fields.add("data file", layer.data_file);
+  if (layer.data_file_problem) fields.add("problem", printable(layer.data_file_problem->message()));
   if (!layer.backing_name.empty())
     fields.add("backing image",
                layer.backing_name + (layer.backing_format.empty() ? std::string(" (format not declared)")
@@ -208,11 +230,17 @@ FieldList device_fields(const DeviceInfo& device) {
 void print_text(std::ostream& out, const Inspection& found) {
   layer_fields(found.layers.front()).print(out);
   for (std::size_t depth = 1; depth < found.layers.size(); ++depth) {
-    out << "\nlayer " << depth << (depth + 1 == found.layers.size() ? " (base)" : "") << "\n";
+    const bool is_base = depth + 1 == found.layers.size();
+    out << "\nlayer " << depth
+        << (found.layers[depth].problem ? " (cannot be opened)"
+            : is_base                   ? " (base)"
+                                        : "")
+        << "\n";
     layer_fields(found.layers[depth]).print(out, "  ");
   }
+  if (!found.device) return;
   out << "\nstorage\n";
-  device_fields(found.device).print(out, "  ");
+  device_fields(*found.device).print(out, "  ");
 }
 
 CommandBody declare(CLI::App& app) {

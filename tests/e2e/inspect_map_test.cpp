@@ -1,6 +1,7 @@
 // inspect and map, against what qemu-img says of the same files.
 #include "tests/e2e/program.hpp"
 
+#include <filesystem>
 #include <fstream>
 
 namespace diskferry::test {
@@ -98,6 +99,97 @@ TEST(Inspect, ListsSnapshotsAndBitmaps) {
   ASSERT_EQ(layer.at("bitmaps").as_array().size(), 1u);
   EXPECT_EQ(layer.at("bitmaps").at(0).at("name"), "backup-1");
   EXPECT_EQ(layer.at("bitmaps").at(0).at("granularity"), 32768);
+}
+
+/// Exit status 0, the image's own fields, and of the layer at `depth` only its name and the reason.
+void expect_open_until(const std::string& image, std::size_t depth, const std::string& name,
+                       const std::string& kind) {
+  SCOPED_TRACE(name + " " + kind);
+  const auto ran = diskferry({"inspect", "--json", image});
+  ASSERT_EQ(ran.exit_code, 0) << ran.err;
+  EXPECT_EQ(ran.err, "");
+  const auto document = parse_json(ran.out);
+  EXPECT_EQ(document.at("format"), "qcow2");
+  EXPECT_EQ(document.at("virtual-size"), 24 << 20);
+  EXPECT_EQ(document.at("complete"), false);
+  EXPECT_TRUE(document.at("device").is_object());
+  const auto& layers = document.at("layers").as_array();
+  ASSERT_EQ(layers.size(), depth + 1);
+  for (std::size_t i = 0; i < depth; ++i) EXPECT_EQ(layers[i].at("format"), "qcow2");
+  const auto& missing = layers[depth].as_object();
+  EXPECT_EQ(missing.size(), 2u) << ran.out;
+  EXPECT_EQ(missing.at("image"), json::string(name));
+  EXPECT_EQ(missing.at("problem").at("kind"), json::string(kind));
+  const std::string message(missing.at("problem").at("message").as_string());
+  EXPECT_NE(message.find(name), std::string::npos) << message;
+  const auto text = diskferry({"inspect", image});
+  EXPECT_EQ(text.exit_code, 0) << text.err;
+  EXPECT_NE(text.out.find("layer " + std::to_string(depth) + " (cannot be opened)"), std::string::npos)
+      << text.out;
+  EXPECT_NE(text.out.find(message), std::string::npos) << text.out;
+}
+
+TEST(Inspect, TellsWhatOpensAndWhyTheRestDoesNot) {
+  const TemporaryFolder folder;
+  const Chain chain(folder);
+  EXPECT_EQ(parse_json(diskferry({"inspect", "--json", chain.top}).out).at("complete"), true);
+  // Damaged, then not an image that is read here, then gone; first the lowest, then the one in the middle.
+  for (const auto& [name, depth] : {std::pair{chain.base, 2u}, std::pair{chain.middle, 1u}}) {
+    std::filesystem::resize_file(name, 100);
+    expect_open_until(chain.top, depth, name, "corrupt");
+    std::filesystem::remove(name);
+    expect_open_until(chain.top, depth, name, "not_found");
+    std::filesystem::create_directory(name);
+    const auto directory = parse_json(diskferry({"inspect", "--json", chain.top}).out);
+    EXPECT_EQ(directory.at("layers").as_array().size(), depth + 1);
+    std::filesystem::remove(name);
+  }
+  for (const std::string name : {"/etc/passwd", "../elsewhere.qcow2"}) {
+    tool({"qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", name, "-F", "raw", chain.top});
+    expect_open_until(chain.top, 1, name, "permission");
+  }
+  tool({"qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", "nbd://host/", "-F", "raw", chain.top});
+  expect_open_until(chain.top, 1, "nbd://host/", "unsupported");
+  tool({"qemu-img", "rebase", "-q", "-u", "-f", "qcow2", "-b", chain.top, "-F", "qcow2", chain.top});
+  expect_open_until(chain.top, 1, chain.top, "corrupt");
+  // Nothing else takes a part of a chain for the whole disk.
+  expect_refused(diskferry({"map", chain.top}), "map", 3);
+  expect_refused(diskferry({"copy", chain.top, folder / "copy.raw"}), "copy", 3);
+}
+
+TEST(Inspect, TellsOfAnImageWhoseDataFileDoesNotOpen) {
+  const TemporaryFolder folder;
+  const std::string image = folder / "disk.qcow2";
+  const std::string data = folder / "data.raw";
+  tool({"qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file=" + data, image, "8M"});
+  const auto expect_problem = [](const std::string& name, std::size_t depth,
+                                 const std::vector<std::string>& options, const std::string& kind) {
+    auto command = options;
+    command.insert(command.begin(), {"inspect", "--json", name});
+    const auto ran = diskferry(command);
+    ASSERT_EQ(ran.exit_code, 0) << ran.err;
+    const auto document = parse_json(ran.out);
+    EXPECT_EQ(document.at("complete"), false);
+    EXPECT_EQ(document.at("virtual-size"), 8 << 20);
+    EXPECT_EQ(document.at("device").is_null(), depth == 0);
+    const auto layer = document.at("layers").at(depth);
+    EXPECT_EQ(layer.at("format"), "qcow2");
+    EXPECT_EQ(layer.at("data-file-problem").at("kind"), json::string(kind));
+    command.erase(command.begin() + 1);
+    const auto text = diskferry(command);
+    EXPECT_EQ(text.exit_code, 0) << text.err;
+    EXPECT_NE(text.out.find(std::string(layer.at("data-file-problem").at("message").as_string())),
+              std::string::npos)
+        << text.out;
+  };
+  expect_problem(image, 0, {}, "permission");
+  EXPECT_EQ(parse_json(diskferry({"inspect", "--json", "--allow-data-file", image}).out).at("complete"),
+            true);
+  std::filesystem::remove(data);
+  expect_problem(image, 0, {"--allow-data-file"}, "not_found");
+  const std::string overlay = folder / "overlay.qcow2";
+  tool({"qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", image, "-F", "qcow2", overlay, "8M"});
+  expect_problem(overlay, 1, {"--allow-data-file"}, "not_found");
 }
 
 TEST(Inspect, RefusesWhatIsNotThereAndWhatIsCorrupt) {
