@@ -6,6 +6,7 @@
 #include "drivers/file/file_identity.hpp"
 #include "drivers/image/format.hpp"
 #include "drivers/image/qcow2/device.hpp"
+#include "drivers/image/qcow2/recorded_bitmap.hpp"
 #include "drivers/image/qcow2/storage_read.hpp"
 #include "drivers/registry.hpp"
 
@@ -21,6 +22,14 @@ Error refuse(ErrorKind kind, const ImageUri& uri, std::string why) {
   return fail(kind, "open", uri.to_string()).why(std::move(why));
 }
 
+std::vector<BitmapRange> public_ranges(const std::vector<qcow2::DirtyRange>& found) {
+  std::vector<BitmapRange> ranges;
+  ranges.reserve(found.size());
+  for (const auto& one : found)
+    ranges.push_back({.offset = one.offset, .length = one.length, .is_dirty = one.is_dirty});
+  return ranges;
+}
+
 /// A BitmapReader as the rest of the program sees bitmaps.
 class Qcow2BitmapView final : public BitmapView {
  public:
@@ -29,15 +38,26 @@ class Qcow2BitmapView final : public BitmapView {
   const BitmapDescription& description() const noexcept override { return description_; }
   Task<Result<std::vector<BitmapRange>>> ranges(Range range, std::size_t ranges_max) override {
     DISKFERRY_CO_TRY(const auto found, co_await reader_->ranges(range, ranges_max));
-    std::vector<BitmapRange> ranges;
-    ranges.reserve(found.size());
-    for (const auto& one : found)
-      ranges.push_back({.offset = one.offset, .length = one.length, .is_dirty = one.is_dirty});
-    co_return ranges;
+    co_return public_ranges(found);
   }
 
  private:
   std::unique_ptr<qcow2::BitmapReader> reader_;
+  BitmapDescription description_;
+};
+
+/// A bitmap that records what is written to its image, as it is at the time of each question.
+class LiveBitmapView final : public BitmapView {
+ public:
+  LiveBitmapView(std::shared_ptr<const qcow2::RecordedBitmap> bitmap, BitmapDescription description)
+      : bitmap_(std::move(bitmap)), description_(std::move(description)) {}
+  const BitmapDescription& description() const noexcept override { return description_; }
+  Task<Result<std::vector<BitmapRange>>> ranges(Range range, std::size_t ranges_max) override {
+    co_return public_ranges(bitmap_->ranges(range, ranges_max));
+  }
+
+ private:
+  std::shared_ptr<const qcow2::RecordedBitmap> bitmap_;
   BitmapDescription description_;
 };
 
@@ -106,21 +126,11 @@ Task<Result<Image>> ChainOpener::open_all() {
     }
     next = *std::move(backing);
   }
-  const std::shared_ptr<BlockDevice> top_storage = layers_[0].storage;  // build() hands it on
   DISKFERRY_CO_TRY(auto device, co_await build());
-  std::vector<std::shared_ptr<BitmapView>> bitmaps;
-  if (const auto& header = layers_[0].header; header && device && !options_.writable) {
-    for (qcow2::BitmapEntry& entry : layers_[0].bitmaps) {
-      if (!entry.problem.empty()) continue;
-      const auto description = describe(entry);
-      bitmaps.push_back(std::make_shared<Qcow2BitmapView>(
-          std::make_unique<qcow2::BitmapReader>(top_storage, *header, std::move(entry)), description));
-    }
-  }
   std::vector<LayerDescription> descriptions;
   descriptions.reserve(layers_.size());
   for (Layer& layer : layers_) descriptions.push_back(std::move(layer.description));
-  co_return Image(std::move(device), std::move(descriptions), std::move(bitmaps));
+  co_return Image(std::move(device), std::move(descriptions), std::move(bitmaps_));
 }
 
 Result<std::optional<ChainOpener::Reference>> ChainOpener::backing_of(const Layer& layer) {
@@ -338,11 +348,39 @@ Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::build() {
       co_await leave_out(layer, std::move(device).error());
       continue;
     }
+    if (i == 0) add_bitmaps(**device);
     layer.storage = nullptr;
     layer.data_file = nullptr;
     below = checked(*std::move(device));
   }
   co_return below;
+}
+
+void ChainOpener::add_bitmaps(qcow2::Qcow2Device& device) {
+  Layer& top = layers_.front();
+  const auto recorded = device.recorded_bitmaps();
+  // Opening for writing gives up what it cannot follow.
+  const bool are_given_up = (device.image().header.autoclear_features & qcow2::autoclear::bitmaps) == 0;
+  for (std::size_t i = 0; i < top.bitmaps.size(); ++i) {
+    qcow2::BitmapEntry& entry = top.bitmaps[i];
+    BitmapDescription& description = top.description.bitmaps[i];
+    if (!entry.problem.empty()) continue;
+    const auto live =
+        std::ranges::find_if(recorded, [&](const auto& one) { return one->entry().name == entry.name; });
+    if (options_.writable && (are_given_up || (entry.is_auto() && live == recorded.end()))) {
+      description.problem = are_given_up
+                                ? "the bitmap directory cannot be followed, so it ends with this writing"
+                                : "it is too large or too damaged to be kept true while the image is written";
+      continue;
+    }
+    if (live != recorded.end()) {
+      bitmaps_.push_back(std::make_shared<LiveBitmapView>(*live, description));
+      continue;
+    }
+    // It records nothing (or nobody writes): what is stored is what it says.
+    bitmaps_.push_back(std::make_shared<Qcow2BitmapView>(
+        std::make_unique<qcow2::BitmapReader>(top.storage, *top.header, std::move(entry)), description));
+  }
 }
 
 Task<void> ChainOpener::close_all() {

@@ -15,6 +15,9 @@
 #include <vector>
 
 namespace diskferry {
+namespace qcow2 {
+class Qcow2Device;
+}
 
 /// A storage of the chain that has been opened, and what its header says.
 struct Layer {
@@ -60,6 +63,8 @@ class ChainOpener {
   Result<std::string> choose_format(const Reference& reference, std::span<const std::byte> start,
                                     std::span<const std::byte> end) const;
   Task<Result<std::shared_ptr<BlockDevice>>> build();
+  /// Views of the top's bitmaps that can be believed; to those that cannot, layers_ gets the reason.
+  void add_bitmaps(qcow2::Qcow2Device& device);
   Task<void> close_all();
 
   DriverContext& context_;
@@ -67,6 +72,7 @@ class ChainOpener {
   const ImageOpenOptions options_;
   const AllowedFolders allowed_;
   std::vector<Layer> layers_;  // top first
+  std::vector<std::shared_ptr<BitmapView>> bitmaps_;
   std::set<std::pair<std::uint64_t, std::uint64_t>> opened_files_;
   std::set<std::string> opened_others_;
 };

@@ -148,19 +148,24 @@ Result<nbd::ServerOptions> server_options(const ExportCommandOptions& options, s
   return server;
 }
 
+Error no_bitmap(const LayerDescription& top, const std::string& name) {
+  const auto listed = std::ranges::find(top.bitmaps, name, &BitmapDescription::name);
+  if (listed == top.bitmaps.end() || listed->problem.empty())
+    return fail(ErrorKind::not_found, "export bitmap", printable(name))
+        .why("the image has no such bitmap")
+        .remedy("diskferry inspect lists them");
+  return fail(ErrorKind::corrupt, "export bitmap", printable(name))
+      .why(listed->problem)
+      .remedy("what it should say is not known: copy the whole disk, and add a new bitmap for the next time");
+}
+
 Result<std::vector<std::shared_ptr<BitmapView>>> pick_bitmaps(const Image& image,
                                                               const std::vector<std::string>& wanted) {
   std::vector<std::shared_ptr<BitmapView>> picked;
   for (const std::string& name : wanted) {
     const auto found = std::ranges::find_if(
         image.bitmaps(), [&](const auto& bitmap) { return bitmap->description().name == name; });
-    if (found == image.bitmaps().end())
-      return unexpected(fail(ErrorKind::not_found, "export bitmap", printable(name))
-                            .why("the image has no such bitmap")
-                            .remedy("diskferry inspect lists them"));
-    if (!(*found)->description().problem.empty())
-      return unexpected(
-          fail(ErrorKind::corrupt, "export bitmap", printable(name)).why((*found)->description().problem));
+    if (found == image.bitmaps().end()) return unexpected(no_bitmap(image.layers().front(), name));
     picked.push_back(*found);
   }
   return picked;

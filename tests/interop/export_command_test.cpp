@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <fstream>
 #include <optional>
+#include <sstream>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -178,6 +179,92 @@ TEST_F(ExportCommand, FailsAsItIsToldTo) {
   EXPECT_NE(copied.exit_code, 0);
   EXPECT_THAT(copied.err, testing::HasSubstr("Input/output error")) << copied.err;
   EXPECT_EQ(run_program({program, "export", "--fault", "read,explode", image}).exit_code, 2);
+}
+
+/// Where the bitmap is dirty, as the client that asked for `context` is told: "offset+length " for each
+/// range.
+std::string dirty_ranges(const std::vector<std::string>& server, const std::string& context) {
+  std::vector<std::string> line{"nbdinfo", "--map=qemu:dirty-bitmap:" + context, "--"};
+  line.insert(line.end(), server.begin(), server.end());
+  const auto mapped = run_program(line);
+  EXPECT_EQ(mapped.exit_code, 0) << mapped.err;
+  std::istringstream rows(mapped.out);
+  std::string dirty;
+  std::uint64_t offset = 0;
+  std::uint64_t length = 0;
+  unsigned type = 0;
+  for (std::string name; rows >> offset >> length >> type >> name;)
+    if (type == 1) dirty += std::to_string(offset) + "+" + std::to_string(length) + " ";
+  return dirty;
+}
+
+/// An image of 64 MiB whose first 64 KiB were written when it had a bitmap that records and one that does
+/// not.
+std::string image_with_bitmaps(const TemporaryFolder& folder) {
+  const std::string path = folder / "bitmaps.qcow2";
+  for (const std::vector<std::string>& line :
+       {std::vector<std::string>{"qemu-img", "create", "-q", "-f", "qcow2", path, "64M"},
+        {"qemu-img", "bitmap", "--add", "-g", "64K", path, "records"},
+        {"qemu-img", "bitmap", "--add", "-g", "64K", path, "stands"},
+        {"qemu-io", "-f", "qcow2", "-c", "write 0 64k", path},
+        {"qemu-img", "bitmap", "--disable", path, "stands"}})
+    EXPECT_EQ(run_program(line).exit_code, 0) << line[1];
+  return path;
+}
+
+TEST_F(ExportCommand, BitmapsOfAWritableImageShowWhatIsWritten) {
+  const std::string disk = image_with_bitmaps(folder);
+  std::array<int, 2> out{};
+  ASSERT_EQ(pipe2(out.data(), O_CLOEXEC), 0);
+  auto server = start({"export", "--writable", "--bitmap", "records", "--bitmap", "stands", "--listen",
+                       "unix:" + (folder / "socket"), disk},
+                      0, out[1]);
+  close(out[1]);
+  const std::string ready = read_line(out[0]);
+  close(out[0]);
+  ASSERT_THAT(ready, testing::StartsWith("READY "));
+  const std::string uri = ready.substr(6);
+  EXPECT_EQ(dirty_ranges({uri}, "records"), "0+65536 ");
+  EXPECT_EQ(dirty_ranges({uri}, "stands"), "0+65536 ");
+  const auto written =
+      run_program({"qemu-io", "-f", "raw", "-c", "write 1M 4k", "-c", "write -z 3M 128k", uri});
+  EXPECT_EQ(written.exit_code, 0) << written.out << written.err;
+  const std::string wanted = "0+65536 1048576+65536 3145728+131072 ";
+  EXPECT_EQ(dirty_ranges({uri}, "records"), wanted);
+  EXPECT_EQ(dirty_ranges({uri}, "stands"), "0+65536 ");
+  server.signal(SIGTERM);
+  EXPECT_EQ(server.wait(), 0);
+
+  // QEMU believes what was stored, and says the same.
+  EXPECT_EQ(run_program({"qemu-img", "check", disk}).exit_code, 0);
+  const auto info = run_program({"qemu-img", "info", disk});
+  EXPECT_THAT(info.out, testing::Not(testing::HasSubstr("in-use"))) << info.out;
+  EXPECT_EQ(dirty_ranges({"[", "qemu-nbd", "-r", "-f", "qcow2", "-B", "records", disk, "]"}, "records"),
+            wanted);
+  EXPECT_EQ(dirty_ranges({"[", "qemu-nbd", "-r", "-f", "qcow2", "-B", "stands", disk, "]"}, "stands"),
+            "0+65536 ");
+}
+
+TEST_F(ExportCommand, ABitmapThatCannotBeBelievedIsRefusedWithTheReason) {
+  const std::string disk = image_with_bitmaps(folder);
+  std::array<int, 2> out{};
+  ASSERT_EQ(pipe2(out.data(), O_CLOEXEC), 0);
+  auto server = start({"export", "--writable", "--listen", "unix:" + (folder / "socket"), disk}, 0, out[1]);
+  close(out[1]);
+  ASSERT_THAT(read_line(out[0]), testing::StartsWith("READY "));
+  close(out[0]);
+  server.signal(SIGKILL);
+  (void)server.wait();
+  for (const char* access : {"--writable", "--read-only"}) {
+    const auto refused = run_program(
+        {program, "export", access, "--bitmap", "records", "--listen", "unix:" + (folder / "socket2"), disk});
+    EXPECT_NE(refused.exit_code, 0);
+    EXPECT_THAT(refused.err, testing::HasSubstr("it was not closed properly and may miss writes"));
+    const auto unknown = run_program(
+        {program, "export", access, "--bitmap", "other", "--listen", "unix:" + (folder / "socket2"), disk});
+    EXPECT_NE(unknown.exit_code, 0);
+    EXPECT_THAT(unknown.err, testing::HasSubstr("the image has no such bitmap"));
+  }
 }
 
 TEST_F(ExportCommand, WrongLinesAreRefused) {

@@ -12,17 +12,10 @@ constexpr std::size_t flags_at = 12;
 constexpr std::uint64_t all_ones = 1;  // a table entry without a cluster
 }  // namespace
 
-void BitmapTracker::Tracked::note(Range range) noexcept {
-  if (range.empty()) return;
-  const std::uint64_t last = (range.end() - 1) >> granularity_bits;
-  for (std::uint64_t bit = range.offset >> granularity_bits; bit <= last; ++bit) {
-    auto& byte = bits[bit / 8];
-    const auto mask = static_cast<std::uint8_t>(1u << bit % 8);
-    // Most writes find their bit set; looking is cheaper than setting.
-    if ((byte.load(std::memory_order_relaxed) & mask) != 0) continue;
-    byte.fetch_or(mask, std::memory_order_relaxed);
-    is_changed.store(true, std::memory_order_relaxed);
-  }
+std::vector<std::shared_ptr<const RecordedBitmap>> BitmapTracker::recorded() const {
+  std::vector<std::shared_ptr<const RecordedBitmap>> all;
+  for (const auto& one : tracked_) all.push_back(one->bitmap);
+  return all;
 }
 
 Task<Result<bool>> BitmapTracker::open(ImageState& image, MetadataMap& metadata) {
@@ -50,18 +43,13 @@ Task<Result<bool>> BitmapTracker::open(ImageState& image, MetadataMap& metadata)
     at = next;
     // What does not record writes stays as it is; what is invalid stays invalid.
     if (!entry.is_auto() || entry.is_in_use() || !entry.problem.empty()) continue;
-    auto one = std::make_unique<Tracked>();
-    one->flags_offset = flags_offset;
-    one->flags = entry.flags;
-    one->granularity_bits = entry.granularity_bits;
-    one->table_offset = entry.table_offset;
     const std::uint64_t bits = divide_up(image.size_bytes, entry.granularity_bytes());
     const std::uint64_t bytes = divide_up(bits, 8);
     in_use.push_back({flags_offset, entry.flags | bitmap_flag::in_use});
     held += bytes;
     if (held > bits_bytes_max || bytes > entry.table_entries * image.geometry.cluster_bytes()) continue;
-    one->table.resize(entry.table_entries);
-    one->bits = std::vector<std::atomic<std::uint8_t>>(bytes);
+    auto one = std::make_unique<Tracked>(std::make_shared<RecordedBitmap>(entry, image.size_bytes),
+                                         flags_offset, std::vector<std::uint64_t>(entry.table_entries));
     DISKFERRY_CO_TRY(const bool can_be_kept, co_await load(image, metadata, *one));
     // The others stay in use: nobody will believe them again.
     if (can_be_kept) tracked_.push_back(std::move(one));
@@ -76,8 +64,8 @@ Task<Result<bool>> BitmapTracker::open(ImageState& image, MetadataMap& metadata)
 Task<Result<bool>> BitmapTracker::load(ImageState& image, MetadataMap& metadata, Tracked& one) {
   const std::uint64_t cluster = image.geometry.cluster_bytes();
   std::vector<std::byte> table(one.table.size() * 8);
-  DISKFERRY_CO_CHECK(co_await read_storage(*image.storage, one.table_offset, table));
-  if (!metadata.add({one.table_offset, table.size()})) co_return false;
+  DISKFERRY_CO_CHECK(co_await read_storage(*image.storage, one.bitmap->entry().table_offset, table));
+  if (!metadata.add({one.bitmap->entry().table_offset, table.size()})) co_return false;
   std::vector<std::byte> data(cluster);
   for (std::size_t i = 0; i < one.table.size(); ++i) {
     one.table[i] = load_big<std::uint64_t>(table.data() + i * 8);
@@ -91,8 +79,8 @@ Task<Result<bool>> BitmapTracker::load(ImageState& image, MetadataMap& metadata,
       std::ranges::fill(data, one.table[i] == all_ones ? std::byte{0xff} : std::byte{0});
     }
     const std::uint64_t first = i * cluster;
-    for (std::uint64_t b = first; b < std::min<std::uint64_t>(one.bits.size(), first + cluster); ++b)
-      one.bits[b] = std::to_integer<std::uint8_t>(data[b - first]);
+    for (std::uint64_t b = first; b < std::min<std::uint64_t>(one.bitmap->bytes(), first + cluster); ++b)
+      one.bitmap->set_byte(b, std::to_integer<std::uint8_t>(data[b - first]));
   }
   co_return true;
 }
@@ -107,13 +95,13 @@ Task<Result<void>> BitmapTracker::store_data(ImageState& image, Allocator& alloc
   const std::uint64_t cluster = image.geometry.cluster_bytes();
   std::vector<std::byte> data(cluster);
   for (const auto& one : tracked_) {
-    if (!one->is_changed) continue;
-    const std::uint64_t used_bits = divide_up(image.size_bytes, std::uint64_t{1} << one->granularity_bits);
+    if (!one->bitmap->is_changed()) continue;
+    const std::uint64_t used_bits = divide_up(image.size_bytes, one->bitmap->entry().granularity_bytes());
     for (std::size_t i = 0; i < one->table.size(); ++i) {
       const std::uint64_t first = i * cluster;
       std::ranges::fill(data, std::byte{0});
-      for (std::uint64_t b = first; b < std::min<std::uint64_t>(one->bits.size(), first + cluster); ++b)
-        data[b - first] = static_cast<std::byte>(one->bits[b].load());
+      for (std::uint64_t b = first; b < std::min<std::uint64_t>(one->bitmap->bytes(), first + cluster); ++b)
+        data[b - first] = std::byte{one->bitmap->byte(b)};
       // The specification wants unused bits to be zero.
       if (used_bits % 8 != 0 && used_bits / 8 >= first && used_bits / 8 < first + cluster)
         data[used_bits / 8 - first] &= static_cast<std::byte>((1u << used_bits % 8) - 1);
@@ -139,14 +127,14 @@ Task<Result<void>> BitmapTracker::store_data(ImageState& image, Allocator& alloc
 Task<Result<void>> BitmapTracker::finish(ImageState& image) {
   if (tracked_.empty()) co_return Result<void>{};
   for (const auto& one : tracked_) {
-    if (!one->is_changed) continue;
+    if (!one->bitmap->is_changed()) continue;
     std::vector<std::byte> table(one->table.size() * 8);
     for (std::size_t i = 0; i < one->table.size(); ++i) store_big(table.data() + i * 8, one->table[i]);
-    DISKFERRY_CO_CHECK(co_await write_storage(*image.storage, one->table_offset, table));
+    DISKFERRY_CO_CHECK(co_await write_storage(*image.storage, one->bitmap->entry().table_offset, table));
   }
   DISKFERRY_CO_CHECK(co_await image.storage->flush());
   for (const auto& one : tracked_)
-    DISKFERRY_CO_CHECK(co_await write_flags(image, one->flags_offset, one->flags));
+    DISKFERRY_CO_CHECK(co_await write_flags(image, one->flags_offset, one->bitmap->entry().flags));
   co_return co_await image.storage->flush();
 }
 

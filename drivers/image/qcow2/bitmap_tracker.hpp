@@ -5,10 +5,8 @@
 #pragma once
 
 #include "drivers/image/qcow2/allocator.hpp"
-#include "drivers/image/qcow2/bitmaps.hpp"
+#include "drivers/image/qcow2/recorded_bitmap.hpp"
 
-#include <atomic>
-#include <functional>
 #include <memory>
 #include <vector>
 
@@ -26,8 +24,10 @@ class BitmapTracker {
   Task<Result<bool>> open(ImageState& image, MetadataMap& metadata);
   /// Something in `range` has changed.
   void note(Range range) noexcept {
-    for (const auto& one : tracked_) one->note(range);
+    for (const auto& one : tracked_) one->bitmap->note(range);
   }
+  /// Those that are kept true. What records writes and is not among them stays marked as in use.
+  std::vector<std::shared_ptr<const RecordedBitmap>> recorded() const;
   /// First half of storing: places for the data, and the data. The allocator's changes must be durable before
   /// finish().
   Task<Result<void>> store_data(ImageState& image, Allocator& allocator);
@@ -36,15 +36,9 @@ class BitmapTracker {
 
  private:
   struct Tracked {
+    std::shared_ptr<RecordedBitmap> bitmap;
     std::uint64_t flags_offset = 0;  ///< in the storage
-    std::uint32_t flags = 0;
-    unsigned granularity_bits = 0;
-    std::uint64_t table_offset = 0;
-    std::vector<std::uint64_t> table;
-    std::vector<std::atomic<std::uint8_t>> bits;
-    std::atomic<bool> is_changed = false;
-
-    void note(Range range) noexcept;
+    std::vector<std::uint64_t> table{};
   };
   /// False: what the bitmap's table names cannot be its data, and must not be written as such.
   Task<Result<bool>> load(ImageState& image, MetadataMap& metadata, Tracked& one);

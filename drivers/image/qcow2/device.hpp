@@ -9,7 +9,8 @@
 
 namespace diskferry::qcow2 {
 
-class Writer;  // writer.hpp; only an image that is open for writing has one
+class RecordedBitmap;  // recorded_bitmap.hpp
+class Writer;          // writer.hpp; only an image that is open for writing has one
 
 struct DeviceParts {
   std::string name{};                        ///< for messages, without secrets
@@ -32,6 +33,8 @@ class Qcow2Device final : public BlockDevice {
   const DeviceInfo& info() const noexcept override { return info_; }
   std::uint64_t size_bytes() const noexcept override { return image_.size_bytes; }
   ImageState& image() noexcept { return image_; }
+  /// The bitmaps that record what is written here; none when not writable. (write.cpp)
+  std::vector<std::shared_ptr<const RecordedBitmap>> recorded_bitmaps() const;
 
   // read.cpp
   Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into) override;

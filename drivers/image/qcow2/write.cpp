@@ -24,6 +24,11 @@ Task<Result<void>> Qcow2Device::open_for_writing(DriverContext&, DeviceParts par
   co_return Result<void>{};
 }
 
+std::vector<std::shared_ptr<const RecordedBitmap>> Qcow2Device::recorded_bitmaps() const {
+  if (!writer_) return {};
+  return writer_->recorded_bitmaps();
+}
+
 Task<Result<void>> Qcow2Device::write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags) {
   co_return co_await writer_->write(offset, from);
 }

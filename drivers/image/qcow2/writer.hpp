@@ -32,6 +32,7 @@ class Writer {
   Writer(ImageState& image, bool compress_writes);
   ~Writer();
 
+  std::vector<std::shared_ptr<const RecordedBitmap>> recorded_bitmaps() const { return bitmaps_.recorded(); }
   Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from);
   std::optional<Result<void>> try_write(std::uint64_t offset, std::span<const std::byte> from);
   Task<Result<void>> write_zeroes(Range range, ZeroFlags flags);
