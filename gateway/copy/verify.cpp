@@ -2,11 +2,14 @@
 #include "gateway/copy/verify.hpp"
 
 #include "diskferry/task_group.hpp"
+#include "drivers/file/file_descriptor.hpp"
 #include "drivers/support/blocking_pool.hpp"
 #include "gateway/copy/engine.hpp"
 
+#include <algorithm>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <boost/asio/post.hpp>
@@ -71,16 +74,30 @@ Task<Result<void>> verify_pieces(DriverContext& context, BlockDevice& device, st
   co_return co_await tasks.join();
 }
 
+namespace {
+void drop(int fd, Range range) noexcept {
+  (void)::posix_fadvise(fd, static_cast<off_t>(range.offset), static_cast<off_t>(range.length),
+                        POSIX_FADV_DONTNEED);
+}
+}  // namespace
+
 Task<void> drop_page_cache(DriverContext& context, std::string path, std::vector<Range> ranges) {
   if (ranges.empty()) ranges.push_back({0, 0});  // a length of 0 is "to the end"
   co_await context.blocking_pool.run([&path, &ranges] {
-    const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd >= 0) {
-      for (const Range& range : ranges)
-        (void)::posix_fadvise(fd, static_cast<off_t>(range.offset), static_cast<off_t>(range.length),
-                              POSIX_FADV_DONTNEED);
-      ::close(fd);
-    }
+    const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    for (const Range& range : ranges) drop(fd.get(), range);
+    return 0;
+  });
+}
+
+Task<void> drop_page_cache_at_ends(DriverContext& context, std::string path, std::uint64_t bytes) {
+  co_await context.blocking_pool.run([&path, bytes] {
+    const FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+    struct stat status{};
+    if (::fstat(fd.get(), &status) != 0) return 0;
+    const auto size = static_cast<std::uint64_t>(status.st_size);
+    drop(fd.get(), {0, bytes});
+    drop(fd.get(), {size - std::min(size, bytes), 0});
     return 0;
   });
 }

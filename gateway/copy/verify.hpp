@@ -20,5 +20,7 @@ Task<Result<void>> verify_pieces(DriverContext& context, BlockDevice& device, st
 /// Makes the next reads of these parts of a file come from its storage: drops their clean pages from the page
 /// cache. No ranges: the whole file. A hint; dropping 2 GiB takes about 0.1 s.
 Task<void> drop_page_cache(DriverContext& context, std::string path, std::vector<Range> ranges);
+/// The first and the last `bytes` of the file, wherever it ends.
+Task<void> drop_page_cache_at_ends(DriverContext& context, std::string path, std::uint64_t bytes);
 
 }  // namespace diskferry

@@ -1,5 +1,6 @@
 """The cases. Each yields contenders: a name and a function that does the work once and returns a Sample. The first
 contender is always ours; a ratio above 1 means that ours is faster than that peer."""
+import atexit
 import contextlib
 import dataclasses
 import os
@@ -25,8 +26,8 @@ class Cases:
 
     def all(self):
         """Names in order; each is a method that returns the Cases it stands for."""
-        return {"raw": self.raw, "chain-zlib": self.chain_zlib, "chain-zstd": self.chain_zstd,
-                "compress-zlib": self.compress_zlib, "compress-zstd": self.compress_zstd, "nbd-to-nbd": self.nbd_to_nbd,
+        return {"raw": self.raw, "raw-memory": self.raw_memory, "chain-zlib": self.chain_zlib,
+                "chain-zstd": self.chain_zstd, "compress-zlib": self.compress_zlib, "compress-zstd": self.compress_zstd, "nbd-to-nbd": self.nbd_to_nbd,
                 "server-raw": self.server_raw, "server-qcow2": self.server_qcow2, "server-tls": self.server_tls,
                 "empty-raw": self.empty_raw, "empty-qcow2": self.empty_qcow2}
 
@@ -40,10 +41,9 @@ class Cases:
 
     @staticmethod
     def _remove(target):
-        """Also lets the file system finish: what the contender before left unwritten is not to be paid by the next."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(target)
-        os.sync()
+        run.settle()
 
     def _ours(self, source, target, *options):
         return self._copy(target, self.ours, "copy", "--progress", "none", *options, source, target)
@@ -52,22 +52,36 @@ class Cases:
         return self._copy(target, "qemu-img", "convert", "-m", "16", "-W", *options, "-f", source_format, "-O",
                           target_format, source, target)
 
-    def raw(self):
-        source, target = self.inputs.sparse_raw(), self.inputs.path("target.raw")
+    def _raw(self, name, title, target):
+        source = self.inputs.sparse_raw()
         self.inputs.warm(source)
-        def nbdcopy():
-            def before():
-                self._remove(target)
-                with open(target, "wb") as made:
-                    made.truncate(os.path.getsize(source))
-            return run.command(["nbdcopy", "--destination-is-zero", source, target], before=before)
-        yield Case("raw", "raw to raw, sparse, 4 GiB with 2 GiB of data", "1.2 (cp: 1.0)", {
+        def nbdcopy(*options):
+            def work():
+                def before():
+                    self._remove(target)
+                    with open(target, "wb") as made:
+                        made.truncate(os.path.getsize(source))
+                return run.command(["nbdcopy", "--destination-is-zero", *options, source, target], before=before)
+            return work
+        yield Case(name, title, "1.2 (cp: 1.0)", {
             "diskferry": self._ours(source, target, "-f", "raw", "-O", "raw"),
             "diskferry, no verification": self._ours(source, target, "-f", "raw", "-O", "raw", "--no-verify"),
             "qemu-img": self._qemu(source, target, "raw", "raw"),
             "qemu-img, cache none": self._qemu(source, target, "raw", "raw", "-t", "none", "-T", "none"),
-            "nbdcopy": nbdcopy,
-            "cp --sparse=always": self._copy(target, "cp", "--sparse=always", source, target)})
+            "nbdcopy": nbdcopy(),
+            "nbdcopy --flush": nbdcopy("--flush"),
+            "cp --sparse=always": self._copy(target, "cp", "--sparse=always", source, target),
+            "cp --sparse=always, sync": self._copy(target, "sh", "-c", 'cp --sparse=always "$1" "$2" && sync "$2"', "sh",
+                                                   source, target)})
+
+    def raw(self):
+        return self._raw("raw", "raw to raw, sparse, 4 GiB with 2 GiB of data", self.inputs.path("target.raw"))
+
+    def raw_memory(self):
+        """Without the disk: what is left is the programs' own work."""
+        target = f"/dev/shm/diskferry-bench-{os.getpid()}.raw"
+        atexit.register(lambda: os.path.exists(target) and os.unlink(target))
+        return self._raw("raw-memory", "the same, the target in memory (tmpfs)", target)
 
     def _chain(self, compression, reach):
         source = self.inputs.chain(compression)
@@ -131,7 +145,8 @@ class Cases:
             return work
         yield Case("nbd-to-nbd", "NBD to NBD, ours with our servers, nbdcopy with two qemu-nbd", "1.2", {
             "diskferry": ours(), "diskferry, no verification": ours("--no-verify"),
-            "nbdcopy, 4 connections": peer("--connections=4"), "nbdcopy, 1 connection": peer("--connections=1")})
+            "nbdcopy, 4 connections": peer("--connections=4"), "nbdcopy, 1 connection": peer("--connections=1"),
+            "nbdcopy --flush, 4 connections": peer("--flush", "--connections=4")})
 
     # -- servers -----------------------------------------------------------------------------------------------
 
@@ -146,6 +161,7 @@ class Cases:
     def _serve(self, arguments, socket, work, unit, uri=None):
         """A contender that starts a server, runs fio against it and gives the rate."""
         def measured():
+            run.settle()
             with run.server(arguments, socket) as process:
                 iops, bandwidth = run.fio(uri or f"nbd+unix:///?socket={socket}", work, self.seconds)
                 return Sample(rate=iops if unit == "iops" else bandwidth, peak_kib=run.peak_kib(process.pid))
@@ -153,7 +169,8 @@ class Cases:
 
     WORKS = (("random 4 KiB reads", "iops", {"rw": "randread", "bs": "4k", "iodepth": 32}),
              ("random 4 KiB writes", "iops", {"rw": "randwrite", "bs": "4k", "iodepth": 32}),
-             ("sequential 256 KiB reads", "bytes", {"rw": "read", "bs": "256k", "iodepth": 16}))
+             ("sequential 256 KiB reads", "bytes", {"rw": "read", "bs": "256k", "iodepth": 16}),
+             ("sequential 256 KiB writes", "bytes", {"rw": "write", "bs": "256k", "iodepth": 16}))
 
     def server_raw(self):
         image, socket = self.inputs.path("served.raw"), self.inputs.path("served.sock")

@@ -42,6 +42,19 @@ def command(arguments, before=None, environment=None):
     return Sample(seconds=seconds, cpu_seconds=usage.ru_utime + usage.ru_stime, peak_kib=usage.ru_maxrss)
 
 
+def settle(quiet_seconds=0.3, limit_seconds=15):
+    """Waits until the disks have nothing to do: what one contender left unwritten, and the discards of the file that was
+    removed, are not to be paid by the next."""
+    os.sync()
+    deadline = time.monotonic() + limit_seconds
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < quiet_seconds and time.monotonic() < deadline:
+        with open("/proc/diskstats", encoding="ascii") as disks:
+            if any(int(line.split()[11]) for line in disks):
+                quiet_since = time.monotonic()
+        time.sleep(0.02)
+
+
 def peak_kib(pid):
     """Peak resident memory of a running process."""
     with open(f"/proc/{pid}/status", encoding="ascii") as status:
