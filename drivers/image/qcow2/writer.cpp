@@ -21,6 +21,7 @@ Writer::Writer(ImageState& image, bool compress_writes)
     : image_(image),
       geometry_(image.geometry),
       compress_(compress_writes && !image.data_file),
+      has_raw_data_file_(image.data_file && image.header.has_raw_data_file()),
       metadata_(image.header.cluster_bits),
       dirty_(image),
       allocator_(image, dirty_, metadata_),

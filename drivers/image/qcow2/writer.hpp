@@ -7,19 +7,23 @@
 //   else         Lock the clusters (ClusterLocks), allocate under the metadata lock, write the data without
 //   it, then
 //                enter the new place into the L2 table, in memory.
+//   raw data     A raw data file must read right without the tables, so zeros go into both. Writes hold their
+//   file         range shared and zeroing exclusively, or what is written in place meanwhile would be left
+//                where the tables say zero.
 //   commit       A flush, or too much dirty memory, brings the tables to the storage in a safe order
 //   (DirtyTables);
 //                then what is free now is given up (readers first, then the storage's holes) and may be
 //                reused.
 //
-// Lock order: cluster lock, commit_, metadata_, header_, then the mutexes of slices and maps, which are never
-// held while waiting.
+// Lock order: range of a raw data file, cluster lock, commit_, metadata_, header_, then the mutexes of slices
+// and maps, which are never held while waiting.
 #pragma once
 
 #include "drivers/image/qcow2/allocator.hpp"
 #include "drivers/image/qcow2/bitmap_tracker.hpp"
 #include "drivers/image/qcow2/cluster_locks.hpp"
 #include "drivers/image/qcow2/device.hpp"
+#include "drivers/support/range_lock.hpp"
 
 namespace diskferry::qcow2 {
 
@@ -138,9 +142,11 @@ class Writer {
   ImageState& image_;
   const Geometry& geometry_;
   const bool compress_;
+  const bool has_raw_data_file_;
   MetadataMap metadata_;
   DirtyTables dirty_;
   Allocator allocator_;
+  RangeLock raw_data_;  // guest ranges; only where there is a raw data file
   ClusterLocks clusters_;
   BitmapTracker bitmaps_;
   AsyncMutex metadata_lock_;

@@ -90,6 +90,9 @@ Writer::InPlace Writer::find_in_place(std::uint64_t offset, std::uint64_t length
 std::optional<Result<void>> Writer::try_write(std::uint64_t offset, std::span<const std::byte> from) {
   if (is_condemned_.load(std::memory_order_relaxed)) return std::nullopt;
   BlockDevice& data = image_.data();
+  RangeLock::Hold ordered;
+  if (has_raw_data_file_ && !raw_data_.try_lock(ordered, {offset, from.size()}, RangeLock::Mode::shared))
+    return std::nullopt;
   const Readers::Token reading = image_.readers.enter();
   const InPlace place = find_in_place(offset, from.size());
   if (place.length != from.size()) return std::nullopt;
@@ -112,6 +115,9 @@ Task<Result<std::size_t>> Writer::write_in_place(std::uint64_t offset, std::span
 Task<Result<void>> Writer::write(std::uint64_t offset, std::span<const std::byte> from) {
   const std::uint64_t cluster = geometry_.cluster_bytes();
   bitmaps_.note({offset, from.size()});
+  RangeLock::Hold ordered;
+  if (has_raw_data_file_)
+    DISKFERRY_CO_CHECK(co_await raw_data_.lock(ordered, {offset, from.size()}, RangeLock::Mode::shared));
   while (!from.empty()) {
     DISKFERRY_CO_CHECK(check_usable());
     std::size_t done = 0;

@@ -22,8 +22,10 @@ bool Writer::reads_zero(const L2Entry& entry, std::uint64_t guest) const {
 
 Task<Result<void>> Writer::write_zeroes(Range range, ZeroFlags flags) {
   bitmaps_.note(range);
-  if (image_.data_file && image_.header.has_raw_data_file()) {
+  RangeLock::Hold ordered;
+  if (has_raw_data_file_) {
     // The data file must read right without the tables.
+    DISKFERRY_CO_CHECK(co_await raw_data_.lock(ordered, range, RangeLock::Mode::exclusive));
     DISKFERRY_CO_CHECK(co_await image_.data_file->write_zeroes(
         intersect(range, {0, image_.data_file->size_bytes()}), flags));
   }
@@ -50,7 +52,7 @@ Task<Result<void>> Writer::discard(Range range) {
   const std::uint64_t first = align_up(range.offset, unit);
   const std::uint64_t last = align_down(end, unit);
   // Parts of clusters are not worth the work: a discard is a hint.
-  if (first >= last || (image_.data_file && image_.header.has_raw_data_file())) co_return Result<void>{};
+  if (first >= last || has_raw_data_file_) co_return Result<void>{};
   DISKFERRY_CO_CHECK(co_await zero_units({first, last - first}, Zeroing::forget));
   co_return co_await commit_if_full();
 }
