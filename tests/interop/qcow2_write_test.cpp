@@ -370,6 +370,23 @@ TEST(Qcow2DataFile, GuestDataGoThereAndARawOneReadsRightByItself) {
   }
 }
 
+TEST(Qcow2DataFile, ARawOneReadsAsTheImageDoesAlsoWhenRequestsOverlap) {
+  const std::uint64_t seed = test::test_seed();
+  for (const std::string extended : {"off", "on"}) {
+    const test::TemporaryFolder folder;
+    const std::string path = folder / "disk.qcow2";
+    test::run_ok({"qemu-img", "create", "-q", "-f", "qcow2", "-o",
+                  "data_file=" + (folder / "data.raw") + ",data_file_raw=on,extended_l2=" + extended, path,
+                  "1M"});
+    auto image = test::open_for_test(path, {.format = "qcow2", .writable = true, .allow_data_file = true});
+    must(run(fight_at_once(image.device(), seed)));
+    must(run(image.close()));
+    expect_clean(path);
+    const auto raw = test::qemu_content(folder / "data.raw", "raw", folder / "flat.raw");
+    EXPECT_TRUE(test::qemu_content(path, "qcow2", folder / "flat2.raw") == raw) << "seed " << seed;
+  }
+}
+
 TEST(Qcow2Bitmaps, ThoseThatRecordWritesAreKeptTrueAndTheOthersAlone) {
   const test::TemporaryFolder folder;
   const std::string path = folder / "disk.qcow2";
