@@ -170,10 +170,9 @@ Task<Result<void>> Pool::wait_for_connection(TimePoint until) {
   if (is_ending_.load(std::memory_order_relaxed)) left = std::min(left, ending_limit);
   auto waited = co_await with_deadline(context_.clock, left, "reconnect", wait_until_up());
   if (!waited && waited.error().kind() == ErrorKind::timed_out) {
-    std::string why = "the connection is lost";
+    std::string why = "the connection is lost" + loss_reason();
     {
       std::lock_guard lock(guard_);
-      why += fmt::format(" ({})", connections_.front()->loss_reason());
       if (!last_failure_.empty()) why += fmt::format(" and cannot be made again ({})", last_failure_);
     }
     declare_gone(fail(ErrorKind::gone, "reconnect", endpoint_.name)
@@ -184,18 +183,27 @@ Task<Result<void>> Pool::wait_for_connection(TimePoint until) {
   co_return waited;
 }
 
+std::string Pool::loss_reason() const {
+  for (const auto& connection : connections_) {
+    if (const std::string reason = connection->loss_reason(); !reason.empty())
+      return fmt::format(" ({})", reason);
+  }
+  return {};
+}
+
 Error Pool::lost_for_good(const Request& request) const {
   return fail(ErrorKind::gone, std::string(to_string(request.verb)), endpoint_.name)
-      .why("the connection is lost again and again")
+      .why("the connection is lost again and again" + loss_reason())
       .remedy("check the server and the network")
       .at(request.range.offset, request.range.length);
 }
 
 Error Pool::flush_not_covered() const {
   return fail(ErrorKind::gone, "flush", endpoint_.name)
-      .why(
-          "the connection was lost between writes and this flush; the server may have lost what it had "
-          "acknowledged")
+      .why(fmt::format(
+          "the connection was lost{} between writes and this flush; the server may have lost what "
+          "it had acknowledged",
+          loss_reason()))
       .remedy("open the export again and repeat the writes since the last flush");
 }
 

@@ -47,6 +47,8 @@ class Pool {
   Task<Result<void>> wait_until_up();
   void declare_gone(Error error);
   Result<void> check_gone() const;
+  /// " (why)" of a connection that was lost; empty when none was.
+  std::string loss_reason() const;
   Error lost_for_good(const Request& request) const;
   Error flush_not_covered() const;
 

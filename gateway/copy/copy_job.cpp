@@ -400,6 +400,16 @@ class CopyJob {
   std::optional<CopyEngine> engine_;
 };
 
+/// The first error says what was lost and what is kept, the second why that could not be mended: that the
+/// server is still away, say, which the first may not know.
+Error with_failed_attempt(Error first, const Error& attempt) {
+  if (attempt.kind() == ErrorKind::cancelled) return first;
+  const std::string reason = attempt.why().empty() ? attempt.message() : attempt.why();
+  std::string why = first.why();
+  why += fmt::format("{}another attempt failed ({})", why.empty() ? "" : "; ", reason);
+  return std::move(first).why(std::move(why));
+}
+
 }  // namespace
 
 /// A server that ends between writes and their flush may have lost what it acknowledged: the driver then
@@ -418,8 +428,11 @@ Task<Result<CopyReport>> copy_image(DriverContext& context, CopyRequest request,
     rest.resume = true;
     job.emplace(context, std::move(rest), progress);  // the one before lets go of the ledger
     auto resumed = co_await job->run();
-    // The first error says what is kept; that the server is still away says less.
-    if (!job->has_begun()) break;
+    if (!job->has_begun()) {
+      done = unexpected(with_failed_attempt(std::move(done).error(), resumed.error()));
+      if (last.failure) last.failure->message = printable(done.error().message());
+      break;
+    }
     done = std::move(resumed);
     ++losses;
     const std::uint64_t earlier = last.retries + 1;

@@ -82,6 +82,8 @@ TEST_F(NbdClientLoss, AFlushDoesNotPromiseWhatTheServerMayHaveLost) {
     ASSERT_FALSE(flushed);
     EXPECT_EQ(flushed.error().kind(), ErrorKind::gone) << flushed.error().message();
     EXPECT_NE(flushed.error().message().find("repeat the writes"), std::string::npos);
+    EXPECT_NE(flushed.error().why().find("the connection was lost ("), std::string::npos)
+        << "the reason of the loss: " << flushed.error().message();
   }
 }
 

@@ -211,6 +211,32 @@ TEST_F(CopyJobTest, ResumeCopiesOnlyWhatIsMissing) {
   EXPECT_NE(changed.error().message().find("has changed since"), std::string::npos);
 }
 
+TEST_F(CopyJobTest, ALossThatCannotBeMendedNamesTheLossFirstAndThenWhatStandsInTheWay) {
+  struct Remover final : ProgressSink {
+    explicit Remover(std::string what) : path(std::move(what)) {}
+    void update(const ProgressUpdate& now) override {
+      if (now.phase == "flush") fs::remove(path);
+    }
+    std::string path;
+  } remover(source);
+  auto what = request(source, target);
+  what.target_faults = must(parse_fault_plan("flush,fail=gone"));
+  CopyReport failed;
+  const auto copied = run(copy_image(test::runtime().context(), what, &remover, &failed));
+  ASSERT_FALSE(copied);
+  EXPECT_EQ(copied.error().kind(), ErrorKind::gone);
+  const std::string message = copied.error().message();
+  const auto loss = message.find("flush the target");
+  const auto attempt = message.find("another attempt failed (");
+  ASSERT_NE(loss, std::string::npos) << message;
+  ASSERT_NE(attempt, std::string::npos) << message;
+  EXPECT_LT(loss, attempt) << message;
+  EXPECT_NE(message.find(source, attempt), std::string::npos) << message;
+  EXPECT_NE(message.find("run again with --resume"), std::string::npos) << message;
+  ASSERT_TRUE(failed.failure);
+  EXPECT_EQ(failed.failure->message, message);
+}
+
 TEST_F(CopyJobTest, ForecastNamesEveryBlockerAndChangesNothing) {
   write_file(target, mib, {});
   auto what = request(source, target);
