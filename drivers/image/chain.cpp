@@ -365,6 +365,10 @@ void ChainOpener::add_bitmaps(qcow2::Qcow2Device& device) {
     qcow2::BitmapEntry& entry = top.bitmaps[i];
     BitmapDescription& description = top.description.bitmaps[i];
     if (!entry.problem.empty()) continue;
+    if (layers_.front().snapshot) {
+      description.problem = "it tells of the disk as it is now, not of a snapshot";
+      continue;
+    }
     const auto live =
         std::ranges::find_if(recorded, [&](const auto& one) { return one->entry().name == entry.name; });
     if (options_.writable && (are_given_up || (entry.is_auto() && live == recorded.end()))) {

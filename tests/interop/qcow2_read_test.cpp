@@ -119,14 +119,18 @@ TEST(Qcow2Read, SnapshotsAreListedAndRead) {
   run_ok({"qemu-io", "-c", "write -P 17 1M 1M", path});
   run_ok({"qemu-img", "snapshot", "-c", "before", path});
   run_ok({"qemu-img", "resize", "-q", path, "16M"});
+  run_ok({"qemu-img", "bitmap", "--add", path, "dirty"});
   run_ok({"qemu-io", "-c", "write -P 34 1M 2M", path});
   auto now = open_for_test(path);
+  EXPECT_EQ(now.bitmaps().size(), 1u);
   ASSERT_EQ(now.layers()[0].snapshots.size(), 1u);
   EXPECT_EQ(now.layers()[0].snapshots[0].name, "before");
   EXPECT_EQ(now.layers()[0].snapshots[0].size_bytes, 8 * mib);
   must(run(now.close()));
   auto before = open_for_test(path, {.snapshot = "before"});
   EXPECT_EQ(before.device().size_bytes(), 8 * mib);
+  EXPECT_TRUE(before.bitmaps().empty()) << "it tells of the disk as it is now, of another size even";
+  EXPECT_FALSE(before.layers()[0].bitmaps[0].problem.empty());
   run_ok({"qemu-img", "convert", "-l", "snapshot.name=before", "-O", "raw", path, folder / "theirs.raw"});
   // QEMU shows the old content at the new size.
   auto theirs = qemu_content(folder / "theirs.raw", "raw", folder / "scratch.raw");
