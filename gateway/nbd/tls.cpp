@@ -153,7 +153,8 @@ int hook_index() {
   static const int index = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
   return index;
 }
-/// Called by OpenSSL for TLS 1.2 and, where there is no TLS 1.3 callback, for TLS 1.3 as well.
+/// Called by OpenSSL for TLS 1.2 and, where there is no TLS 1.3 callback, for TLS 1.3 as well. The identity
+/// is only a claim here: see is_key_proven().
 unsigned find_psk(SSL* ssl, const char* identity, unsigned char* into, unsigned into_max) {
   const auto* hook = static_cast<PskHook*>(SSL_get_ex_data(ssl, hook_index()));
   if (hook == nullptr || identity == nullptr) return 0;
@@ -162,6 +163,15 @@ unsigned find_psk(SSL* ssl, const char* identity, unsigned char* into, unsigned 
   std::memcpy(into, key->data(), key->size());
   *hook->user = identity;
   return static_cast<unsigned>(key->size());
+}
+
+/// Whether the finished handshake rests on the pre-shared key. OpenSSL asks for the key of an identity before
+/// it knows whether it can use it: in TLS 1.3 a key that does not fit the hash of the cipher suite, or an
+/// identity we do not know, is passed over, and the handshake goes on with our certificate, unproven.
+bool is_key_proven(SSL* ssl) {
+  // In TLS 1.3 a key that was used counts as a resumption, and we offer no other kind.
+  if (SSL_version(ssl) >= TLS1_3_VERSION) return SSL_session_reused(ssl) == 1;
+  return SSL_CIPHER_get_auth_nid(SSL_get_current_cipher(ssl)) == NID_auth_psk;
 }
 
 Result<void> load_certificates(SSL_CTX* context, const TlsOptions& options) {
@@ -230,6 +240,10 @@ Result<std::shared_ptr<TlsContext>> TlsContext::make(const TlsOptions& options) 
   SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_NO_TICKET);
   SSL_CTX_set_num_tickets(context, 0);  // an NBD client never resumes
   SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+  // A key in TLS 1.3 is a session to OpenSSL, and where peers are verified it takes none without a context.
+  constexpr std::string_view session_context = "diskferry";
+  SSL_CTX_set_session_id_context(context, reinterpret_cast<const unsigned char*>(session_context.data()),
+                                 static_cast<unsigned>(session_context.size()));
   SSL_CTX_set_dh_auto(context, 1);
   SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
   SSL_CTX_set_read_ahead(context, 1);
@@ -292,7 +306,11 @@ TlsEngine::Status TlsEngine::classify(int returned) {
     ERR_clear_error();
     return Status::ended;
   }
+  const bool is_verdict =
+      ERR_GET_LIB(code) == ERR_LIB_SSL && ERR_GET_REASON(code) == SSL_R_CERTIFICATE_VERIFY_FAILED;
   problem_ = openssl_problem();
+  if (is_verdict)
+    problem_ += fmt::format(": {}", X509_verify_cert_error_string(SSL_get_verify_result(state_->ssl.get())));
   return Status::failed;
 }
 
@@ -311,7 +329,8 @@ Result<PeerIdentity> TlsEngine::peer() const {
   const std::unique_ptr<X509, FreeSsl> certificate(SSL_get1_peer_certificate(state_->ssl.get()));
   if (certificate && context.verify_peer && SSL_get_verify_result(state_->ssl.get()) == X509_V_OK)
     identity.names = names_of(certificate.get());
-  if (!state_->psk_user.empty()) identity.names.push_back(state_->psk_user);
+  if (!state_->psk_user.empty() && is_key_proven(state_->ssl.get()))
+    identity.names.push_back(state_->psk_user);
   if (context.allow.empty()) return identity;
   for (const std::string& name : identity.names) {
     if (std::ranges::find(context.allow, name) != context.allow.end()) return identity;
