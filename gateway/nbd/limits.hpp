@@ -37,10 +37,15 @@ struct Limits {
   std::size_t output_bytes_max = 768u << 10;
   /// Descriptors in one block status chunk. The protocol allows 2^20; QEMU sends at most 2^17.
   std::size_t extents_per_reply_max = 16384;
-  /// A client that has replies waiting and reads none of them for this long is disconnected.
-  Duration send_stall_time = std::chrono::seconds(60);
+  /// A client that lets its replies wait, or is in the middle of a large write, and moves less than
+  /// stall_bytes for this long is disconnected: it holds memory that others wait for.
+  Duration stall_time = std::chrono::seconds(60);
+  /// 4 KiB a second; whoever really uses a disk is far above it.
+  std::size_t stall_bytes = 256u << 10;
   /// What a shutdown waits for requests in flight and for replies to be read.
   Duration drain_time = std::chrono::seconds(10);
+  /// What a connection that we end waits for the client to end it too, see Session::linger().
+  Duration linger_time = std::chrono::seconds(1);
   /// Idle TCP connections are probed after this long, then every tenth of it, so that a dead peer is noticed.
   Duration keepalive_time = std::chrono::seconds(60);
 };

@@ -52,13 +52,14 @@ Task<Result<void>> Session::run() {
   if (!agreed || !export_) {
     stream_->say_goodbye();
     leave();
+    co_await linger();
     co_return agreed;
   }
-  last_progress_ = context_.clock.now();
   senders_.spawn(watch_for_stall());
   auto served = co_await transmit();
   co_await finish();
   leave();
+  co_await linger();
   if (!served) co_return served;
   if (!problem_.empty())
     co_return unexpected(fail(ErrorKind::gone, "serve client", printable(export_->name())).why(problem_));
@@ -192,9 +193,11 @@ Task<Result<void>> Session::receive_large_write() {
   std::size_t there = std::min(length, end_ - begin_);
   std::memcpy(payload.data(), input_.get() + begin_, there);
   begin_ += there;
+  start_to_hold(receiving_payload_);
   while (there < length) {
     const auto got = stream_->read_some(payload.span().subspan(there, length - there));
     there += got.bytes;
+    moved(got.bytes);
     if (got.status == Stream::Status::would_block) {
       (void)co_await stream_->wait_readable();
       // The rest of a payload that is on its way when we stop is not waited for: the client sends it again.
@@ -207,6 +210,7 @@ Task<Result<void>> Session::receive_large_write() {
       co_return Result<void>{};
     }
   }
+  receiving_payload_ = false;
   finish_large_write(request, std::move(payload));
   flush_output();
   co_return Result<void>{};
@@ -222,6 +226,7 @@ Task<void> Session::finish() {
   // The end comes with its own deadlines, whether we were cancelled or not.
   co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
   stopping_.store(true);
+  was_busy_ = in_flight_ != 0 || !output_.empty();
   const TimePoint deadline = context_.clock.now() + context_.limits.drain_time;
   auto drained = co_await with_deadline(context_.clock, context_.limits.drain_time, "finish requests",
                                         join_group(requests_));
@@ -237,13 +242,51 @@ Task<void> Session::finish() {
   (void)co_await senders_.join();
 }
 
+void Session::start_to_hold(bool& what) {
+  if (!write_blocked_ && !receiving_payload_) {
+    last_progress_ = context_.clock.now();
+    moved_bytes_ = 0;
+  }
+  what = true;
+}
+
+void Session::moved(std::size_t bytes) {
+  moved_bytes_ += bytes;
+  if (moved_bytes_ < context_.limits.stall_bytes) return;
+  last_progress_ = context_.clock.now();
+  moved_bytes_ = 0;
+}
+
 Task<Result<void>> Session::watch_for_stall() {
-  const Duration limit = context_.limits.send_stall_time;
+  const Duration limit = context_.limits.stall_time;
   while (!broken_) {
     DISKFERRY_CO_CHECK(co_await context_.clock.sleep_for(limit / 4));
-    if (write_blocked_ && context_.clock.now() - last_progress_ > limit)
-      break_off("the client did not read its replies");
+    if (context_.clock.now() - last_progress_ <= limit) continue;
+    if (write_blocked_) break_off("the client did not read its replies");
+    if (receiving_payload_) break_off("the client stopped in the middle of a write");
   }
+  co_return Result<void>{};
+}
+
+Task<void> Session::linger() {
+  if (broken_ || (!was_busy_ && begin_ == end_ && !stream_->has_unread())) co_return;
+  co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+  const TimePoint until = context_.clock.now() + context_.limits.linger_time;
+  while (context_.clock.now() < until) {
+    const auto status = stream_->discard_some();
+    if (status == Stream::Status::done) {
+      co_await asio::post(executor_, asio::use_awaitable_t<Executor>{});
+    } else if (status == Stream::Status::would_block) {
+      (void)co_await with_deadline(context_.clock, until - context_.clock.now(), "wait for the client's end",
+                                   wait_for_input());
+    } else {
+      co_return;
+    }
+  }
+}
+
+Task<Result<void>> Session::wait_for_input() {
+  (void)co_await stream_->wait_readable();
   co_return Result<void>{};
 }
 

@@ -58,7 +58,14 @@ class Session : public std::enable_shared_from_this<Session> {
   Task<Result<void>> receive_large_write();
   Task<void> finish();
   void leave();
+  /// Between these two a client holds memory that others may wait for.
+  void start_to_hold(bool& what);
+  void moved(std::size_t bytes);
   Task<Result<void>> watch_for_stall();
+  /// Reads what the client still sends, for a moment, and throws it away. A socket that is closed while
+  /// something is unread is reset, and replies that are on their way are lost with it.
+  Task<void> linger();
+  Task<Result<void>> wait_for_input();
   Stream::Transfer fill_input();
 
   // Requests (session_requests.cpp).
@@ -123,7 +130,9 @@ class Session : public std::enable_shared_from_this<Session> {
   OutputQueue output_;
   bool write_blocked_ = false;
   bool flush_posted_ = false;
-  TimePoint last_progress_{};
+  bool receiving_payload_ = false;
+  TimePoint last_progress_{};    // when a client that holds memory last had moved enough
+  std::size_t moved_bytes_ = 0;  // since then
   TaskGroup requests_;
   TaskGroup senders_;
   std::size_t in_flight_ = 0;
@@ -134,7 +143,8 @@ class Session : public std::enable_shared_from_this<Session> {
   WaitQueue progress_waiters_;
 
   std::atomic<bool> stopping_ = false;
-  bool broken_ = false;  // nothing is sent any more
+  bool was_busy_ = false;  // when the end came
+  bool broken_ = false;    // nothing is sent any more
   std::string problem_;
   mutable std::mutex entered_guard_;
   ExportPtr entered_;

@@ -99,10 +99,9 @@ void Session::flush_output() {
   while (!write_blocked_ && !broken_ && (!output_.empty() || stream_->has_pending())) {
     const auto sent = stream_->write_some(output_.gather(iovecs));
     if (sent.status == Stream::Status::failed) return break_off(stream_->problem());
-    if (sent.bytes != 0 || sent.status == Stream::Status::done) last_progress_ = context_.clock.now();
     output_.sent(sent.bytes);
     if (sent.status == Stream::Status::would_block || stream_->has_pending()) {
-      write_blocked_ = true;
+      start_to_hold(write_blocked_);
       senders_.spawn(drain_output());
     }
   }
@@ -111,7 +110,7 @@ void Session::flush_output() {
 Task<Result<void>> Session::drain_output() {
   const auto self = shared_from_this();
   std::array<iovec, OutputQueue::iovecs_max> iovecs;
-  write_blocked_ = true;
+  if (!write_blocked_) start_to_hold(write_blocked_);
   while (!broken_ && (!output_.empty() || stream_->has_pending())) {
     if (!co_await stream_->wait_writable() && co_await is_cancelled()) break;
     if (broken_) break;
@@ -120,7 +119,7 @@ Task<Result<void>> Session::drain_output() {
       break_off(stream_->problem());
       break;
     }
-    if (sent.bytes != 0) last_progress_ = context_.clock.now();
+    moved(sent.bytes);
     output_.sent(sent.bytes);
     notify_progress();
   }

@@ -1,6 +1,7 @@
 // A connection's bytes.
 #include "gateway/nbd/stream.hpp"
 
+#include <array>
 #include <cerrno>
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -141,6 +142,16 @@ Stream::Transfer Stream::write_some(std::span<const iovec> from) {
   if (sent.status == Status::failed) return sent;
   if (sent.status == Status::would_block && total.bytes == 0) return sent;
   return total;
+}
+
+bool Stream::has_unread() const {
+  std::byte one;
+  return in_is_socket_ && recv(in_fd_, &one, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+Stream::Status Stream::discard_some() {
+  std::array<std::byte, 16384> scratch;
+  return receive(scratch).status;
 }
 
 Task<bool> Stream::wait_readable() {

@@ -47,6 +47,10 @@ class Stream {
   Task<Result<PeerIdentity>> start_tls(TlsContext& context);
   /// Tells the peer that nothing more comes; best effort.
   void say_goodbye();
+  /// Something is there that nobody has read.
+  bool has_unread() const;
+  /// Reads what is there, as it came, and forgets it.
+  Status discard_some();
   /// Why a transfer failed.
   const std::string& problem() const noexcept { return problem_; }
   bool is_encrypted() const noexcept { return tls_ != nullptr; }

@@ -53,7 +53,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                    std::shared_ptr<BlockDevice>(checked(make_memory_device({.size_bytes = 300'001}))));
   if (!made || !exports.add(*made)) std::abort();
   Limits limits;
-  limits.send_stall_time = std::chrono::milliseconds(200);
+  limits.stall_time = std::chrono::milliseconds(200);
+  limits.linger_time = {};
   limits.drain_time = std::chrono::milliseconds(200);
   BufferPool buffers(8u << 20);
   SystemClock clock;

@@ -1,14 +1,16 @@
 """Many clients, slow ones and greedy ones, and the end while they are there."""
 
 import fcntl
+import os
 import select
+import signal
 import struct
 import termios
 import time
 import unittest
 
 from server import main, Server, until
-from wire import Client, Closed, GO, MIB, OPT_MAGIC, READ, STATUS, WRITE
+from wire import Client, Closed, GO, LIMIT, MIB, OPT_MAGIC, READ, STATUS, WRITE
 
 
 def taken(client):
@@ -143,6 +145,44 @@ class Crowds(unittest.TestCase):
         self.assertLess(server.stop(), 16)
         for c in clients:
             c.close()
+
+    def test_the_end_answers_what_was_taken_and_closes_cleanly(self):
+        server = Server("--fault", "any,delay=300ms")
+        c = server.client().go()
+        for cookie in range(400):  # more than are taken at once: the rest lies there unread
+            c.request(WRITE, 8192 * cookie, 4096, payload=bytes([1 + cookie % 255]) * 4096, cookie=cookie)
+        self.assertTrue(select.select([c.s], [], [], LIMIT)[0])
+        server.process.send_signal(signal.SIGTERM)
+        answers = b""
+        while got := c.s.recv(65536):  # up to the end of the stream; a reset would raise
+            answers += got
+            try:
+                c.request(WRITE, 8192 * 400, 4096, payload=b"n" * 4096, cookie=400)  # and more keep coming
+            except ConnectionError:
+                pass
+        self.assertEqual(len(answers) % 16, 0)
+        cookies = []
+        for magic, error, cookie in struct.iter_unpack(">IIQ", answers):
+            self.assertEqual((magic, error), (0x67446698, 0))  # never ESHUTDOWN
+            cookies.append(cookie)
+        self.assertGreaterEqual(len(cookies), 128)
+        with open(os.path.join(server.folder, "disk"), "rb") as disk:
+            for cookie in cookies:
+                disk.seek(8192 * cookie)
+                self.assertEqual(disk.read(4096), (b"n" if cookie == 400 else bytes([1 + cookie % 255])) * 4096)
+        c.close()
+        server.process.wait(LIMIT)
+        server.stop()
+
+    def test_the_end_flushes_and_says_when_that_failed(self):
+        server = Server("--fault", "flush,fail=io")
+        c = server.client().go()
+        self.assertEqual(c.do(WRITE, 0, 4096, payload=b"x" * 4096), 0)
+        c.close()
+        server.process.send_signal(signal.SIGTERM)
+        self.assertNotEqual(server.process.wait(LIMIT), 0)
+        self.assertIn("flush", server.errors())
+        self.assertRaises(AssertionError, server.stop)
 
     def test_the_end_with_clients_in_every_state(self):
         server = Server()

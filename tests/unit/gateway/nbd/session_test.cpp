@@ -424,7 +424,7 @@ TEST_F(RuleTest, ConnectionsOverTheLimitAreClosedAndTheOthersGoOn) {
 TEST_F(RuleTest, AClientThatReadsNoRepliesIsLetGoAndDisturbsNobody) {
   memory.size_bytes = 8 << 20;
   ServerOptions options;
-  options.limits.send_stall_time = std::chrono::milliseconds(400);
+  options.limits.stall_time = std::chrono::milliseconds(400);
   serve({.name = "disk", .writable = true}, options);
   auto greedy = enter(ReplyStyle::simple);
   auto honest = enter(ReplyStyle::simple);
@@ -432,6 +432,19 @@ TEST_F(RuleTest, AClientThatReadsNoRepliesIsLetGoAndDisturbsNobody) {
   for (int i = 0; i < 50; ++i) EXPECT_EQ(honest.read(0, 65536).size(), 65536u);
   EXPECT_TRUE(wait_until([&] { return server->server->sessions() == 1; }));
   EXPECT_EQ(honest.call(Command::flush, 0, 0, 0), 0u);
+}
+TEST_F(RuleTest, AClientThatStopsInTheMiddleOfAWriteDoesNotKeepTheMemory) {
+  memory.size_bytes = 8 << 20;
+  ServerOptions options;
+  options.limits.stall_time = std::chrono::milliseconds(400);
+  options.limits.payload_memory_bytes = 8 << 20;
+  options.limits.reserve_bytes = 64 << 10;
+  serve({.name = "disk", .writable = true}, options);
+  auto stopped = enter(ReplyStyle::simple);
+  auto honest = enter(ReplyStyle::simple);
+  stopped.send_request(Command::write, 0, 0, 8 << 20, Bytes(1000));
+  EXPECT_EQ(honest.read(0, 4 << 20).size(), 4u << 20) << "it waits for memory, but not for ever";
+  EXPECT_TRUE(stopped.is_closed());
 }
 TEST_F(RuleTest, AClientThatDiesInTheMiddleOfAWriteDisturbsNobody) {
   serve();
