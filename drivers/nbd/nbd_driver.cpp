@@ -92,6 +92,10 @@ class NbdDevice final : public BlockDevice {
 
   Task<Result<std::vector<Extent>>> extents(Range range, std::size_t extents_max) override {
     range.length = std::min(range.length, status_bytes_max);
+    // A server may refuse what is no whole block: of the last part of one we do not ask, it is data.
+    const std::uint64_t whole = align_down(range.length, info_.block_bytes);
+    if (whole == 0) co_return std::vector<Extent>{{.offset = range.offset, .length = range.length}};
+    range.length = whole;
     BlockStatus status(range, extents_max);
     Request request{.verb = Verb::block_status, .range = range, .status = &status};
     DISKFERRY_CO_CHECK(co_await pool_.execute(request));

@@ -31,7 +31,8 @@ ErrorKind kind_of(const Request& request, int error_number) {
 
 }  // namespace
 
-Error request_error(const Request& request, Outcome outcome, const std::string& name) {
+Error request_error(const Request& request, Outcome outcome, const std::string& name,
+                    std::uint32_t block_bytes) {
   const auto about = [&](ErrorKind kind) {
     Error error = fail(kind, std::string(to_string(request.verb)), name);
     return request.range.empty() ? error : std::move(error).at(request.range.offset, request.range.length);
@@ -46,6 +47,13 @@ Error request_error(const Request& request, Outcome outcome, const std::string& 
           .why("libnbd refuses the request")
           .cause(errno_code(outcome.error_number));
     default:
+      if (outcome.error_number == EINVAL && request.range.length % block_bytes != 0)
+        return about(ErrorKind::io)
+            .why(fmt::format(
+                "the export's size is no multiple of its block size {}, and the server refuses its last part",
+                block_bytes))
+            .cause(errno_code(outcome.error_number))
+            .remedy("give the export at the server a size of whole blocks");
       return about(kind_of(request, outcome.error_number))
           .why("the server refuses")
           .cause(errno_code(outcome.error_number));

@@ -150,7 +150,7 @@ Task<Result<void>> Pool::execute(Request& request) {
       case Outcome::How::refused:
       case Outcome::How::not_sent:
       case Outcome::How::broken:
-        co_return unexpected(request_error(request, outcome, endpoint_.name));
+        co_return unexpected(request_error(request, outcome, endpoint_.name, server_.block_bytes));
     }
   }
 }

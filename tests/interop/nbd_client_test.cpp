@@ -139,6 +139,42 @@ TEST(NbdClient, OddSizesReadToTheLastByte) {
   EXPECT_EQ(std::byteswap(word), 999000u);
 }
 
+// nbdkit's policy "allow" takes what is no whole block, "error" refuses it.
+TEST(NbdClient, TheEndOfAnExportThatIsNoWholeBlockIsForTheServerToTake) {
+  constexpr std::uint64_t size = 1 * mib + 517;
+  for (const std::uint64_t block : {512, 4096, 65536}) {
+    for (const std::string policy : {"allow", "error"}) {
+      auto server = nbdkit({"--filter=blocksize-policy", "memory", std::to_string(size),
+                            "blocksize-minimum=" + std::to_string(block), "blocksize-preferred=65536",
+                            "blocksize-maximum=1M", "blocksize-error-policy=" + policy});
+      OpenDevice device(server.uri(), {.writable = true});
+      const std::uint64_t at = 1 * mib - block;
+      const std::uint64_t tail = 1 * mib + align_down(517, block);
+      // Where data is can be asked in either case, up to the end.
+      const auto all = must(run(device->extents({0, size}, 100)));
+      EXPECT_LE(all.back().end(), size);
+      const auto last = must(run(device->extents({tail, size - tail}, 100)));
+      ASSERT_EQ(last.size(), 1u);
+      EXPECT_EQ(last.front(), (Extent{.offset = tail, .length = size - tail}));
+      const auto data = pattern(at, size - at);
+      const auto written = run(device->write(at, data, {}));
+      if (policy == "error") {
+        ASSERT_FALSE(written) << block;
+        EXPECT_EQ(written.error().kind(), ErrorKind::io);
+        EXPECT_NE(written.error().message().find("no multiple of its block size " + std::to_string(block)),
+                  std::string::npos)
+            << written.error().message();
+        continue;
+      }
+      must(written);
+      std::vector<std::byte> back(size - at);
+      must(run(device->read(at, back)));
+      EXPECT_EQ(first_difference(back, at), SIZE_MAX) << block;
+      must(run(device->write_zeroes({tail, size - tail}, {})));
+    }
+  }
+}
+
 TEST(NbdClient, AnEmptyExportIsADevice) {
   auto server = nbdkit({"memory", "0"});
   OpenDevice device(server.uri(), {.writable = true});
