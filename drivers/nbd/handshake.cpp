@@ -118,6 +118,17 @@ Explanation explain_text(const Endpoint& endpoint, const LibraryError& error) {
   if (says("getlogin"))
     return {ErrorKind::invalid_argument,
             "name the user of the pre-shared key in the URI: nbds://USER@host/..., or ?tls-username=USER"};
+  if (says("gnutls_record") && endpoint.tls_psk_file.empty())
+    return {
+        ErrorKind::permission,
+        "the server may want a certificate of this client: put client-cert.pem and client-key.pem, signed by "
+        "an authority that the server knows, into the folder of tls-certificates"};
+  // GnuTLS refuses an address as the name that a client calls a server by, and libnbd sends what it has.
+  if (says("gnutls_handshake") && endpoint.host.find(':') != std::string::npos)
+    return {ErrorKind::permission,
+            "some servers refuse TLS to an IPv6 address: use the host's name; else check keys and "
+            "certificates on "
+            "both sides"};
   if (says("gnutls") || says("PSK file"))
     return {ErrorKind::permission, "check keys and certificates on both sides"};
   if (says("oldstyle"))

@@ -32,11 +32,11 @@ void make_certificates(const std::string& folder, const std::string& names, bool
 class NbdClientTls : public ::testing::Test {
  protected:
   /// nbdkit with these certificates or keys, on TCP.
-  void serve(std::vector<std::string> tls) {
+  void serve(std::vector<std::string> tls, const std::string& address = "127.0.0.1") {
     for (int attempt = 0; attempt < 10; ++attempt) {
       const std::uint16_t port = free_tcp_port();
       port_ = std::to_string(port);
-      std::vector<std::string> all{"nbdkit", "-f", "-i", "127.0.0.1", "-p", port_};
+      std::vector<std::string> all{"nbdkit", "-f", "-i", address, "-p", port_};
       all.insert(all.end(), tls.begin(), tls.end());
       all.insert(all.end(), {"memory", "4M"});
       server_ = std::make_unique<ChildProcess>(all, folder_ / "log");
@@ -87,6 +87,34 @@ TEST_F(NbdClientTls, BelievesWhomTheAuthoritySigned) {
   ASSERT_FALSE(clear);
   EXPECT_EQ(clear.error().kind(), ErrorKind::permission);
   EXPECT_NE(clear.error().message().find("nbds://"), std::string::npos) << clear.error().message();
+}
+
+TEST_F(NbdClientTls, SaysWhatMayHelpWhereTheServerHangsUp) {
+  make_certificates(folder_ / "good", "DNS:localhost");
+  const std::string certificates = "?tls-certificates=" + (folder_ / "client");
+  std::filesystem::create_directories(folder_ / "client");
+  std::filesystem::copy(folder_ / "good/ca-cert.pem", folder_ / "client");
+  serve({"--tls=require", "--tls-verify-peer", "--tls-certificates=" + (folder_ / "good")});
+  const auto unknown = open_nbd(uri("localhost", certificates));
+  ASSERT_FALSE(unknown);
+  EXPECT_EQ(unknown.error().kind(), ErrorKind::permission);
+  EXPECT_NE(unknown.error().message().find("client-cert.pem"), std::string::npos)
+      << unknown.error().message();
+  // As a client the server's certificate is as good as any.
+  std::filesystem::copy(folder_ / "good/server-cert.pem", folder_ / "client/client-cert.pem");
+  std::filesystem::copy(folder_ / "good/server-key.pem", folder_ / "client/client-key.pem");
+  must(use(uri("localhost", certificates)));
+}
+
+TEST_F(NbdClientTls, SaysWhatMayHelpWhereTheAddressIsRefusedAsAName) {
+  make({"psktool", "-u", "alice", "-p", folder_ / "keys.psk"});
+  serve({"--tls=require", "--tls-psk=" + (folder_ / "keys.psk")}, "::1");
+  const auto used = open_nbd("nbds://alice@[::1]:" + port_ + "/?tls-psk-file=" + (folder_ / "keys.psk"));
+  if (used) {  // libraries that do not send the address
+    must(run((*used)->close()));
+    return;
+  }
+  EXPECT_NE(used.error().message().find("use the host's name"), std::string::npos) << used.error().message();
 }
 
 TEST_F(NbdClientTls, RefusesAnExpiredCertificate) {
