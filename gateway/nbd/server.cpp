@@ -148,23 +148,28 @@ std::vector<std::string> Server::addresses(std::string_view export_name) const {
 }
 
 Task<Result<void>> Server::State::accept_from(Listener& listener) {
-  TimePoint last_refusal{};
+  // One line a second says it all; clients that keep knocking must not fill the log.
+  TimePoint last_line{};
+  const auto log_now_and_then = [&](const Error& error) {
+    if (context.clock.now() - last_line <= std::chrono::seconds(1)) return;
+    last_line = context.clock.now();
+    log(Severity::warn, error.message());
+  };
   while (!co_await is_cancelled()) {
     auto accepted = co_await listener.accept();
     if (!accepted) {
       if (accepted.error().kind() == ErrorKind::cancelled) co_return Result<void>{};
-      log(Severity::warn, accepted.error().message());
-      if (accepted.error().kind() != ErrorKind::too_large) co_return unexpected(std::move(accepted).error());
+      if (accepted.error().kind() != ErrorKind::too_large) {
+        log(Severity::warn, accepted.error().message());
+        co_return unexpected(std::move(accepted).error());
+      }
+      log_now_and_then(accepted.error());
       DISKFERRY_CO_CHECK(co_await context.clock.sleep_for(accept_pause));
       continue;
     }
     if (listener.is_tcp()) set_up_connection(*accepted, options.limits.keepalive_time);
     auto begun = begin_session(*accepted, *accepted, listener.address().tls);
-    // One line a second says it all; a client that keeps knocking must not fill the log.
-    if (!begun && context.clock.now() - last_refusal > std::chrono::seconds(1)) {
-      last_refusal = context.clock.now();
-      log(Severity::warn, begun.error().message());
-    }
+    if (!begun) log_now_and_then(begun.error());
   }
   co_return Result<void>{};
 }
