@@ -113,6 +113,11 @@ Stream::Transfer Stream::read_some(std::span<std::byte> into) {
       case TlsEngine::Status::want_input:
         break;
     }
+    // Replies stop at half of this: the rest is what TLS itself had to answer, such as to new keys.
+    if (tls_->output().size() > 4 * TlsEngine::output_bytes_max) {
+      problem_ = "TLS: the client asks for answers and reads none";
+      return {.status = Status::failed};
+    }
     const Transfer got = receive(tls_->input_space());
     if (got.status == Status::ended) {
       tls_->input_ended();
