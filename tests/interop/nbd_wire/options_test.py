@@ -130,6 +130,36 @@ class Haggling(Shared):
         self.assertEqual(len(c.contexts), 2)
         self.assertEqual(len(set(c.contexts.values())), 2)
 
+    def test_queries_of_every_kind(self):
+        c = self.connect()
+        c.result(STRUCTURED)
+        for query in ("*", "base:*", "base", "", ":", "qemu:dirty-bitmap:", "base:allocation\0", b"\xff\xfe", "x" * 4096):
+            self.assertEqual(c.ask(LIST_META, meta("disk", [query])), [(ACK, b"")])  # no wildcards, no parts of names
+            self.assertEqual(c.select("disk", [query]), [(ACK, b"")])
+        self.assertEqual(c.select("disk", ["base:"]), [(ACK, b"")])  # a namespace lists and does not select
+        thousands = [f"x:{n}" for n in range(4000)] + ["base:", "base:allocation"] * 200
+        self.assertEqual(len(c.ask(LIST_META, meta("disk", thousands))), 2)
+        self.assertEqual(len(c.select("disk", thousands)), 2)
+        self.assertEqual(c.select("disk", ["y" * 4096] * 20)[-1][0], TOO_BIG)
+        for bad in (meta("disk", ["x" * 4097]), text("disk") + b"\xff\xff\xff\xff", text("disk"), text("disk") + b"\0\0"):
+            self.assertEqual(c.result(LIST_META, bad), INVALID)
+            self.assertEqual(c.result(SET_META, bad), INVALID)
+
+    def test_names_that_are_none(self):
+        c = self.connect()
+        c.result(STRUCTURED)
+        for name in (b"disk\0", b"\0disk", b"\0", b"di\0sk", b"\xff\xfe", b"DISK", b"disk ", b"../disk"):
+            for number, data in ((INFO, go(name)), (GO, go(name)), (LIST_META, meta(name, [])), (SET_META, meta(name, []))):
+                kind, answer = c.ask(number, data)[-1]
+                self.assertEqual(kind, UNKNOWN)
+                self.assertTrue(answer.decode().isprintable())
+        self.assertEqual(c.result(LIST_META, meta("", ["base:"])), ACK)
+        for name in (b"disk\0", b"\xff", b"x" * 5000):
+            c = self.connect()
+            c.option(EXPORT_NAME, name)
+            self.assertTrue(c.is_closed())
+        self.assertEqual(self.connect().ask(GO, go(""))[-1][0], ACK)  # no name: the first export
+
     def status_error_after(self, *steps):
         c = self.connect()
         c.result(STRUCTURED)

@@ -2,8 +2,9 @@
 
 import socket
 import struct
+import unittest
 
-from server import main, Shared
+from server import main, Server, Shared
 from wire import (
     CACHE, DF, DISC, DISK_BYTES, EINVAL, ENOSPC, ENOTSUP, EPERM, FAST, FLUSH, FUA, MIB, NO_HOLE, PAYLOAD, READ,
     REQ_ONE, STATUS, TRIM, WRITE, ZERO)
@@ -103,6 +104,9 @@ class Requests(Shared):
                     self.assertEqual(len(runs), 1)
                     self.assertLessEqual(runs[0][0], length)
             self.assertEqual(c.status(DISK_BYTES - 1, 1)[0], 0)
+            for flags in (0, REQ_ONE):
+                for offset, length in ((0, 0), (DISK_BYTES, 0), (DISK_BYTES, 1), (DISK_BYTES - 1, 2), (2**64 - 1, 1)):
+                    self.assertEqual(c.status(offset, length, flags)[0], EINVAL)
 
     def test_filtered_status(self):
         c = self.connect().go(style="extended", queries=("base:allocation", "qemu:allocation-depth"))
@@ -167,6 +171,26 @@ class Requests(Shared):
                 c.request(WRITE, MIB, 4 * MIB, payload=b"z" * sent)
                 c.close()
         self.assertEqual(self.connect().go().read(0, 3), (0, b"\0\1\2"))
+
+
+class Nothing(unittest.TestCase):
+    def test_an_export_of_no_bytes(self):
+        server = Server(disk_bytes=0)
+        for style in Requests.styles:
+            c = server.client().go(style=style, queries=("base:allocation",) if style != "simple" else ())
+            self.assertEqual(c.size, 0)
+            self.assertEqual(c.read(0, 0)[0], 0)
+            self.assertEqual(c.read(0, 1)[0], EINVAL)
+            for length in (1, 65536):
+                self.assertEqual(c.do(WRITE, 0, length, payload=b"x" * length), ENOSPC)
+                self.assertEqual(c.do(ZERO, 0, length), ENOSPC)
+                self.assertEqual(c.do(TRIM, 0, length), EINVAL)
+                self.assertEqual(c.do(CACHE, 0, length), EINVAL)
+            self.assertEqual(c.do(FLUSH), 0)
+            if style != "simple":
+                self.assertEqual((c.status(0, 0)[0], c.status(0, 1)[0], c.status(0, 1, REQ_ONE)[0]), (EINVAL,) * 3)
+            c.close()
+        self.assertLess(server.stop(), 5)
 
 
 class ReadOnly(Shared):

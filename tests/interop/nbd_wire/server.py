@@ -1,6 +1,7 @@
 """The program that is tested, as a server; it and its files end with the test process, however that ends."""
 
 import os
+import re
 import select
 import shutil
 import signal
@@ -39,7 +40,7 @@ def until(condition, what):
 class Server:
     program = ""
 
-    def __init__(self, *arguments, images=("disk", "other"), writable=True, islands=0):
+    def __init__(self, *arguments, images=("disk", "other"), writable=True, islands=0, disk_bytes=DISK_BYTES):
         self.folder = tempfile.mkdtemp(dir=FOLDER)
         self.path = os.path.join(self.folder, "socket")
         command = ["setpriv", "--pdeathsig", "KILL", self.program, "export", "-f", "raw", "--listen", "unix:" + self.path]
@@ -48,7 +49,7 @@ class Server:
             file = os.path.join(self.folder, name)
             with open(file, "wb") as out:
                 out.write(bytes(range(256)) * 256)
-                out.truncate(max(DISK_BYTES, islands * 8192))
+                out.truncate(max(disk_bytes, islands * 8192))
                 for island in range(islands):
                     out.seek(island * 8192)
                     out.write(b"x" * 4096)
@@ -60,7 +61,10 @@ class Server:
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self.log, env=dict(os.environ, ASAN_OPTIONS=sanitizer))
         ready, _, _ = select.select([self.process.stdout], [], [], LIMIT)
-        assert ready and self.process.stdout.readline().startswith(b"READY"), self.errors()
+        line = self.process.stdout.readline() if ready else b""
+        assert line.startswith(b"READY"), self.errors()
+        # Of a further address on TCP.
+        self.port = next((int(port) for port in re.findall(rb"127\.0\.0\.1:(\d+)", line)), None)
 
     def errors(self):
         with open(os.path.join(self.folder, "log"), "rb") as log:

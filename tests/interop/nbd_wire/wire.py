@@ -26,22 +26,26 @@ class Closed(Exception):
 
 class Client:
     def __init__(self, path, flags=3):
-        self.s = socket.socket(socket.AF_UNIX)
+        self.s = self.connect_socket(path)
         self.s.settimeout(LIMIT)
-        end = time.monotonic() + LIMIT
-        while True:
-            try:
-                self.s.connect(path)
-                break
-            except BlockingIOError:  # the server's backlog is full
-                assert time.monotonic() < end
-                time.sleep(0.001)
         self.style = "simple"
         self.contexts = {}
         if flags is not None:
             magic, option_magic, self.server_flags = struct.unpack(">QQH", self.take(18))
             assert magic == 0x4E42444D41474943 and option_magic == OPT_MAGIC
             self.send(struct.pack(">I", flags))
+
+    def connect_socket(self, path):
+        made = socket.socket(socket.AF_UNIX)
+        made.settimeout(LIMIT)
+        end = time.monotonic() + LIMIT
+        while True:
+            try:
+                made.connect(path)
+                return made
+            except BlockingIOError:  # the server's backlog is full
+                assert time.monotonic() < end
+                time.sleep(0.001)
 
     def send(self, data):
         self.s.sendall(data)
