@@ -38,8 +38,9 @@ class NbdClientHostile : public testing::Test {
       request.type == 0 ? answer(peer, request) : ScriptedNbdServer::answer_honestly(peer, request);
     }});
   }
-  static Result<std::vector<Extent>> status_with(std::function<void(Peer&, const WireRequest&)> answer) {
-    ScriptedNbdServer server({.answer = std::move(answer)});
+  static Result<std::vector<Extent>> status_with(std::function<void(Peer&, const WireRequest&)> answer,
+                                                 std::uint64_t size_bytes = 1 << 20) {
+    ScriptedNbdServer server({.size_bytes = size_bytes, .answer = std::move(answer)});
     OpenDevice device(server.uri(quick));
     return run(device->extents({0, 1 << 20}, 1000));
   }
@@ -189,6 +190,11 @@ TEST_F(NbdClientHostile, StatusThatBreaksTheRulesIsNotBelieved) {
   for (const auto& [name, payload] : cases) {
     const auto got =
         status_with([&](Peer& p, const WireRequest& r) { p.chunk(r, status_chunk, payload, true); });
+    if (got && std::string_view(name) == "no length between") {
+      // libnbd 1.18 and newer cut the answer there: what was said before stands.
+      EXPECT_EQ(got->back().end(), 512u);
+      continue;
+    }
     ASSERT_FALSE(got) << name;
     EXPECT_TRUE(got.error().kind() == ErrorKind::protocol || got.error().kind() == ErrorKind::gone)
         << name << ": " << got.error().message();
@@ -199,9 +205,12 @@ TEST_F(NbdClientHostile, StatusThatBreaksTheRulesIsNotBelieved) {
 }
 
 TEST_F(NbdClientHostile, AnOverlongLastExtentAndTooManyAreCut) {
-  const auto overlong = must(status_with([](Peer& p, const WireRequest& r) {
-    p.chunk(r, status_chunk, wire(std::uint32_t{1}, std::uint32_t{0xffffffff}, std::uint32_t{3}), true);
-  }));
+  // Beyond what was asked, but not beyond the export: that libnbd refuses itself from 1.18 on.
+  const auto overlong = must(status_with(
+      [](Peer& p, const WireRequest& r) {
+        p.chunk(r, status_chunk, wire(std::uint32_t{1}, std::uint32_t{0xffffffff}, std::uint32_t{3}), true);
+      },
+      8 * gib));
   ASSERT_EQ(overlong.size(), 1u);
   EXPECT_EQ(overlong[0].length, 1u << 20);
   const auto many = must(status_with([](Peer& p, const WireRequest& r) {
