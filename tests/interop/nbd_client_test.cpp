@@ -5,6 +5,8 @@
 #include <atomic>
 #include <bit>
 #include <cstring>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <gtest/gtest.h>
 
@@ -68,6 +70,36 @@ TEST(NbdClient, ReportsTheDepthOfAChain) {
   EXPECT_TRUE(extents[2].reads_zero);
   EXPECT_TRUE(extents[2].is_hole);
   EXPECT_EQ(extents[2].depth, Extent::depth_none);
+}
+
+/// What other servers can and cannot do, as filters of one: the verbs must come to the same.
+TEST(NbdClient, ServersOfOtherAbilitiesAreUsedAlike) {
+  const std::vector<std::vector<std::string>> servers{
+      {"--filter=noextents", "memory", "16M"},
+      {"--filter=nozero", "memory", "16M", "zeromode=none"},
+      {"--filter=nozero", "memory", "16M", "zeromode=notrim"},
+      {"--filter=nozero", "memory", "16M", "fastzeromode=none"},
+      {"--filter=nozero", "memory", "16M", "fastzeromode=slow"},
+      {"--filter=fua", "memory", "16M", "fuamode=emulate"},
+      {"--filter=fua", "memory", "16M", "fuamode=force"},
+      {"--filter=multi-conn", "memory", "16M", "multi-conn-mode=disable"},
+      {"--filter=multi-conn", "memory", "16M", "multi-conn-mode=emulate"},
+      {"--filter=blocksize-policy", "memory", "16M", "blocksize-minimum=4096", "blocksize-preferred=64K",
+       "blocksize-maximum=128K", "blocksize-error-policy=error"},
+      {"--filter=blocksize", "memory", "16M", "minblock=4096", "maxdata=64K", "maxlen=128K"},
+      {"--filter=limit", "memory", "16M", "limit=1"},
+      {"--filter=cow", "memory", "16M"},
+      {"--filter=cache", "memory", "16M"},
+      {"--filter=swab", "memory", "16M", "swab-bits=16"},
+      {"--filter=error", "memory", "16M", "error-cache-rate=0%"},
+      {"--mask-handshake=1", "memory", "16M"},
+  };
+  for (const auto& arguments : servers) {
+    SCOPED_TRACE(fmt::format("{}", fmt::join(arguments, " ")));
+    auto server = nbdkit(arguments);
+    OpenDevice device(server.uri("", "&connect-timeout=5"), {.writable = true});
+    must(run(write_read_zero(*device)));
+  }
 }
 
 TEST(NbdClient, SpeaksToServersWithoutStructuredReplies) {
