@@ -203,7 +203,8 @@ class CopyJob {
 
   Task<Result<void>> transfer() {
     const TimePoint begin = context_.clock.now();
-    const Tuning tuning = tune(request_, source_->device(), target_->device(), request_.target_format);
+    const Tuning tuning = tune(request_, {source_->device(), target_->device()}, request_.target_format,
+                               context_.reactors.size());
     report_.request_bytes = tuning.plan.request_bytes;
     report_.requests = tuning.engine.requests;
     report_.verify = request_.verify;

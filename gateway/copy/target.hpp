@@ -32,8 +32,9 @@ struct Tuning {
   PlanRules plan;
   EngineOptions engine;
 };
-Tuning tune(const CopyRequest& request, const BlockDevice& source, const BlockDevice& target,
-            std::string_view target_format);
+/// `reactors`: threads that work on requests.
+Tuning tune(const CopyRequest& request, CopyEngine::Devices devices, std::string_view target_format,
+            std::size_t reactors);
 
 /// The options that decide what a target holds, for the ledger.
 std::string describe_options(const CopyRequest& request);
