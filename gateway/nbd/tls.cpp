@@ -227,6 +227,10 @@ Result<std::shared_ptr<TlsContext>> TlsContext::make(const TlsOptions& options) 
   if (!options.allow.empty() && !options.verify_peer && options.psk_file.empty())
     return refuse("a list of allowed clients needs clients that prove their name",
                   "say --tls-verify-peer or --tls-psk FILE");
+  if (!options.psk_file.empty() && !options.certificates.empty() && !options.verify_peer &&
+      options.allow.empty())
+    return refuse("a client without a key would come in by the server's certificate alone",
+                  "say --tls-verify-peer or --allow NAME, or leave out --tls-certificates");
   // Reactor threads may outlive the exit handlers of main(): what they hold of OpenSSL is freed when they
   // end.
   OPENSSL_init_ssl(OPENSSL_INIT_NO_ATEXIT, nullptr);

@@ -207,6 +207,16 @@ TEST_F(NbdServerTls, BadKeyFilesAreRefusedWithoutShowingThem) {
   }
 }
 
+TEST_F(NbdServerTls, KeysAndCertificatesTogetherNeedARuleForThoseWithoutAKey) {
+  std::ofstream(folder / "keys") << "bob:00112233445566778899aabbccddeeff\n";
+  Server refused(
+      runtime().context(),
+      {.tls = {.mode = TlsMode::require, .certificates = folder.path(), .psk_file = folder / "keys"}});
+  const auto started = run(refused.start());
+  ASSERT_FALSE(started);
+  EXPECT_THAT(started.error().message(), HasSubstr("a client without a key"));
+}
+
 // libnbd with its checks switched off.
 
 class LibnbdClient {
