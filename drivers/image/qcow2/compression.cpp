@@ -16,7 +16,11 @@ namespace {
 // The fastest levels whose result is no larger than qemu-img's: docs/decisions/0004-deflate-window.md has the
 // figures.
 constexpr int deflate_level = 2;
-constexpr int zstd_level = 4;
+constexpr int zstd_level = 3;
+/// The tables that level 3 has for large inputs, for a cluster too: 10 % faster than its own for 64 KiB, and
+/// the result no larger. (Level 4: 0.8 % smaller, 6 % slower. 384 MiB of program files: 0.91, 1.01, 0.97 s.)
+constexpr int zstd_hash_log = 17;
+constexpr int zstd_chain_log = 16;
 /// The largest window a frame may ask for when it has to be inflated as a stream: four times the largest
 /// cluster. (zstd's own limit of 128 MiB would let an image choose our memory.)
 constexpr int zstd_window_log_max = 23;
@@ -43,7 +47,15 @@ libdeflate_decompressor* inflater() {
   return required(one);
 }
 ZSTD_CCtx* zstd_deflater() {
-  thread_local const std::unique_ptr<ZSTD_CCtx, Release> one(ZSTD_createCCtx());
+  thread_local const std::unique_ptr<ZSTD_CCtx, Release> one = [] {
+    std::unique_ptr<ZSTD_CCtx, Release> made(ZSTD_createCCtx());
+    if (made) {
+      ZSTD_CCtx_setParameter(made.get(), ZSTD_c_compressionLevel, zstd_level);
+      ZSTD_CCtx_setParameter(made.get(), ZSTD_c_hashLog, zstd_hash_log);
+      ZSTD_CCtx_setParameter(made.get(), ZSTD_c_chainLog, zstd_chain_log);
+    }
+    return made;
+  }();
   return required(one);
 }
 ZSTD_DCtx* zstd_inflater() {
@@ -127,8 +139,8 @@ std::optional<std::size_t> deflate_cluster(CompressionType type, std::span<const
         libdeflate_deflate_compress(deflater(), cluster.data(), cluster.size(), into.data(), into.size());
     return used == 0 ? std::nullopt : std::optional(used);
   }
-  const std::size_t used = ZSTD_compressCCtx(zstd_deflater(), into.data(), into.size(), cluster.data(),
-                                             cluster.size(), zstd_level);
+  const std::size_t used =
+      ZSTD_compress2(zstd_deflater(), into.data(), into.size(), cluster.data(), cluster.size());
   return ZSTD_isError(used) ? std::nullopt : std::optional(used);
 }
 
