@@ -1,0 +1,142 @@
+// A connection to a libvirt daemon, and the few calls that moving a machine takes. Every call of libvirt blocks, so
+// each runs on a thread of its own or of the blocking pool; nothing of libvirt's is seen outside libvirt.cpp.
+#pragma once
+
+#include "diskferry/driver.hpp"
+#include "diskferry/task.hpp"
+#include "gateway/hypervisor/virtual_machine.hpp"
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace diskferry {
+
+/// What virDomainMigrateToURI3 is asked for. Names as libvirt's typed parameters.
+struct LibvirtMigration {
+  std::string domain{};
+  std::string destination{};        ///< libvirt URI as the *source's libvirtd* reaches it (peer to peer)
+  std::string destination_xml{};    ///< of the running machine there
+  std::string persistent_xml{};     ///< what stays defined there
+  std::vector<std::string> disks{};  ///< disk targets that are copied; empty: none, memory only
+  std::string disks_uri{};          ///< "unix:///run/.../x.sock": where the source's QEMU mirrors to
+  std::string memory_uri{};         ///< "tcp://host"; empty: libvirt's choice
+  std::uint64_t memory_bytes_per_s = 0;  ///< 0: no bound
+  bool is_live = true;
+  bool tls = false;  ///< of the memory stream
+  std::string tls_destination{};
+  bool auto_converge = false;
+  bool post_copy = false;            ///< allow switching to it later (start_post_copy)
+  unsigned parallel_connections = 0;  ///< multifd; 0: off
+  std::string compression{};          ///< "", "xbzrle", "mt", "zlib", "zstd"
+  bool synchronous_disk_writes = false;
+  bool undefine_source = false;  ///< off: it stays defined there until the source is released
+  bool persist_destination = true;
+};
+
+/// Progress of the job a domain is in, from virDomainGetJobStats.
+struct LibvirtJob {
+  bool is_active = false;
+  std::string phase{};  ///< "memory", "disk", ... where it can be told
+  std::uint64_t memory_total_bytes = 0;
+  std::uint64_t memory_processed_bytes = 0;
+  std::uint64_t memory_remaining_bytes = 0;
+  std::uint64_t memory_bytes_per_s = 0;
+  std::uint64_t memory_dirty_pages_per_s = 0;
+  std::uint64_t page_bytes = 0;
+  std::uint64_t memory_iterations = 0;
+  std::uint64_t disk_total_bytes = 0;
+  std::uint64_t disk_processed_bytes = 0;
+  std::uint64_t disk_remaining_bytes = 0;
+  std::optional<std::uint64_t> downtime_ms{};  ///< expected while it runs, measured when it has ended
+  std::optional<std::uint64_t> setup_ms{};
+  std::uint64_t elapsed_ms = 0;
+};
+
+/// What a host offers, for preflight checks.
+struct LibvirtHost {
+  std::string hostname{};
+  std::string host_uuid{};
+  std::uint64_t libvirt_version = 0;     ///< 9000000 for 9.0.0
+  std::uint64_t hypervisor_version = 0;  ///< 7002022 for QEMU 7.2.22
+  std::uint64_t memory_bytes = 0;
+  std::uint64_t memory_free_bytes = 0;
+  unsigned cpus = 0;
+  std::vector<std::string> networks{};                 ///< active ones
+  std::map<std::string, std::string> network_bridges{};  ///< network -> bridge
+  std::vector<std::string> interfaces{};               ///< host interfaces and bridges libvirt lists
+  std::string capabilities_xml{};
+};
+
+/// A change libvirt told of. `detail` in libvirt's words ("suspended: migrated").
+struct LibvirtEvent {
+  enum class Kind : std::uint8_t { defined, undefined, started, suspended, resumed, stopped, shutdown, crashed, other };
+  Kind kind = Kind::other;
+  std::string domain{};
+  std::string detail{};
+  std::uint64_t at_ns = 0;  ///< steady clock
+};
+
+/// Thread: any; calls may run side by side. Lifetime: close() before destruction; `context` outlives it.
+/// Errors of every call: gone (the daemon or the connection), not_found (no such domain), permission, in_use (the
+/// domain is busy with another job), unsupported, timed_out, io. What libvirt said is in why().
+class Libvirt {
+ public:
+  /// "qemu:///system", "qemu+tcp://host/system", "qemu+tls://...", "qemu+ssh://...". Keep-alive is on: a peer that
+  /// is silent for about 15 s makes calls fail with gone.
+  static Task<Result<std::unique_ptr<Libvirt>>> connect(DriverContext& context, std::string uri);
+  ~Libvirt();
+  Libvirt(const Libvirt&) = delete;
+  Libvirt& operator=(const Libvirt&) = delete;
+
+  const std::string& uri() const noexcept;
+  Task<Result<LibvirtHost>> host();
+  /// Definition parsed, state, snapshots and persistence filled in.
+  Task<Result<VmDescription>> describe(std::string domain);
+  enum class Xml : std::uint8_t { live, migratable, inactive };
+  Task<Result<std::string>> xml(std::string domain, Xml form);
+  /// absent where there is no such domain.
+  Task<Result<VmState>> state(std::string domain);
+  /// The guest-visible size of a disk of a running domain (virDomainGetBlockInfo).
+  Task<Result<std::uint64_t>> disk_bytes(std::string domain, std::string target);
+
+  /// Migrates peer to peer and waits for the end, on a thread of its own. Cancel: aborts the job (libvirt rolls
+  /// back), then waits. Errors also: cancelled, mismatch.
+  Task<Result<void>> migrate(LibvirtMigration migration);
+  Task<Result<LibvirtJob>> job(std::string domain);
+  /// The statistics of the last job that ended there (with the downtime).
+  Task<Result<LibvirtJob>> completed_job(std::string domain);
+  Task<Result<void>> abort_job(std::string domain);
+  Task<Result<void>> set_memory_bytes_per_s(std::string domain, std::uint64_t bytes_per_s);
+  Task<Result<void>> set_downtime_max_ms(std::string domain, std::uint64_t ms);
+  Task<Result<void>> start_post_copy(std::string domain);
+
+  Task<Result<void>> define(std::string xml);
+  /// Errors also: nothing is done where the domain is absent. Keeps NVRAM and managed-save files away.
+  Task<Result<void>> undefine(std::string domain);
+  Task<Result<void>> start(std::string domain);
+  Task<Result<void>> resume(std::string domain);
+  Task<Result<void>> suspend(std::string domain);
+  /// Ends it at once. For rollback of a half-made destination and for fencing only.
+  Task<Result<void>> destroy(std::string domain);
+
+  /// "identical", "superset" or an error of kind mismatch that says what is missing
+  /// (virConnectCompareHypervisorCPU).
+  Task<Result<std::string>> compare_cpu(VmDescription vm);
+
+  /// Calls `handler` (from any thread; it must be cheap) for lifecycle events of all domains until close().
+  Task<Result<void>> watch(std::function<void(const LibvirtEvent&)> handler);
+  Task<void> close();
+
+ private:
+  struct State;
+  explicit Libvirt(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace diskferry

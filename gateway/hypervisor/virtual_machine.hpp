@@ -1,0 +1,68 @@
+// What a virtual machine is, as far as moving it goes: its disks, its state, what it needs of a host. Values only;
+// domain_xml.hpp reads them from libvirt's XML, the hypervisors fill in what only a running machine knows.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace diskferry {
+
+enum class VmState : std::uint8_t { absent, shut_off, running, paused, crashed };
+std::string_view to_string(VmState state) noexcept;
+
+/// One disk of a machine, as its definition names it.
+struct VmDisk {
+  std::string target{};      ///< what the guest's slot is called: "vda"; unique in the machine
+  std::string alias{};       ///< libvirt's device alias ("virtio-disk0"); empty while shut off
+  std::string device{};      ///< "disk", "cdrom", "floppy", "lun"
+  std::string bus{};         ///< "virtio", "scsi", "sata", ...
+  std::string source_type{};  ///< "file", "block", "network", "volume", "nvme", "vhostuser", ...; empty: no medium
+  /// Where the active layer is: a path, or a URI as ImageUri reads it ("nbd://...", "rbd://..."). Empty: no medium,
+  /// or a source that has no such name.
+  std::string source{};
+  std::string format{};  ///< of the active layer: "raw", "qcow2"; empty: not said
+  std::string cache{};   ///< "none", "writeback", ...; empty: the default
+  std::string serial{};
+  /// Layers below the active one, nearest first, as far as the definition lists them.
+  std::vector<std::string> backing{};
+  bool is_read_only = false;
+  bool is_shareable = false;
+  bool is_transient = false;
+  std::uint32_t logical_block_bytes = 0;  ///< <blockio>; 0: the default (512)
+};
+
+/// What can keep a machine from going elsewhere, or must be mapped on the way.
+struct VmInterface {
+  std::string type{};    ///< "network", "bridge", "direct", "user", "hostdev", ...
+  std::string source{};  ///< the network's or bridge's name
+  std::string mac{};
+};
+
+struct VmDescription {
+  std::string name{};
+  std::string uuid{};
+  std::string domain_type{};  ///< "kvm", "qemu"
+  std::string machine{};      ///< "pc-q35-7.2"
+  std::string architecture{};
+  std::string emulator{};
+  std::uint64_t memory_bytes = 0;
+  unsigned vcpus = 0;
+  std::string cpu_xml{};   ///< the <cpu> element, for virConnectCompareHypervisorCPU; empty: none
+  std::string cpu_mode{};  ///< "custom", "host-model", "host-passthrough", "maximum"; empty: none
+  std::string cpu_model{};
+  std::vector<VmDisk> disks{};
+  std::vector<VmInterface> interfaces{};
+  std::vector<std::string> host_devices{};  ///< each in words: "pci 0000:03:00.0"
+  std::vector<std::string> filesystems{};   ///< shared folders: their targets
+  std::string nvram{};                      ///< path of the UEFI variables; empty: none
+  std::string loader{};
+  bool has_emulated_tpm = false;
+  bool has_shared_memory_device = false;
+  bool has_snapshots = false;  ///< filled in by the hypervisor
+  bool is_persistent = true;   ///< filled in by the hypervisor
+  VmState state = VmState::shut_off;
+};
+
+}  // namespace diskferry
