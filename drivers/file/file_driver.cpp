@@ -49,7 +49,7 @@ Result<Ready> open_waiting(const ImageUri& uri, OpenOptions options) {
   Ready ready;
   DISKFERRY_TRY(ready.file,
                 open_existing(options.real_path.empty() ? uri.path() : options.real_path, name, how));
-  if (!options.force_share)
+  if (!options.force_share && !options.without_lock)
     DISKFERRY_CHECK(
         lock_image(ready.file.fd.get(), options.writable ? ImageLock::exclusive : ImageLock::shared, name));
   // Whoever held the lock until now may have changed the size.

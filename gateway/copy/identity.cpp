@@ -68,6 +68,18 @@ Task<Result<std::string>> storage_key(DriverContext& context, ImageUri uri) {
   });
 }
 
+Task<Result<std::string>> storage_identity(DriverContext& context, ImageUri uri) {
+  if (!uri.is_file()) co_return network_key(uri);
+  co_return co_await context.blocking_pool.run([&uri]() -> Result<std::string> {
+    auto file = identity_of_file(uri.path());
+    if (!file && file.error().kind() == ErrorKind::not_found) return std::string();
+    if (!file) return unexpected(std::move(file).error());
+    // A block device has neither inode nor time of its own: its start tells it apart.
+    return fmt::format("file|{}|{}|{}|{:016x}", file->inode, file->size_bytes, file->modified_ns,
+                       file->header_hash);
+  });
+}
+
 Task<Result<std::vector<LedgerLayer>>> note_layers(DriverContext& context, std::vector<ImageUri> layers) {
   std::vector<LedgerLayer> noted;
   for (const ImageUri& uri : layers) {

@@ -16,6 +16,11 @@ namespace diskferry {
 /// there is nothing.
 Task<Result<std::string>> storage_key(DriverContext& context, ImageUri uri);
 
+/// The same for two hosts to compare: a shared file keeps its inode, size, time of change and content
+/// wherever it is mounted, while device numbers differ. Equal texts: the same storage. Empty: there is
+/// nothing.
+Task<Result<std::string>> storage_identity(DriverContext& context, ImageUri uri);
+
 /// Every layer with its identity now. Errors: of the file system.
 Task<Result<std::vector<LedgerLayer>>> note_layers(DriverContext& context, std::vector<ImageUri> layers);
 

@@ -1,0 +1,133 @@
+// Requests in and out of JSON, and what can be wrong with one before anybody is asked.
+#include "gateway/move/request.hpp"
+
+#include "diskferry/image_uri.hpp"
+#include "gateway/move/json_fields.hpp"
+
+#include <algorithm>
+#include <array>
+#include <fmt/format.h>
+
+#include <boost/json/serialize.hpp>
+
+namespace diskferry {
+namespace json = boost::json;
+namespace {
+
+constexpr std::size_t disks_max = 256;
+constexpr std::array<std::pair<TimeoutAction, std::string_view>, 3> timeout_actions{
+    {{TimeoutAction::abort, "abort"},
+     {TimeoutAction::suspend, "suspend"},
+     {TimeoutAction::post_copy, "post-copy"}}};
+
+Error wrong(std::string why, std::string remedy = {}) {
+  Error error = fail(ErrorKind::invalid_argument, "migrate").why(std::move(why));
+  return remedy.empty() ? error : std::move(error).remedy(std::move(remedy));
+}
+
+Result<MoveDisk> read_disk(const json::object& object) {
+  MoveDisk disk;
+  JsonFields fields(object, "a disk of the request");
+  fields.take("target", disk.target);
+  fields.take("uri", disk.uri);
+  fields.take("format", disk.format);
+  DISKFERRY_CHECK(fields.finish());
+  return disk;
+}
+
+}  // namespace
+
+Result<MoveRequest> parse_move_request(std::string_view text) {
+  DISKFERRY_TRY(const json::object object, parse_json_object(text, "the request"));
+  MoveRequest request;
+  std::string action = "abort";
+  JsonFields fields(object, "the request");
+  fields.take("domain", request.domain);
+  fields.take("source", request.source);
+  fields.take("destination", request.destination);
+  fields.take("gateway", request.gateway);
+  fields.each("disks", [&](const json::object& each) -> Result<void> {
+    DISKFERRY_TRY(MoveDisk disk, read_disk(each));
+    request.disks.push_back(std::move(disk));
+    return {};
+  });
+  fields.take("overwrite", request.overwrite);
+  fields.take("networks", request.networks);
+  fields.take("new-name", request.new_name);
+  fields.take("bytes-per-second", request.bytes_per_s);
+  fields.take("max-pause-ms", request.max_pause_ms);
+  fields.take("timeout-s", request.timeout_s);
+  fields.take("timeout-action", action);
+  fields.take("auto-converge", request.auto_converge);
+  fields.take("post-copy", request.post_copy);
+  fields.take("parallel", request.parallel);
+  fields.take("compression", request.compression);
+  fields.take("memory-tls", request.memory_tls);
+  fields.take("memory-uri", request.memory_uri);
+  fields.take("connections", request.connections);
+  fields.take("keep-source", request.keep_source);
+  fields.take("verify", request.verify);
+  DISKFERRY_CHECK(fields.finish());
+  const auto* known =
+      std::ranges::find(timeout_actions, action, &std::pair<TimeoutAction, std::string_view>::second);
+  if (known == timeout_actions.end())
+    return unexpected(wrong("timeout-action is abort, suspend or post-copy"));
+  request.timeout_action = known->first;
+  DISKFERRY_CHECK(check(request));
+  return request;
+}
+
+std::string to_json(const MoveRequest& request) {
+  json::array disks;
+  for (const MoveDisk& disk : request.disks)
+    disks.push_back({{"target", disk.target}, {"uri", disk.uri}, {"format", disk.format}});
+  json::object networks;
+  for (const auto& [from, to] : request.networks) networks[from] = to;
+  return json::serialize(json::object{
+      {"domain", request.domain},
+      {"source", request.source},
+      {"destination", request.destination},
+      {"gateway", request.gateway},
+      {"disks", std::move(disks)},
+      {"overwrite", request.overwrite},
+      {"networks", std::move(networks)},
+      {"new-name", request.new_name},
+      {"bytes-per-second", request.bytes_per_s},
+      {"max-pause-ms", request.max_pause_ms},
+      {"timeout-s", request.timeout_s},
+      {"timeout-action", timeout_actions[static_cast<std::size_t>(request.timeout_action)].second},
+      {"auto-converge", request.auto_converge},
+      {"post-copy", request.post_copy},
+      {"parallel", request.parallel},
+      {"compression", request.compression},
+      {"memory-tls", request.memory_tls},
+      {"memory-uri", request.memory_uri},
+      {"connections", request.connections},
+      {"keep-source", request.keep_source},
+      {"verify", request.verify},
+  });
+}
+
+Result<void> check(const MoveRequest& request) {
+  if (request.domain.empty()) return unexpected(wrong("the machine is not named"));
+  if (request.destination.empty())
+    return unexpected(wrong("the other host is not named", "say --to qemu+ssh://HOST/system"));
+  if (request.disks.size() > disks_max) return unexpected(wrong("there are more than 256 disks"));
+  for (const MoveDisk& disk : request.disks) {
+    if (disk.target.empty() || disk.uri.empty())
+      return unexpected(wrong("a disk needs the machine's name for it and where it goes",
+                              "say --disk vda=/images/vm.qcow2"));
+    DISKFERRY_CHECK(ImageUri::parse(disk.uri));
+    if (!disk.format.empty() && disk.format != "raw" && disk.format != "qcow2")
+      return unexpected(wrong(fmt::format("{}: disks are written as raw or qcow2, not {}",
+                                          printable(disk.target), printable(disk.format))));
+    const auto same = [&](const MoveDisk& other) { return &other != &disk && other.target == disk.target; };
+    if (std::ranges::any_of(request.disks, same))
+      return unexpected(wrong(fmt::format("the disk {} is named twice", printable(disk.target))));
+  }
+  if (request.timeout_action == TimeoutAction::post_copy && !request.post_copy)
+    return unexpected(wrong("post-copy at the timeout needs post-copy allowed", "say --post-copy"));
+  return {};
+}
+
+}  // namespace diskferry

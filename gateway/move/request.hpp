@@ -1,0 +1,54 @@
+// What an operator asks for when a machine is to move; stored with the job, so it holds names of files with
+// secrets and never a secret.
+#pragma once
+
+#include "diskferry/error.hpp"
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace diskferry {
+
+struct MoveDisk {
+  std::string target{};  ///< the machine's disk: "vda"
+  std::string uri{};     ///< where it goes: a path on the target's host, or a URI that host can open
+  std::string format{};  ///< "raw" or "qcow2"; empty: by the name's ending
+};
+
+enum class TimeoutAction : std::uint8_t { abort, suspend, post_copy };
+
+struct MoveRequest {
+  std::string domain{};
+  std::string source{};       ///< libvirt URI of this host; empty: the configuration's
+  std::string destination{};  ///< libvirt URI of the other host
+  std::string gateway{};  ///< the other host's gateway: "https://host:port", "ssh://[user@]host", "unix:PATH"
+  std::vector<MoveDisk> disks{};
+  bool overwrite = false;                         ///< a target that is there already may be overwritten
+  std::map<std::string, std::string> networks{};  ///< network or bridge here -> there
+  std::string new_name{};
+
+  std::uint64_t bytes_per_s = 0;  ///< for disks and memory together; 0: no bound
+  std::uint64_t max_pause_ms = 300;
+  std::uint64_t timeout_s = 0;  ///< 0: none
+  TimeoutAction timeout_action = TimeoutAction::abort;
+  bool auto_converge = false;
+  bool post_copy = false;
+  unsigned parallel = 0;  ///< connections of the memory stream; 0: one
+  std::string compression{};
+  bool memory_tls = false;
+  std::string memory_uri{};  ///< where the target's QEMU takes the memory; empty: libvirt's choice
+  unsigned connections = 0;  ///< to the target, a disk; 0: by the configuration
+  bool keep_source = false;  ///< stay `retained` until told to release
+  bool verify = true;
+};
+
+/// Errors: invalid_argument, naming the field.
+Result<MoveRequest> parse_move_request(std::string_view json);
+std::string to_json(const MoveRequest& request);
+/// What can be said about a request alone. Errors: invalid_argument.
+Result<void> check(const MoveRequest& request);
+
+}  // namespace diskferry

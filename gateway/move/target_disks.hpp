@@ -1,0 +1,85 @@
+// The disks that moves bring to this host: made, offered over NBD to the one gateway that writes them, and
+// let go of. What a gateway does when another one's coordinator calls (target_gateway.hpp). What was made is
+// written down in a file for each move, so that after a crash the exports are there again and nothing is
+// forgotten that somebody has to remove.
+#pragma once
+
+#include "diskferry/driver.hpp"
+#include "diskferry/sync.hpp"
+#include "gateway/move/target_gateway.hpp"
+#include "gateway/nbd/server.hpp"
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace diskferry {
+
+struct TargetDisksOptions {
+  std::string state_folder{};  ///< where the records are kept: one file a move
+  std::string move_folder{};   ///< in it each move gets a folder for the sockets of hypervisors
+  /// Who the hypervisor runs as; the folders are given to that user where we may. -1: left as they are.
+  std::int64_t hypervisor_uid = -1;
+  std::int64_t hypervisor_gid = -1;
+  /// Clients prove their names (certificates): exports are then for the client only that asked for them.
+  bool clients_have_names = true;
+};
+
+/// A disk that some move made or uses here, for lists of what is left over.
+struct TargetDiskRecord {
+  TargetDiskRequest request{};
+  std::string client{};
+  bool was_created = false;
+  bool is_left = false;  ///< by an attempt that failed: for the next one, or for removal
+};
+
+/// Thread: any. Lifetime: stop() before destruction; context and server outlive it.
+class TargetDisks {
+ public:
+  TargetDisks(DriverContext& context, nbd_server::Server& server, TargetDisksOptions options);
+  ~TargetDisks();
+  TargetDisks(const TargetDisks&) = delete;
+  TargetDisks& operator=(const TargetDisks&) = delete;
+
+  /// Reads the records and offers the disks of moves that have not ended. Errors: permission, io, corrupt (a
+  /// record).
+  Task<Result<void>> start();
+  /// Changes nothing.
+  Task<Result<TargetDiskFacts>> look(TargetDiskRequest request);
+  /// Errors: already_exists, mismatch (a disk of another size is there), in_use (another move has it),
+  /// invalid_argument, and those of creating and opening.
+  Task<Result<PreparedDisk>> prepare(TargetDiskRequest request, std::string client);
+  /// Flushes and withdraws. A move that is not known is a success: it is done.
+  Task<Result<void>> finish(std::string move, TargetEnd end, std::string client);
+  std::vector<TargetDiskRecord> records() const;
+  /// Withdraws everything for now; the records stay.
+  Task<void> stop();
+
+ private:
+  struct Disk;
+  struct Move;
+  Task<Result<void>> make_storage(TargetDiskRequest request, Disk& disk);
+  Task<Result<DevicePtr>> open(TargetDiskRequest request);
+  Task<Result<void>> offer(Disk& disk, std::string client);
+  Task<Result<void>> withdraw(Disk& disk);
+  Task<Result<void>> write_record(std::string move);
+  Task<Result<void>> remove_record(std::string move);
+  Task<Result<void>> load_record(std::string path);
+  Result<void> make_folder(const std::string& move) const;
+  bool was_left_for(const TargetDiskRequest& request) const;
+
+  DriverContext& context_;
+  nbd_server::Server& server_;
+  const TargetDisksOptions options_;
+  AsyncMutex changing_;  // one change at a time; held across storage calls
+  mutable std::mutex guard_;
+  std::map<std::string, std::unique_ptr<Move>> moves_;
+};
+
+/// Where the hypervisor of the target listens for the disks of a move, on either host.
+std::string move_socket(const std::string& move_folder, const std::string& move);
+/// Errors: invalid_argument for an id that is no plain word (it becomes part of paths).
+Result<void> check_move_id(std::string_view move);
+
+}  // namespace diskferry

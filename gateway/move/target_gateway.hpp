@@ -1,0 +1,89 @@
+// The gateway of the host that a machine moves to, as the coordinator sees it: it makes disks, offers them
+// over NBD for as long as the move lasts, and lets go of them. An interface, because the client of the
+// control API is a room above this one; what the other side does with the calls is target_disks.hpp.
+#pragma once
+
+#include "diskferry/task.hpp"
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace diskferry {
+
+struct TargetDiskRequest {
+  std::string move{};     ///< the move's id: letters, digits and '-'
+  std::string machine{};  ///< its UUID: what an earlier attempt of the same machine left is taken up again
+  std::string disk{};     ///< "vda"
+  std::string uri{};      ///< as that host names it
+  std::string format{};
+  std::uint64_t size_bytes = 0;
+  /// What is there may be overwritten. Without it, what is there is refused, but for what an earlier attempt
+  /// left.
+  bool overwrite = false;
+  /// The destination's QEMU has the image open and writes it; the gateway passes on to the NBD server of that
+  /// QEMU, which will listen in the move's folder. For formats that only one program may have open.
+  bool through_hypervisor = false;
+  std::string hypervisor_export{};  ///< its name there: "drive-virtio-disk0"
+};
+std::string to_json(const TargetDiskRequest& request);
+Result<TargetDiskRequest> parse_target_disk_request(std::string_view json);
+
+/// What is there now; for preflight. Changes nothing.
+struct TargetDiskFacts {
+  bool exists = false;
+  std::uint64_t size_bytes = 0;             ///< of the disk there
+  std::uint64_t space_available_bytes = 0;  ///< for a new one; 0: not known
+  std::string problem{};                    ///< why it cannot be used, in words; empty: it can
+  std::string identity{};  ///< of the storage, to be compared with the source's: same text, same storage
+};
+std::string to_json(const TargetDiskFacts& facts);
+Result<TargetDiskFacts> parse_target_disk_facts(std::string_view json);
+
+struct PreparedDisk {
+  std::string export_name{};
+  bool was_created = false;
+  bool is_taken_up = false;  ///< it holds what an earlier attempt wrote
+};
+std::string to_json(const PreparedDisk& disk);
+Result<PreparedDisk> parse_prepared_disk(std::string_view json);
+
+enum class TargetEnd : std::uint8_t {
+  keep,   ///< let go; the disks stay: they are the machine's now
+  leave,  ///< let go; the disks stay for another attempt, and are listed as left over
+  remove  ///< let go, and remove what this move made
+};
+std::string_view to_string(TargetEnd end) noexcept;
+Result<TargetEnd> parse_target_end(std::string_view text);
+
+/// What a gateway says of itself.
+struct GatewayFacts {
+  std::string name{};
+  std::string version{};
+  std::string machine_id{};    ///< the host's, to see that it is another one
+  std::int64_t time_ms = 0;    ///< its clock, since the epoch
+  std::string move_folder{};   ///< where it makes a folder for each move
+  std::uint16_t nbd_port = 0;  ///< 0: it offers no disks over TCP
+  bool nbd_requires_tls = true;
+};
+std::string to_json(const GatewayFacts& facts);
+Result<GatewayFacts> parse_gateway_facts(std::string_view json);
+
+/// Errors of all: gone (the gateway cannot be reached), timed_out, permission, and those of making and
+/// opening images. Each can be repeated: what is done already stays as it is.
+class TargetGateway {
+ public:
+  virtual ~TargetGateway() = default;
+  virtual Task<Result<GatewayFacts>> facts() = 0;
+  virtual Task<Result<TargetDiskFacts>> look(TargetDiskRequest request) = 0;
+  /// Makes the disk where it is not there, and offers it, writable, to this client only.
+  virtual Task<Result<PreparedDisk>> prepare(TargetDiskRequest request) = 0;
+  /// Flushes and withdraws all disks of a move. Not an error where there are none.
+  virtual Task<Result<void>> finish(std::string move, TargetEnd end) = 0;
+  /// The URI under which this host opens an export of it.
+  virtual Result<std::string> export_uri(const PreparedDisk& disk, unsigned connections) const = 0;
+  virtual Task<void> close() = 0;
+};
+
+}  // namespace diskferry
