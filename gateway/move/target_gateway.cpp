@@ -62,7 +62,8 @@ Result<TargetDiskFacts> parse_target_disk_facts(std::string_view text) {
 
 std::string to_json(const PreparedDisk& disk) {
   return json::serialize(json::object{
-      {"export", disk.export_name}, {"created", disk.was_created}, {"taken-up", disk.is_taken_up}});
+      {"export", disk.export_name}, {"created", disk.was_created}, {"taken-up", disk.is_taken_up},
+                                      {"block-device", disk.is_block_device}});
 }
 
 Result<PreparedDisk> parse_prepared_disk(std::string_view text) {
@@ -72,6 +73,7 @@ Result<PreparedDisk> parse_prepared_disk(std::string_view text) {
   fields.take("export", disk.export_name);
   fields.take("created", disk.was_created);
   fields.take("taken-up", disk.is_taken_up);
+  fields.take("block-device", disk.is_block_device);
   DISKFERRY_CHECK(fields.finish());
   return disk;
 }
