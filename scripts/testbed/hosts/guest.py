@@ -56,12 +56,12 @@ class Guest:
     def start(self, host):
         """Defines and starts the guest; returns when QEMU runs. `wait_writing` waits for the boot."""
         path = self.write_xml()
-        host.run("virsh", "-q", "-c", "qemu:///system", "define", path)
-        host.run("virsh", "-q", "-c", "qemu:///system", "start", self.name)
+        host.virsh("define", path)
+        host.virsh("start", self.name)
 
     def stop(self, host):
         """Pulls the guest's plug and forgets its definition."""
-        host.run("virsh", "-q", "-c", "qemu:///system", "destroy", self.name)
+        host.virsh("destroy", self.name)
         subprocess.run([*host.entry(), "virsh", "-q", "-c", "qemu:///system", "undefine", self.name], check=False,
                        capture_output=True, timeout=60)
 

@@ -72,7 +72,15 @@ class Host:
 
     def run(self, *command, timeout=60, **options):
         """Runs a command to its end and returns what it printed; raises Failed with what it said on its standard error."""
-        return run(*self.entry(), *command, timeout=timeout, **options)
+        entry = self.entry()
+        try:
+            return run(*entry, *command, timeout=timeout, **options)
+        except Failed as failure:
+            raise Failed(str(failure).replace(" ".join(entry), f"{self.name}:", 1)) from None
+
+    def virsh(self, *words, timeout=60):
+        """`virsh` on this host's own libvirtd."""
+        return self.run("virsh", "-q", "-c", "qemu:///system", *words, timeout=timeout)
 
     def start(self, *command, log=None):
         """Starts a program and returns its handle (program.Program). `log` is a file on this machine."""
@@ -252,7 +260,7 @@ class Testbed:
             if not host.is_up():
                 lines.append(f"{host.name} is down")
                 continue
-            guests = host.run("virsh", "-q", "-c", "qemu:///system", "list", "--all").strip() or "no guests"
+            guests = host.virsh("list", "--all").strip() or "no guests"
             lines.append(f"{host.name} {host.address} first process {host.pid}\n  {guests}")
         return "\n".join(lines)
 

@@ -37,7 +37,7 @@ def migrate(guest, source, target, options=(), copies_storage=True, timeout=180)
         running.check(timeout)
     except Failed:
         if running.poll() is None:
-            source.run("virsh", "-c", "qemu:///system", "domjobabort", guest.name)
+            source.virsh("domjobabort", guest.name)
             running.stop()
         raise
     return Migration(began, time.monotonic(), downtime_ms(target, guest.name))
@@ -45,7 +45,7 @@ def migrate(guest, source, target, options=(), copies_storage=True, timeout=180)
 
 def downtime_ms(host, name):
     """What libvirt on the target says of the migration that ended there."""
-    text = host.run("virsh", "-c", "qemu:///system", "domjobinfo", name, "--completed")
+    text = host.virsh("domjobinfo", name, "--completed")
     if match := re.search(r"Total downtime:\s+(\d+)\s+ms", text):
         return int(match[1])
     raise Failed(f"libvirt tells no downtime of {name}:\n{text}")
