@@ -33,8 +33,8 @@ def _locked(cache):
         yield
 
 
-def _stamp(*files):
-    digest = hashlib.sha256()
+def _stamp(*files, also=""):
+    digest = hashlib.sha256(also.encode())
     for file in files:
         digest.update(file.name.encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()[:16]
@@ -90,6 +90,7 @@ def build(cache):
     with _locked(cache):
         kernel, modules = fetch_kernel(str(cache / "kernel"))
         kernel = pathlib.Path(kernel)
-        stamp = _stamp(SOURCES / "writer.c", SOURCES / "pattern.h", SOURCES / "init.sh", pathlib.Path(__file__)) + kernel.name
+        stamp = _stamp(SOURCES / "writer.c", SOURCES / "pattern.h", SOURCES / "init.sh", pathlib.Path(__file__),
+                       also=kernel.name)
         initrd = _built(cache, "initrd", stamp, lambda path: _write_initrd(modules, path))
         return GuestImage(kernel, initrd, check)

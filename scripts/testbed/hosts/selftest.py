@@ -23,7 +23,7 @@ from processes import run  # noqa: E402
 from report import Failed, say  # noqa: E402
 
 IMAGES = "/var/lib/libvirt/images"
-DISK_MIB = 256
+DISK_MIB = 64
 WRITES_PER_SECOND = 300
 
 
@@ -32,13 +32,13 @@ def make_chain(host):
     base, middle, top = (f"{IMAGES}/{name}.qcow2" for name in ("base", "middle", "g1"))
     raw = pathlib.Path(host.outside(f"{IMAGES}/base.raw"))
     with open(raw, "wb") as out:
-        for number in range(DISK_MIB * 16):  # a kilobyte of text in every 16 KiB: compresses well, and is not empty
-            out.seek(number * 16384)
+        for number in range(DISK_MIB * 4):  # a kilobyte of text every 256 KiB: compresses well, and is not empty
+            out.seek(number << 18)
             out.write(f"what was there before, piece {number}\n".encode() * 24)
         out.truncate(DISK_MIB << 20)
     host.run("qemu-img", "convert", "-q", "-c", "-f", "raw", "-O", "qcow2", raw, base)
     host.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", middle)
-    host.run("qemu-io", "-f", "qcow2", "-c", "write -q -P 0x5a 100M 3M", middle)
+    host.run("qemu-io", "-f", "qcow2", "-c", "write -q -P 0x5a 20M 3M", middle)
     host.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", middle, "-F", "qcow2", top)
     raw.unlink()
     return top
@@ -71,7 +71,9 @@ def try_migration(bed, cache):
     bed.b.run("qemu-img", "create", "-q", "-f", "qcow2", top, f"{DISK_MIB}M")
     with Guest(bed, cache, disks=[Disk("vda", top, "qcow2")], rate=WRITES_PER_SECOND, verify=8) as guest:
         before = guest.snapshot(top, "qcow2", bed.a)
+        say("a chain of three images is made")
         guest.start(bed.a)
+        say("the guest is started")
         guest.wait_writing()
         say("the guest writes")
         guest.wait_writing(WRITES_PER_SECOND)
