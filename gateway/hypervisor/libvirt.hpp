@@ -1,5 +1,6 @@
-// A connection to a libvirt daemon, and the few calls that moving a machine takes. Every call of libvirt blocks, so
-// each runs on a thread of its own or of the blocking pool; nothing of libvirt's is seen outside libvirt.cpp.
+// A connection to a libvirt daemon, and the few calls that moving a machine takes. Every call of libvirt
+// blocks, so each runs on a thread of its own or of the blocking pool; nothing of libvirt's is seen outside
+// libvirt.cpp.
 #pragma once
 
 #include "diskferry/driver.hpp"
@@ -17,21 +18,23 @@
 
 namespace diskferry {
 
+class LibvirtConnection;
+
 /// What virDomainMigrateToURI3 is asked for. Names as libvirt's typed parameters.
 struct LibvirtMigration {
   std::string domain{};
-  std::string destination{};        ///< libvirt URI as the *source's libvirtd* reaches it (peer to peer)
-  std::string destination_xml{};    ///< of the running machine there
-  std::string persistent_xml{};     ///< what stays defined there
-  std::vector<std::string> disks{};  ///< disk targets that are copied; empty: none, memory only
-  std::string disks_uri{};          ///< "unix:///run/.../x.sock": where the source's QEMU mirrors to
-  std::string memory_uri{};         ///< "tcp://host"; empty: libvirt's choice
+  std::string destination{};             ///< libvirt URI as the *source's libvirtd* reaches it (peer to peer)
+  std::string destination_xml{};         ///< of the running machine there
+  std::string persistent_xml{};          ///< what stays defined there
+  std::vector<std::string> disks{};      ///< disk targets that are copied; empty: none, memory only
+  std::string disks_uri{};               ///< "unix:///run/.../x.sock": where the source's QEMU mirrors to
+  std::string memory_uri{};              ///< "tcp://host"; empty: libvirt's choice
   std::uint64_t memory_bytes_per_s = 0;  ///< 0: no bound
   bool is_live = true;
   bool tls = false;  ///< of the memory stream
   std::string tls_destination{};
   bool auto_converge = false;
-  bool post_copy = false;            ///< allow switching to it later (start_post_copy)
+  bool post_copy = false;             ///< allow switching to it later (start_post_copy)
   unsigned parallel_connections = 0;  ///< multifd; 0: off
   std::string compression{};          ///< "", "xbzrle", "mt", "zlib", "zstd"
   bool synchronous_disk_writes = false;
@@ -67,15 +70,32 @@ struct LibvirtHost {
   std::uint64_t memory_bytes = 0;
   std::uint64_t memory_free_bytes = 0;
   unsigned cpus = 0;
-  std::vector<std::string> networks{};                 ///< active ones
+  std::vector<std::string> networks{};                   ///< active ones
   std::map<std::string, std::string> network_bridges{};  ///< network -> bridge
-  std::vector<std::string> interfaces{};               ///< host interfaces and bridges libvirt lists
+  std::vector<std::string> interfaces{};                 ///< host interfaces and bridges libvirt lists
   std::string capabilities_xml{};
+};
+
+/// One domain of a host, for finding what is in the way of a move.
+struct LibvirtDomain {
+  std::string name{};
+  std::string uuid{};
+  bool is_active = false;
 };
 
 /// A change libvirt told of. `detail` in libvirt's words ("suspended: migrated").
 struct LibvirtEvent {
-  enum class Kind : std::uint8_t { defined, undefined, started, suspended, resumed, stopped, shutdown, crashed, other };
+  enum class Kind : std::uint8_t {
+    defined,
+    undefined,
+    started,
+    suspended,
+    resumed,
+    stopped,
+    shutdown,
+    crashed,
+    other
+  };
   Kind kind = Kind::other;
   std::string domain{};
   std::string detail{};
@@ -83,12 +103,12 @@ struct LibvirtEvent {
 };
 
 /// Thread: any; calls may run side by side. Lifetime: close() before destruction; `context` outlives it.
-/// Errors of every call: gone (the daemon or the connection), not_found (no such domain), permission, in_use (the
-/// domain is busy with another job), unsupported, timed_out, io. What libvirt said is in why().
+/// Errors of every call: gone (the daemon or the connection), not_found (no such domain), permission, in_use
+/// (the domain is busy with another job), unsupported, timed_out, io. What libvirt said is in why().
 class Libvirt {
  public:
-  /// "qemu:///system", "qemu+tcp://host/system", "qemu+tls://...", "qemu+ssh://...". Keep-alive is on: a peer that
-  /// is silent for about 15 s makes calls fail with gone.
+  /// "qemu:///system", "qemu+tcp://host/system", "qemu+tls://...", "qemu+ssh://...". Keep-alive is on: a peer
+  /// that is silent for about 15 s makes calls fail with gone.
   static Task<Result<std::unique_ptr<Libvirt>>> connect(DriverContext& context, std::string uri);
   ~Libvirt();
   Libvirt(const Libvirt&) = delete;
@@ -96,17 +116,25 @@ class Libvirt {
 
   const std::string& uri() const noexcept;
   Task<Result<LibvirtHost>> host();
+  /// All of them, running or only defined.
+  Task<Result<std::vector<LibvirtDomain>>> domains();
+  /// libvirt's XML of what machines of this emulator, architecture, machine and type can have there; what is
+  /// empty is the host's default (virConnectGetDomainCapabilities). Errors also: unsupported,
+  /// invalid_argument (no such emulator or machine).
+  Task<Result<std::string>> domain_capabilities(VmDescription vm);
   /// Definition parsed, state, snapshots and persistence filled in.
   Task<Result<VmDescription>> describe(std::string domain);
   enum class Xml : std::uint8_t { live, migratable, inactive };
+  /// The migratable and inactive forms hold passwords (of a VNC display), or the machine would lose them on
+  /// its way: never to be logged.
   Task<Result<std::string>> xml(std::string domain, Xml form);
   /// absent where there is no such domain.
   Task<Result<VmState>> state(std::string domain);
   /// The guest-visible size of a disk of a running domain (virDomainGetBlockInfo).
   Task<Result<std::uint64_t>> disk_bytes(std::string domain, std::string target);
 
-  /// Migrates peer to peer and waits for the end, on a thread of its own. Cancel: aborts the job (libvirt rolls
-  /// back), then waits. Errors also: cancelled, mismatch.
+  /// Migrates peer to peer and waits for the end, on a thread of its own. Cancel: aborts the job (libvirt
+  /// rolls back), then waits. Errors also: cancelled, mismatch.
   Task<Result<void>> migrate(LibvirtMigration migration);
   Task<Result<LibvirtJob>> job(std::string domain);
   /// The statistics of the last job that ended there (with the downtime).
@@ -117,7 +145,8 @@ class Libvirt {
   Task<Result<void>> start_post_copy(std::string domain);
 
   Task<Result<void>> define(std::string xml);
-  /// Errors also: nothing is done where the domain is absent. Keeps NVRAM and managed-save files away.
+  /// Nothing is done where the domain is absent. Deletes what libvirt keeps with a definition (a saved memory
+  /// image, metadata of snapshots and checkpoints), but nothing of the guest's: disks, NVRAM and TPM stay.
   Task<Result<void>> undefine(std::string domain);
   Task<Result<void>> start(std::string domain);
   Task<Result<void>> resume(std::string domain);
@@ -134,9 +163,8 @@ class Libvirt {
   Task<void> close();
 
  private:
-  struct State;
-  explicit Libvirt(std::shared_ptr<State> state);
-  std::shared_ptr<State> state_;
+  explicit Libvirt(std::shared_ptr<LibvirtConnection> connection);
+  std::shared_ptr<LibvirtConnection> connection_;
 };
 
 }  // namespace diskferry
