@@ -32,9 +32,10 @@ class CallThreads {
   explicit CallThreads(Clock& clock) : clock_(clock) {}
 
   /// Runs `work` on a thread of its own. It may outlive this task, so it owns (or shares) all it touches; it
-  /// must not throw. Errors: those of `work`; timed_out when the limit passed: the call may still take effect
-  /// later; gone when too many earlier calls hang; too_large when the system has no thread. Cancel: has no
-  /// effect; the call is waited for, within its limit, so that it is known what it did.
+  /// throws nothing but std::bad_alloc.
+  /// Errors: those of `work`; timed_out when the limit passed: the call may still take effect later; gone
+  /// when too many earlier calls hang; too_large when the system has no thread. Cancel: has no effect; the
+  /// call is waited for, within its limit, so that it is known what it did.
   Task<Result<void>> run(CallTerms terms, std::function<Result<void>()> work);
 
   /// The same for a call that returns something.

@@ -28,13 +28,18 @@ void LibvirtParameters::add_int(const char* name, int number) {
   check(virTypedParamsAddInt(&items_, &count_, &capacity_, name, number));
 }
 
-std::optional<std::uint64_t> LibvirtParameters::number(const char* name) const noexcept {
+void LibvirtParameters::add_uint(const char* name, unsigned number) {
+  check(virTypedParamsAddUInt(&items_, &count_, &capacity_, name, number));
+}
+
+std::optional<std::uint64_t> parameter_number(const _virTypedParameter* items, int count,
+                                              const char* name) noexcept {
   const auto unsigned_of = [](long long value) -> std::optional<std::uint64_t> {
     if (value < 0) return std::nullopt;
     return static_cast<std::uint64_t>(value);
   };
-  for (int i = 0; i < count_; ++i) {
-    const auto& item = items_[i];
+  for (int i = 0; i < count; ++i) {
+    const auto& item = items[i];
     if (std::string_view(item.field) != name) continue;
     switch (item.type) {
       case VIR_TYPED_PARAM_INT:

@@ -9,6 +9,10 @@ struct _virTypedParameter;
 
 namespace diskferry {
 
+/// Whatever integer type it has; nullopt where it is absent or negative.
+std::optional<std::uint64_t> parameter_number(const _virTypedParameter* items, int count,
+                                              const char* name) noexcept;
+
 /// Thread: one at a time. Running out of memory ends in std::bad_alloc.
 class LibvirtParameters {
  public:
@@ -20,10 +24,12 @@ class LibvirtParameters {
   /// Adds a parameter; an empty text is not added.
   void add(const char* name, const std::string& text);
   void add(const char* name, std::uint64_t number);
+  void add_uint(const char* name, unsigned number);
   void add_int(const char* name, int number);
 
-  /// Whatever integer type it has; nullopt where it is absent or negative.
-  std::optional<std::uint64_t> number(const char* name) const noexcept;
+  std::optional<std::uint64_t> number(const char* name) const noexcept {
+    return parameter_number(items_, count_, name);
+  }
   std::string text(const char* name) const;
 
   _virTypedParameter* data() const noexcept { return items_; }

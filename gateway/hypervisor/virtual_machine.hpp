@@ -1,6 +1,5 @@
-// What a virtual machine is, as far as moving it goes: its disks, its state, what it needs of a host. Values
-// only; domain_xml.hpp reads them from libvirt's XML, the hypervisors fill in what only a running machine
-// knows.
+// What a virtual machine is, as far as moving it goes: its disks, its state, what it needs of a host. Values only;
+// domain_xml.hpp reads them from libvirt's XML, the hypervisors fill in what only a running machine knows.
 #pragma once
 
 #include <cstdint>
@@ -15,14 +14,13 @@ std::string_view to_string(VmState state) noexcept;
 
 /// One disk of a machine, as its definition names it.
 struct VmDisk {
-  std::string target{};  ///< what the guest's slot is called: "vda"; unique in the machine
-  std::string alias{};   ///< libvirt's device alias ("virtio-disk0"); empty while shut off
-  std::string device{};  ///< "disk", "cdrom", "floppy", "lun"
-  std::string bus{};     ///< "virtio", "scsi", "sata", ...
-  std::string
-      source_type{};  ///< "file", "block", "network", "volume", "nvme", "vhostuser", ...; empty: no medium
-  /// Where the active layer is: a path, or a URI as ImageUri reads it ("nbd://...", "rbd://..."). Empty: no
-  /// medium, or a source that has no such name.
+  std::string target{};      ///< what the guest's slot is called: "vda"; unique in the machine
+  std::string alias{};       ///< libvirt's device alias ("virtio-disk0"); empty while shut off
+  std::string device{};      ///< "disk", "cdrom", "floppy", "lun"
+  std::string bus{};         ///< "virtio", "scsi", "sata", ...
+  std::string source_type{};  ///< "file", "block", "network", "volume", "nvme", "vhostuser", ...; empty: no medium
+  /// Where the active layer is: a path, or a URI as ImageUri reads it ("nbd://...", "rbd://..."). Empty: no medium,
+  /// or a source that has no such name.
   std::string source{};
   std::string format{};  ///< of the active layer: "raw", "qcow2"; empty: not said
   std::string cache{};   ///< "none", "writeback", ...; empty: the default
