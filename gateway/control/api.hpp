@@ -46,15 +46,15 @@ struct ExportDescription {
   bool requires_tls = false;
   std::vector<std::string> allow{};
   std::uint64_t size_bytes = 0;
-  std::uint64_t clients = 0;  ///< sessions now
-  bool is_configured = false;  ///< from the configuration file: there again after a restart
+  std::uint64_t clients = 0;             ///< sessions now
+  bool is_configured = false;            ///< from the configuration file: there again after a restart
   std::vector<std::string> addresses{};  ///< as clients write them
 };
 
 // Jobs.
 
 struct JobRequest {
-  std::string kind{};                ///< "migrate", "replace", "copy"
+  std::string kind{};               ///< "migrate", "replace", "copy"
   std::string request_json = "{}";  ///< an object; what is in it is the kind's business
 };
 struct JobDescription {
@@ -90,7 +90,7 @@ struct JobEvent {
   std::string body_json = "{}";
 };
 struct EventFilter {
-  std::string job{};         ///< empty: all jobs
+  std::string job{};        ///< empty: all jobs
   std::uint64_t after = 0;  ///< of one job: only events with a higher sequence; of all jobs: not used
 };
 /// Events as they come. Thread: one call at a time.

@@ -34,7 +34,8 @@ class ControlClient final : public GatewayApi {
                                                               ClientOptions options = {});
   /// Over a transport of the caller's. `name` is for messages.
   static Task<Result<std::unique_ptr<ControlClient>>> connect(DriverContext& context, std::string name,
-                                                              Connector connector, ClientOptions options = {});
+                                                              Connector connector,
+                                                              ClientOptions options = {});
   ~ControlClient() override;
 
   /// What it said when it was connected to.
