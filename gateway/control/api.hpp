@@ -134,23 +134,13 @@ enum class PeerDiskAction : std::uint8_t {
   abort     ///< the source stays in charge: the export is closed, and what was made may be removed
 };
 
-/// Thread: every call from any executor thread, many at once. Cancel: gives up waiting; what was begun may
-/// have been done.
-/// Errors: any call may return permission, timed_out, gone (a remote gateway), unsupported (it does not do
-/// that), internal; further ones are named.
-class GatewayApi {
+// The calls. Thread: each from any executor thread, many at once. Cancel: gives up waiting; what was begun may
+// have been done. Errors: any call may return permission, timed_out, gone (a remote gateway), unsupported (it
+// does not do that), internal; further ones are named.
+
+class JobsApi {
  public:
-  virtual ~GatewayApi() = default;
-
-  virtual Task<Result<GatewayInfo>> info() = 0;
-
-  virtual Task<Result<std::vector<ExportDescription>>> exports() = 0;
-  /// Errors: already_exists (the name), and those of opening an image.
-  virtual Task<Result<ExportDescription>> add_export(ExportRequest request) = 0;
-  /// Lets requests in flight finish, disconnects its clients and closes the image. Errors: not_found,
-  /// in_use (a job holds it).
-  virtual Task<Result<void>> remove_export(std::string name) = 0;
-
+  virtual ~JobsApi() = default;
   virtual Task<Result<std::vector<JobDescription>>> jobs(JobFilter filter) = 0;
   /// Errors: not_found.
   virtual Task<Result<JobDescription>> job(std::string id) = 0;
@@ -163,14 +153,29 @@ class GatewayApi {
   virtual Task<Result<JobDescription>> set_job(std::string id, JobSettings settings) = 0;
   /// Errors: not_found, too_large (too many listen).
   virtual Task<Result<std::unique_ptr<EventSource>>> events(EventFilter filter) = 0;
+};
 
+class PeerDisksApi {
+ public:
+  virtual ~PeerDisksApi() = default;
   /// May be repeated with the same request: it then returns the same disk. Errors: as create_image() and
   /// open_image(); in_use (another move has it), mismatch (another size).
   virtual Task<Result<PeerDisk>> prepare_peer_disk(PeerDiskRequest request) = 0;
+  /// Errors: not_found.
   virtual Task<Result<PeerDisk>> peer_disk(std::string id) = 0;
   /// May be repeated. Errors: not_found; those of a flush.
   virtual Task<Result<PeerDisk>> act_on_peer_disk(std::string id, PeerDiskAction action) = 0;
+};
 
+class GatewayApi : public JobsApi, public PeerDisksApi {
+ public:
+  virtual Task<Result<GatewayInfo>> info() = 0;
+  virtual Task<Result<std::vector<ExportDescription>>> exports() = 0;
+  /// Errors: already_exists (the name), and those of opening an image.
+  virtual Task<Result<ExportDescription>> add_export(ExportRequest request) = 0;
+  /// Lets requests in flight finish, disconnects its clients and closes the image. Errors: not_found,
+  /// in_use (a job holds it).
+  virtual Task<Result<void>> remove_export(std::string name) = 0;
   /// Figures for Prometheus, in its text format.
   virtual Task<Result<std::string>> metrics() = 0;
 };

@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <unistd.h>
 
-#include <openssl/x509_vfy.h>
+#include <openssl/x509v3.h>
 
 namespace diskferry::nbd_server {
 namespace {
