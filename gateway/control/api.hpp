@@ -134,9 +134,9 @@ enum class PeerDiskAction : std::uint8_t {
   abort     ///< the source stays in charge: the export is closed, and what was made may be removed
 };
 
-// The calls. Thread: each from any executor thread, many at once. Cancel: gives up waiting; what was begun may
-// have been done. Errors: any call may return permission, timed_out, gone (a remote gateway), unsupported (it
-// does not do that), internal; further ones are named.
+// The calls. Thread: each from any executor thread, many at once. Cancel: gives up waiting; what was begun
+// may have been done. Errors: any call may return permission, timed_out, gone (a remote gateway), unsupported
+// (it does not do that), internal; further ones are named.
 
 class JobsApi {
  public:

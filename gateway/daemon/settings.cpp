@@ -63,9 +63,9 @@ Result<control::ServerOptions> control_options(const Config& config) {
   if (!address)
     return unexpected(at(from.listen, fail(ErrorKind::invalid_argument, "listen", printable(from.listen.text))
                                           .why("this is no HOST:PORT")));
-  const std::string& text = from.listen.text;
-  const bool has_port = text.rfind(':') != std::string::npos && text.rfind(':') > text.rfind(']') + 1 - 1 &&
-                        text.back() != ']';
+  const std::string_view text = from.listen.text;
+  const auto bracket = text.rfind(']');
+  const bool has_port = text.substr(bracket == std::string_view::npos ? 0 : bracket).contains(':');
   options.listens_on_tcp = true;
   options.host = address->host;
   options.port = has_port ? address->port : control::GatewayAddress::default_port;
