@@ -1,5 +1,6 @@
-// QEMU flushes its nodes one after the other: the flush of the second disk is not sent before the first is answered. So no
-// flush waits for another one; each makes all disks durable, which costs nothing where they are already.
+// QEMU flushes its nodes one after the other: the flush of the second disk is not sent before the first is
+// answered. So no flush waits for another one; each makes all disks durable, which costs nothing where they
+// are already.
 #include "gateway/move/barrier.hpp"
 
 namespace diskferry {

@@ -1,6 +1,6 @@
-// The barrier of a switchover under libvirt: the flushes that the source's QEMU sends while the guest is stopped are answered
-// only when every disk's target is durable and that is written down. An error in place of the answer makes libvirt resume the
-// guest on the source. Nothing else tells libvirt to wait.
+// The barrier of a switchover under libvirt: the flushes that the source's QEMU sends while the guest is
+// stopped are answered only when every disk's target is durable and that is written down. An error in place
+// of the answer makes libvirt resume the guest on the source. Nothing else tells libvirt to wait.
 #pragma once
 
 #include "diskferry/clock.hpp"
@@ -37,8 +37,8 @@ class Barrier {
 
   /// From now on the guest may be stopped for the switchover; before, flushes pass.
   void arm();
-  /// For Window's before_flush_returns: this disk is durable, may its flush be answered? Errors: those of the hooks,
-  /// timed_out; then the switchover must not go on.
+  /// For Window's before_flush_returns: this disk is durable, may its flush be answered? Errors: those of the
+  /// hooks, timed_out; then the switchover must not go on.
   Task<Result<void>> flushed();
   /// Every flush fails from now on: the move is being undone. Errors of theirs: cancelled.
   void refuse();

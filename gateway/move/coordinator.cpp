@@ -7,9 +7,9 @@
 #include <array>
 #include <chrono>
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <boost/asio/this_coro.hpp>
+#include <spdlog/spdlog.h>
 
 namespace diskferry {
 namespace {
@@ -19,8 +19,8 @@ std::int64_t now_ms() {
   return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
 }
 
-/// How long it is tried to learn from both hosts which of them has the machine. A host that comes back after a reboot answers
-/// within it.
+/// How long it is tried to learn from both hosts which of them has the machine. A host that comes back after
+/// a reboot answers within it.
 constexpr Duration find_out_limit = std::chrono::minutes(15);
 constexpr Duration find_out_pause = std::chrono::milliseconds(500);
 /// A lease that outlives every step: it is what tells another process of this gateway to keep off.
@@ -49,10 +49,11 @@ Task<Result<void>> Coordinator::enter(Phase next) {
   const Phase before = state_.phase;
   state_.phase = next;
   state_.timeline.push_back({.phase = next, .at_ms = now_ms()});
-  auto saved = co_await save({.phase = std::string(to_string(next)),
-                              .event = NewJobEvent{.kind = std::string(phase_event),
-                                                   .text = fmt::format(R"({{"phase":"{}","word":"{}"}})", to_string(next),
-                                                                       operators_word(next))}});
+  auto saved =
+      co_await save({.phase = std::string(to_string(next)),
+                     .event = NewJobEvent{.kind = std::string(phase_event),
+                                          .text = fmt::format(R"({{"phase":"{}","word":"{}"}})",
+                                                              to_string(next), operators_word(next))}});
   if (saved) {
     spdlog::info("move {} of {}: {}", job_.id, printable(job_.subject), to_string(next));
     co_return saved;
@@ -81,7 +82,7 @@ Task<Result<void>> Coordinator::run() {
   if (result) {
     end.status = JobStatus::done;
   } else {
-    end.status = state_.phase != Phase::aborted                        ? JobStatus::failed
+    end.status = state_.phase != Phase::aborted                  ? JobStatus::failed
                  : result.error().kind() == ErrorKind::cancelled ? JobStatus::cancelled
                                                                  : JobStatus::rolled_back;
     end.error = result.error().message();
@@ -99,10 +100,12 @@ Task<Result<void>> Coordinator::forward() {
   struct Step {
     Task<Result<void>> (Coordinator::*act)();
   };
-  static constexpr std::array steps{Step{&Coordinator::connect}, Step{&Coordinator::prepare}, Step{&Coordinator::migrate},
-                                    Step{&Coordinator::commit}, Step{&Coordinator::let_source_go}};
+  static constexpr std::array steps{Step{&Coordinator::connect}, Step{&Coordinator::prepare},
+                                    Step{&Coordinator::migrate}, Step{&Coordinator::commit},
+                                    Step{&Coordinator::let_source_go}};
   for (const Step& step : steps) {
-    if (can_undo(state_.phase) && co_await is_cancelled()) co_return unexpected(cancelled_error("migrate", job_.subject));
+    if (can_undo(state_.phase) && co_await is_cancelled())
+      co_return unexpected(cancelled_error("migrate", job_.subject));
     DISKFERRY_CO_CHECK(co_await (this->*step.act)());
   }
   co_return Result<void>{};
@@ -111,7 +114,8 @@ Task<Result<void>> Coordinator::forward() {
 Task<Result<void>> Coordinator::settle_after_crash() {
   DISKFERRY_CO_CHECK(co_await connect());
   if (state_.phase == Phase::aborting || state_.phase == Phase::prepared)
-    co_return unexpected(fail(ErrorKind::gone, "migrate", job_.subject).why("the gateway ended before the move had begun"));
+    co_return unexpected(
+        fail(ErrorKind::gone, "migrate", job_.subject).why("the gateway ended before the move had begun"));
   if (can_undo(state_.phase)) {
     DISKFERRY_CO_CHECK(co_await find_out(true));
     if (outcome_ != Outcome::committed)
@@ -126,20 +130,24 @@ Task<Result<void>> Coordinator::settle_after_crash() {
 }
 
 Task<Result<void>> Coordinator::find_out(bool may_wait) {
-  const TimePoint end = Clock::after(environment_.drivers.clock.now(), may_wait ? find_out_limit : Duration{});
+  const TimePoint end =
+      Clock::after(environment_.drivers.clock.now(), may_wait ? find_out_limit : Duration{});
   while (true) {
     DISKFERRY_CO_TRY(const WhoRuns said, co_await ask_both());
     outcome_ = decide(said);
     if (outcome_ == Outcome::stop_target) {
-      if (auto gone = co_await target_->destroy(job_.subject); !gone && gone.error().kind() != ErrorKind::not_found)
+      if (auto gone = co_await target_->destroy(job_.subject);
+          !gone && gone.error().kind() != ErrorKind::not_found)
         spdlog::warn("move {}: the half-made machine at the target: {}", job_.id, gone.error().message());
-      else outcome_ = Outcome::rolled_back;
+      else
+        outcome_ = Outcome::rolled_back;
     } else if (outcome_ == Outcome::resume_source) {
       // The target's machine first: it never ran, and must not be able to from now on.
       if (said.target == VmState::paused) (void)co_await target_->destroy(job_.subject);
       if (co_await source_->resume(job_.subject)) outcome_ = Outcome::rolled_back;
     }
-    const bool is_known = outcome_ != Outcome::undecided && outcome_ != Outcome::stop_target && outcome_ != Outcome::resume_source;
+    const bool is_known = outcome_ != Outcome::undecided && outcome_ != Outcome::stop_target &&
+                          outcome_ != Outcome::resume_source;
     if (is_known) co_return Result<void>{};
     if (environment_.drivers.clock.now() >= end)
       co_return unexpected(fail(ErrorKind::timed_out, "find out which host runs", job_.subject)
@@ -154,8 +162,10 @@ Task<Result<void>> Coordinator::undo(Error why) {
   DISKFERRY_CO_CHECK(co_await enter(Phase::aborting));
   // The first error of a disk is the cause of what the hypervisor then complained of.
   if (disks_) {
-    if (auto failed = disks_->failure(); failed && why.kind() != ErrorKind::cancelled) why = *std::move(failed);
-    if (auto stopped = co_await disks_->stop(request_.keep_partial); !stopped) spdlog::debug("move {}: {}", job_.id, stopped.error().message());
+    if (auto failed = disks_->failure(); failed && why.kind() != ErrorKind::cancelled)
+      why = *std::move(failed);
+    if (auto stopped = co_await disks_->stop(request_.keep_partial); !stopped)
+      spdlog::debug("move {}: {}", job_.id, stopped.error().message());
     disks_.reset();
   }
   auto finished = co_await finish_target(request_.keep_partial ? TargetEnd::leave : TargetEnd::remove);

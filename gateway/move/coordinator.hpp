@@ -1,9 +1,9 @@
-// The coordinator of one move, on the source's gateway: a list of steps, each written down before it is done, and one undo point.
-// Before the commit every failure ends in undo(), with the guest on the source; after it, it only goes forward, and a process
-// that comes later goes on with resume().
+// The coordinator of one move, on the source's gateway: a list of steps, each written down before it is done,
+// and one undo point. Before the commit every failure ends in undo(), with the guest on the source; after it,
+// it only goes forward, and a process that comes later goes on with resume().
 //
-// This is the way "intercept": libvirt mirrors the disks into our sockets, migrates the memory, and decides which host runs; the
-// barrier makes that decision wait for the disks (docs/move-protocol.md).
+// This is the way "intercept": libvirt mirrors the disks into our sockets, migrates the memory, and decides
+// which host runs; the barrier makes that decision wait for the disks (docs/move-protocol.md).
 #pragma once
 
 #include "diskferry/driver.hpp"
@@ -28,9 +28,9 @@ struct MoveEnvironment {
   DriverContext& drivers;
   JobStore& jobs;
   EventBus& bus;
-  std::string controller{};                       ///< this process's name in leases
-  std::string libvirt_uri = "qemu:///system";     ///< of this host
-  std::string run_folder = "/run/diskferry";      ///< each move has a folder of its own in it
+  std::string controller{};                    ///< this process's name in leases
+  std::string libvirt_uri = "qemu:///system";  ///< of this host
+  std::string run_folder = "/run/diskferry";   ///< each move has a folder of its own in it
   std::string state_folder = "/var/lib/diskferry";
   std::int64_t hypervisor_uid = -1;
   std::int64_t hypervisor_gid = -1;
@@ -48,8 +48,8 @@ class Coordinator {
   Coordinator(const Coordinator&) = delete;
   Coordinator& operator=(const Coordinator&) = delete;
 
-  /// The move, from wherever its record says it is, to its end. Cancel: undoes what can be undone, and ends; after the commit
-  /// it has no effect. Errors: why it was undone. What is left is in the record.
+  /// The move, from wherever its record says it is, to its end. Cancel: undoes what can be undone, and ends;
+  /// after the commit it has no effect. Errors: why it was undone. What is left is in the record.
   Task<Result<void>> run();
   /// Lets a retained source go. Errors: in_use in another phase.
   Task<Result<void>> release();
@@ -121,7 +121,8 @@ class Coordinator {
   std::vector<SourceDisks::DiskStats> final_stats_{};
 };
 
-/// "https://HOST:PORT" of the gateway beside a libvirt URI, where the request names none. Errors: invalid_argument (no host).
+/// "https://HOST:PORT" of the gateway beside a libvirt URI, where the request names none. Errors:
+/// invalid_argument (no host).
 Result<std::string> gateway_beside(std::string_view libvirt_uri);
 
 }  // namespace diskferry

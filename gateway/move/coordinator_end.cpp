@@ -1,15 +1,14 @@
 // After the commit: the target's disks are its own, the source keeps what it has until it is released.
+#include "diskferry/image_uri.hpp"
 #include "gateway/move/coordinator.hpp"
 
-#include "diskferry/image_uri.hpp"
-
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <spdlog/spdlog.h>
 
 namespace diskferry {
 namespace json = boost::json;
@@ -23,10 +22,12 @@ Task<Result<void>> Coordinator::commit() {
   if (auto done = co_await source_->completed_job(job_.subject); done && done->downtime_ms && state_.pause)
     state_.pause->hypervisor_ms = *done->downtime_ms;
   DISKFERRY_CO_CHECK(co_await enter(Phase::committed));
-  // Nobody writes to the windows any more: libvirt has ended the mirrors, and everything was durable before that.
+  // Nobody writes to the windows any more: libvirt has ended the mirrors, and everything was durable before
+  // that.
   if (disks_) {
     final_stats_ = disks_->stats();
-    if (auto stopped = co_await disks_->stop(false); !stopped) spdlog::debug("move {}: {}", job_.id, stopped.error().message());
+    if (auto stopped = co_await disks_->stop(false); !stopped)
+      spdlog::debug("move {}: {}", job_.id, stopped.error().message());
     disks_.reset();
   }
   auto finished = co_await finish_target(TargetEnd::keep);
@@ -40,7 +41,8 @@ Task<Result<void>> Coordinator::commit() {
 Task<Result<void>> Coordinator::let_source_go() {
   if (request_.keep_source) co_return Result<void>{};
   if (state_.is_persistent) {
-    if (auto gone = co_await source_->undefine(job_.subject); !gone && gone.error().kind() != ErrorKind::not_found) {
+    if (auto gone = co_await source_->undefine(job_.subject);
+        !gone && gone.error().kind() != ErrorKind::not_found) {
       // The guest runs where it should: that this one is still defined is told, and no failure of the move.
       state_.leftovers.push_back("the definition of " + job_.subject + " on the source host");
       spdlog::warn("move {}: {}", job_.id, gone.error().message());

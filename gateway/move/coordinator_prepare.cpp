@@ -1,9 +1,9 @@
-// Everything before the hypervisor is asked: connections, which disk goes where, targets, sockets, definitions.
-#include "gateway/move/coordinator.hpp"
-
+// Everything before the hypervisor is asked: connections, which disk goes where, targets, sockets,
+// definitions.
 #include "diskferry/image_uri.hpp"
 #include "drivers/image/image.hpp"
 #include "gateway/hypervisor/domain_xml.hpp"
+#include "gateway/move/coordinator.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -22,7 +22,9 @@ Task<Result<void>> Coordinator::connect() {
   if (!target) co_return unexpected(std::move(target).error().in("reach the hypervisor of the other host"));
   target_ = *std::move(target);
   std::string address = request_.gateway;
-  if (address.empty()) DISKFERRY_CO_TRY(address, gateway_beside(request_.destination));
+  if (address.empty()) {
+    DISKFERRY_CO_TRY(address, gateway_beside(request_.destination));
+  }
   auto gateway = co_await environment_.connect_gateway(std::move(address));
   if (!gateway) co_return unexpected(std::move(gateway).error().in("reach the other gateway"));
   gateway_ = *std::move(gateway);
@@ -107,7 +109,8 @@ Task<Result<void>> Coordinator::prepare_targets() {
                                                 .overwrite = request_.overwrite,
                                                 .through_hypervisor = disk.route == DiskRoute::through,
                                                 .hypervisor_export = disk.drive});
-    if (!prepared) co_return unexpected(std::move(prepared).error().in("prepare the target of " + disk.target));
+    if (!prepared)
+      co_return unexpected(std::move(prepared).error().in("prepare the target of " + disk.target));
     disk.export_name = prepared->export_name;
     disk.was_created = prepared->was_created;
     disk.is_taken_up = prepared->is_taken_up;
@@ -136,11 +139,13 @@ Task<Result<void>> Coordinator::open_sources() {
                       .size_bytes = disk.size_bytes,
                       .target_uri = disk.uri,
                       .connections = connections,
-                      .table_path = fmt::format("{}/tables/{}-{}.table", environment_.state_folder, state_.machine, disk.target),
+                      .table_path = fmt::format("{}/tables/{}-{}.table", environment_.state_folder,
+                                                state_.machine, disk.target),
                       .target_identity = request_.destination + " " + disk.uri,
                       .is_taken_up = disk.is_taken_up};
     if (disk.route != DiskRoute::direct) {
-      DISKFERRY_CO_TRY(source.target_uri, gateway_->export_uri({.export_name = disk.export_name}, connections));
+      DISKFERRY_CO_TRY(source.target_uri,
+                       gateway_->export_uri({.export_name = disk.export_name}, connections));
     }
     wanted.push_back(std::move(source));
   }

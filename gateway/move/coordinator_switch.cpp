@@ -1,22 +1,23 @@
-// The migration itself: libvirt works, the supervisor watches disk and memory together, and at the end it is found out which
-// host has the machine.
-#include "gateway/move/coordinator.hpp"
-
+// The migration itself: libvirt works, the supervisor watches disk and memory together, and at the end it is
+// found out which host has the machine.
 #include "diskferry/image_uri.hpp"
+#include "gateway/jobs/event_bus.hpp"
+#include "gateway/move/coordinator.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <spdlog/spdlog.h>
 
 namespace diskferry {
 namespace {
 
 constexpr Duration look_pause = std::chrono::milliseconds(200);
-/// Of the pause that is allowed, how much the window may take to drain; the rest is for device state and resuming.
+/// Of the pause that is allowed, how much the window may take to drain; the rest is for device state and
+/// resuming.
 constexpr double drain_share = 0.4;
 constexpr std::uint64_t window_bytes_min = 2u << 20;
 /// Of a common budget, what the memory gets at least.
@@ -34,13 +35,16 @@ TimePoint time_of(const LibvirtEvent& event) {
 }
 
 std::uint64_t us_between(TimePoint from, TimePoint to) {
-  return to <= from ? 0 : static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(to - from).count());
+  return to <= from ? 0
+                    : static_cast<std::uint64_t>(
+                          std::chrono::duration_cast<std::chrono::microseconds>(to - from).count());
 }
 
 }  // namespace
 
 BarrierHooks Coordinator::barrier_hooks(Executor own) {
-  // Flushes come on the reactors of the NBD server's sessions; what belongs to the move is touched on its own.
+  // Flushes come on the reactors of the NBD server's sessions; what belongs to the move is touched on its
+  // own.
   return {.is_guest_stopped = [this, own] { return on_executor(own, is_guest_stopped()); },
           .make_all_durable = [this] { return disks_->make_all_durable(); },
           .record = [this, own] { return on_executor(own, record_synchronized()); }};
@@ -112,10 +116,12 @@ Task<Result<void>> Coordinator::supervise() {
   const TimePoint began = environment_.drivers.clock.now();
   while (!is_over_) {
     if (co_await is_cancelled()) co_return Result<void>{};
-    if (auto looked = co_await look_once(); !looked) spdlog::debug("move {}: {}", job_.id, looked.error().message());
+    if (auto looked = co_await look_once(); !looked)
+      spdlog::debug("move {}: {}", job_.id, looked.error().message());
     const auto limit = std::chrono::seconds(request_.timeout_s);
     if (request_.timeout_s != 0 && environment_.drivers.clock.now() - began > limit && !is_over_) {
-      if (auto acted = co_await act_on_timeout(); !acted) spdlog::warn("move {}: {}", job_.id, acted.error().message());
+      if (auto acted = co_await act_on_timeout(); !acted)
+        spdlog::warn("move {}: {}", job_.id, acted.error().message());
     }
     if (!co_await environment_.drivers.clock.sleep_for(look_pause)) co_return Result<void>{};
   }
@@ -128,7 +134,8 @@ Task<Result<void>> Coordinator::act_on_timeout() {
     spdlog::warn("move {}: takes too long: the guest is paused until it is over", job_.id);
     co_return co_await source_->suspend(job_.subject);
   }
-  if (request_.timeout_action == TimeoutAction::post_copy && state_.phase == Phase::delta && !has_post_copied_) {
+  if (request_.timeout_action == TimeoutAction::post_copy && state_.phase == Phase::delta &&
+      !has_post_copied_) {
     has_post_copied_ = true;
     spdlog::warn("move {}: takes too long: the memory follows after the switchover", job_.id);
     co_return co_await source_->start_post_copy(job_.subject);
@@ -153,7 +160,8 @@ Task<Result<void>> Coordinator::look_once() {
   std::uint64_t disk_rate = 0;
   for (const auto& disk : disks_->stats()) disk_rate += disk.window.bytes_per_s;
   if (memory_goes) {
-    // What is in the window when the guest stops is part of the pause: as much as goes over in its share of it.
+    // What is in the window when the guest stops is part of the pause: as much as goes over in its share of
+    // it.
     const double seconds = static_cast<double>(max_pause_ms_) / 1000.0 * drain_share;
     const auto fits = static_cast<std::uint64_t>(static_cast<double>(disk_rate) * seconds);
     disks_->set_window_bytes(std::clamp(fits, window_bytes_min, environment_.window_bytes));
@@ -164,12 +172,14 @@ Task<Result<void>> Coordinator::look_once() {
     const std::uint64_t memory = std::max(least, budget > disk_rate ? budget - disk_rate : 0);
     DISKFERRY_CO_CHECK(co_await source_->set_memory_bytes_per_s(job_.subject, memory));
   }
-  environment_.bus.publish({.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});
+  environment_.bus.publish(
+      {.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});
   co_return Result<void>{};
 }
 
 Task<Result<WhoRuns>> Coordinator::ask_both() {
-  const auto ask = [this](std::unique_ptr<Libvirt>& host, const std::string& uri) -> Task<std::optional<VmState>> {
+  const auto ask = [this](std::unique_ptr<Libvirt>& host,
+                          const std::string& uri) -> Task<std::optional<VmState>> {
     return ask_host(host, uri);
   };
   WhoRuns said{.was_paused = state_.was_paused};

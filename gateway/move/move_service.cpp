@@ -1,14 +1,14 @@
-// Each move has a task group of its own on one reactor, so that it can be cancelled alone. Those that have ended are joined
-// when the next one begins, and at the end.
+// Each move has a task group of its own on one reactor, so that it can be cancelled alone. Those that have
+// ended are joined when the next one begins, and at the end.
 #include "gateway/move/move_service.hpp"
 
 #include "diskferry/task_group.hpp"
 
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 #include <vector>
 
 #include <boost/asio/this_coro.hpp>
+#include <spdlog/spdlog.h>
 
 namespace diskferry {
 namespace {
@@ -57,8 +57,10 @@ Task<Result<void>> MoveService::launch(JobRecord job) {
   std::lock_guard lock(guard_);
   if (is_stopping_) co_return unexpected(cancelled_error("begin a move"));
   if (running_.size() >= moves_max)
-    co_return unexpected(fail(ErrorKind::too_large, "begin a move").why(fmt::format("{} moves run already", moves_max)));
-  const Executor& executor = environment_.drivers.reactors[next_reactor_++ % environment_.drivers.reactors.size()];
+    co_return unexpected(
+        fail(ErrorKind::too_large, "begin a move").why(fmt::format("{} moves run already", moves_max)));
+  const Executor& executor =
+      environment_.drivers.reactors[next_reactor_++ % environment_.drivers.reactors.size()];
   auto running = std::make_shared<Running>(environment_, std::move(job), executor);
   running_[running->id] = running;
   running->group.spawn(run(running));
@@ -67,7 +69,8 @@ Task<Result<void>> MoveService::launch(JobRecord job) {
 
 Task<Result<void>> MoveService::start() {
   DISKFERRY_CO_CHECK(co_await environment_.jobs.end_leases());
-  DISKFERRY_CO_TRY(const auto jobs, co_await environment_.jobs.list({.active_only = true, .limit = JobLimits::list_max}));
+  DISKFERRY_CO_TRY(const auto jobs,
+                   co_await environment_.jobs.list({.active_only = true, .limit = JobLimits::list_max}));
   for (const JobRecord& job : jobs) {
     if (job.kind != migrate_kind || job.status == JobStatus::paused) continue;
     spdlog::info("move {} of {}: taken up at {}", job.id, job.subject, job.phase);
@@ -78,11 +81,12 @@ Task<Result<void>> MoveService::start() {
 
 Task<Result<JobRecord>> MoveService::begin(std::string request_json) {
   DISKFERRY_CO_TRY(const MoveRequest request, parse_move_request(request_json));
-  DISKFERRY_CO_TRY(JobRecord job, co_await environment_.jobs.create({.kind = std::string(migrate_kind),
-                                                                    .subject = request.domain,
-                                                                    .request = to_json(request),
-                                                                    .phase = std::string(to_string(Phase::planned)),
-                                                                    .is_exclusive = true}));
+  DISKFERRY_CO_TRY(JobRecord job,
+                   co_await environment_.jobs.create({.kind = std::string(migrate_kind),
+                                                      .subject = request.domain,
+                                                      .request = to_json(request),
+                                                      .phase = std::string(to_string(Phase::planned)),
+                                                      .is_exclusive = true}));
   DISKFERRY_CO_CHECK(co_await launch(job));
   co_return job;
 }
@@ -115,7 +119,8 @@ Task<Result<void>> MoveService::take_up(std::string id) {
   co_await reap();
   if (find(id)) co_return unexpected(fail(ErrorKind::in_use, "resume", id).why("the move runs"));
   const auto phase = phase_named(job.phase);
-  if (!phase || is_final(*phase)) co_return unexpected(fail(ErrorKind::in_use, "resume", id).why("the move has ended"));
+  if (!phase || is_final(*phase))
+    co_return unexpected(fail(ErrorKind::in_use, "resume", id).why("the move has ended"));
   co_return co_await launch(std::move(job));
 }
 

@@ -1,4 +1,5 @@
-// The moves of this gateway: begun, changed, cancelled, released, and taken up again when the gateway starts anew.
+// The moves of this gateway: begun, changed, cancelled, released, and taken up again when the gateway starts
+// anew.
 #pragma once
 
 #include "gateway/move/coordinator.hpp"
@@ -20,11 +21,13 @@ class MoveService {
   MoveService(const MoveService&) = delete;
   MoveService& operator=(const MoveService&) = delete;
 
-  /// Takes up the moves that an earlier process left: goes forward where they are committed, back where they are not.
+  /// Takes up the moves that an earlier process left: goes forward where they are committed, back where they
+  /// are not.
   Task<Result<void>> start();
   /// Records a move and begins it. Errors: invalid_argument, in_use (the machine is being moved).
   Task<Result<JobRecord>> begin(std::string request_json);
-  /// Asks for the end; it has come when the job says so. Errors: not_found, in_use (it is committed: fall back instead).
+  /// Asks for the end; it has come when the job says so. Errors: not_found, in_use (it is committed: fall
+  /// back instead).
   Task<Result<void>> cancel(std::string id);
   /// Lets go of a source that was kept. Errors: not_found, in_use (not in that phase).
   Task<Result<void>> release(std::string id);

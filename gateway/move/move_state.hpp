@@ -1,4 +1,5 @@
-// What a move knows of itself: written into the job before each step, and all that a later process has to go on with.
+// What a move knows of itself: written into the job before each step, and all that a later process has to go
+// on with.
 #pragma once
 
 #include "gateway/move/phase.hpp"
@@ -15,7 +16,8 @@ namespace diskferry {
 /// How a disk gets to the other host.
 enum class DiskRoute : std::uint8_t {
   gateway,  ///< the other host's gateway writes the file or device
-  through,  ///< the other host's gateway passes on to the hypervisor there, which alone has the image open (qcow2)
+  through,  ///< the other host's gateway passes on to the hypervisor there, which alone has the image open
+            ///< (qcow2)
   direct,   ///< network storage that this gateway writes itself
   shared,   ///< both hosts have the storage: nothing is copied
 };
@@ -35,8 +37,8 @@ struct MoveDiskState {
   bool is_block_device = false;  ///< at the target
 };
 
-/// How long the guest stood still, by part. Nanoseconds of this host's steady clock would mean nothing to others: these
-/// are lengths, in microseconds.
+/// How long the guest stood still, by part. Nanoseconds of this host's steady clock would mean nothing to
+/// others: these are lengths, in microseconds.
 struct PauseParts {
   std::uint64_t until_flush_us = 0;   ///< from the stop until the hypervisor asked for the first flush
   std::uint64_t drain_us = 0;         ///< the window drained, the targets flushed, the barrier recorded

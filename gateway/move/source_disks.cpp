@@ -10,9 +10,10 @@
 #include <algorithm>
 #include <filesystem>
 #include <fmt/format.h>
-#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <spdlog/spdlog.h>
 
 namespace diskferry {
 namespace nbd = nbd_server;
@@ -31,9 +32,12 @@ constexpr std::uint64_t window_bytes_min = 2u << 20;
 
 void log(nbd::ServerOptions::Severity severity, const std::string& text) {
   using enum nbd::ServerOptions::Severity;
-  if (severity == error) spdlog::error("move: {}", text);
-  else if (severity == warn) spdlog::warn("move: {}", text);
-  else spdlog::debug("move: {}", text);
+  if (severity == error)
+    spdlog::error("move: {}", text);
+  else if (severity == warn)
+    spdlog::warn("move: {}", text);
+  else
+    spdlog::debug("move: {}", text);
 }
 
 /// Only the hypervisor's user gets in: what is written here becomes the guest's disk.
@@ -61,15 +65,24 @@ Task<Result<void>> SourceDisks::open(SourceDisk wanted) {
   if (target->size_bytes() != wanted.size_bytes) {
     const std::uint64_t has_bytes = target->size_bytes();
     (void)co_await target->close();
-    co_return unexpected(fail(ErrorKind::mismatch, "open the target of " + wanted.target, uri.to_string())
-                             .why(fmt::format("it has {} bytes, the disk has {}", has_bytes, wanted.size_bytes))
-                             .remedy("name a target of the same size"));
+    co_return unexpected(
+        fail(ErrorKind::mismatch, "open the target of " + wanted.target, uri.to_string())
+            .why(fmt::format("it has {} bytes, the disk has {}", has_bytes, wanted.size_bytes))
+            .remedy("name a target of the same size"));
   }
   WindowOptions options{.window_bytes = options_.window_bytes, .before_flush_returns = options_.flushed};
   if (wanted.is_taken_up && !wanted.table_path.empty()) {
-    auto table = co_await load_table(context_, wanted.table_path, wanted.target_identity);
-    if (table) options.table = *std::move(table);
-    else spdlog::info("move: what the target of {} holds is not known: {}", wanted.target, table.error().message());
+    auto table = co_await load_block_table(
+        context_, wanted.table_path,
+        {.target_identity = wanted.target_identity,
+         .shape = {.size_bytes = target->size_bytes(),
+                   .block_bytes = std::max(options.block_bytes, target->info().block_bytes),
+                   .bytes_max = options.table_bytes_max}});
+    if (table)
+      options.table = *std::move(table);
+    else
+      spdlog::info("move: what the target of {} holds is not known: {}", wanted.target,
+                   table.error().message());
   }
   auto window = std::make_unique<Window>(context_, std::move(target), std::move(options));
   auto disk = std::make_unique<Disk>();
@@ -124,7 +137,8 @@ Task<Result<void>> SourceDisks::make_all_durable() {
 
 void SourceDisks::set_window_bytes(std::uint64_t all_disks) {
   if (disks_.empty()) return;
-  for (const auto& disk : disks_) disk->window->set_window_bytes(std::max(window_bytes_min, all_disks / disks_.size()));
+  for (const auto& disk : disks_)
+    disk->window->set_window_bytes(std::max(window_bytes_min, all_disks / disks_.size()));
 }
 
 void SourceDisks::set_bytes_per_s(std::uint64_t all_disks) {
@@ -135,13 +149,16 @@ void SourceDisks::set_bytes_per_s(std::uint64_t all_disks) {
 std::vector<SourceDisks::DiskStats> SourceDisks::stats() const {
   std::vector<DiskStats> all;
   for (const auto& disk : disks_)
-    all.push_back({.target = disk->wanted.target, .size_bytes = disk->wanted.size_bytes, .window = disk->window->stats()});
+    all.push_back({.target = disk->wanted.target,
+                   .size_bytes = disk->wanted.size_bytes,
+                   .window = disk->window->stats()});
   return all;
 }
 
 std::optional<Error> SourceDisks::failure() const {
   for (const auto& disk : disks_) {
-    if (auto failed = disk->window->failure()) return failed->with_step("write to the target of " + disk->wanted.target);
+    if (auto failed = disk->window->failure())
+      return failed->with_step("write to the target of " + disk->wanted.target);
   }
   return std::nullopt;
 }

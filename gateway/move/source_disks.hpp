@@ -1,5 +1,6 @@
-// What the hypervisor of the source mirrors the disks of one move into: an NBD server on a UNIX socket of this move alone, one
-// export a disk, each a window in front of its target. Made by the coordinator, which also ends it.
+// What the hypervisor of the source mirrors the disks of one move into: an NBD server on a UNIX socket of
+// this move alone, one export a disk, each a window in front of its target. Made by the coordinator, which
+// also ends it.
 #pragma once
 
 #include "diskferry/driver.hpp"
@@ -46,8 +47,8 @@ class SourceDisks {
   SourceDisks(const SourceDisks&) = delete;
   SourceDisks& operator=(const SourceDisks&) = delete;
 
-  /// Opens the targets and listens. Errors: those of opening; mismatch (a target of another size), permission. On failure
-  /// nothing is left open.
+  /// Opens the targets and listens. Errors: those of opening; mismatch (a target of another size),
+  /// permission. On failure nothing is left open.
   Task<Result<void>> start(std::vector<SourceDisk> disks);
   /// Everything the hypervisor wrote is durable at all targets. Errors: those of the windows.
   Task<Result<void>> make_all_durable();
@@ -61,8 +62,8 @@ class SourceDisks {
   std::vector<DiskStats> stats() const;
   /// The first error of a window, naming its disk.
   std::optional<Error> failure() const;
-  /// Closes connections and targets; what is pending is dropped. With `keep_tables`, what the targets are known to hold is
-  /// kept for a later attempt. May be repeated.
+  /// Closes connections and targets; what is pending is dropped. With `keep_tables`, what the targets are
+  /// known to hold is kept for a later attempt. May be repeated.
   Task<Result<void>> stop(bool keep_tables);
 
  private:

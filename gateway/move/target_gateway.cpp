@@ -61,8 +61,9 @@ Result<TargetDiskFacts> parse_target_disk_facts(std::string_view text) {
 }
 
 std::string to_json(const PreparedDisk& disk) {
-  return json::serialize(json::object{
-      {"export", disk.export_name}, {"created", disk.was_created}, {"taken-up", disk.is_taken_up},
+  return json::serialize(json::object{{"export", disk.export_name},
+                                      {"created", disk.was_created},
+                                      {"taken-up", disk.is_taken_up},
                                       {"block-device", disk.is_block_device}});
 }
 
