@@ -1,5 +1,5 @@
-// What a block holds, told by its hash: XXH3 with 128 bits under a seed of its own for each table. The seed is
-// random, so that a guest which can make collisions for a known seed gains nothing.
+// What a block holds, told by its hash: XXH3 with 128 bits under a seed of its own for each table. The seed
+// is random, so that a guest which can make collisions for a known seed gains nothing.
 #pragma once
 
 #include <cstddef>

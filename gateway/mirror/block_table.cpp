@@ -1,6 +1,6 @@
-// See block_table.hpp. A slot is found by its set and a tag; which slot is given up is decided by a clock: one
-// that was used since it was last passed over stays. What a full copy streams through the table is never used
-// again and goes first, so the blocks that a guest keeps writing stay.
+// See block_table.hpp. A slot is found by its set and a tag; which slot is given up is decided by a clock:
+// one that was used since it was last passed over stays. What a full copy streams through the table is never
+// used again and goes first, so the blocks that a guest keeps writing stay.
 #include "gateway/mirror/block_table.hpp"
 
 #include "diskferry/assert.hpp"
@@ -29,8 +29,8 @@ BlockTable::BlockTable(TableShape shape, std::uint64_t seed, bool starts_zeroed)
   DISKFERRY_ASSERT(std::has_single_bit(shape.block_bytes), "a block is a power of two");
   const std::uint64_t bytes = std::max(shape.bytes_max, bytes_min);
   const std::uint64_t regions_max = bytes / regions_part / sizeof(Region);
-  region_blocks_ = std::bit_ceil(std::max({std::uint64_t{1}, region_bytes_min / shape.block_bytes,
-                                           divide_up(blocks_, regions_max)}));
+  region_blocks_ = std::bit_ceil(
+      std::max({std::uint64_t{1}, region_bytes_min / shape.block_bytes, divide_up(blocks_, regions_max)}));
   regions_.resize(divide_up(blocks_, region_blocks_));
   for (Region& region : regions_) region.is_zero = starts_zeroed;
   const std::uint64_t sets_max = (bytes - bytes / regions_part) / (ways * sizeof(Slot));

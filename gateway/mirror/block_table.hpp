@@ -17,8 +17,8 @@ namespace diskferry {
 
 struct TableShape {
   std::uint64_t size_bytes = 0;
-  std::uint32_t block_bytes = 4096;         ///< a power of two
-  std::uint64_t bytes_max = 64ull << 20;    ///< memory of the table; at least bytes_min
+  std::uint32_t block_bytes = 4096;       ///< a power of two
+  std::uint64_t bytes_max = 64ull << 20;  ///< memory of the table; at least bytes_min
   bool operator==(const TableShape&) const noexcept = default;
 };
 

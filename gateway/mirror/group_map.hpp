@@ -13,8 +13,9 @@ namespace diskferry {
 
 inline constexpr unsigned group_blocks = 64;
 
-/// What is pending in a group, a bit a block. A block has at most one version that is *queued* and one that is
-/// *flying*: part of a request to the target. A version is content in a slot, or zeros, or part of a block.
+/// What is pending in a group, a bit a block. A block has at most one version that is *queued* and one that
+/// is *flying*: part of a request to the target. A version is content in a slot, or zeros, or part of a
+/// block.
 struct Group {
   struct Versions {
     std::uint64_t all = 0;

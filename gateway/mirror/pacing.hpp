@@ -28,7 +28,9 @@ class RateMeter {
   }
 
  private:
-  static std::size_t index(std::int64_t number) noexcept { return static_cast<std::size_t>(number % buckets); }
+  static std::size_t index(std::int64_t number) noexcept {
+    return static_cast<std::size_t>(number % buckets);
+  }
   void move_to(TimePoint now) noexcept {
     const std::int64_t number = now.time_since_epoch() / bucket;
     if (number - now_ >= buckets) bytes_ = {};

@@ -1,7 +1,7 @@
-// Memory for blocks that wait to be sent. Its own and not the process's buffer pool: what is acknowledged must
-// never keep the memory that reads and other jobs work with, the pool's smallest piece and its two locks a
-// lease are dear for 4 KiB, and the bound is the move's to change. Blocks taken one after the other tend to lie
-// side by side, so that they can be sent from where they are.
+// Memory for blocks that wait to be sent. Its own and not the process's buffer pool: what is acknowledged
+// must never keep the memory that reads and other jobs work with, the pool's smallest piece and its two locks
+// a lease are dear for 4 KiB, and the bound is the move's to change. Blocks taken one after the other tend to
+// lie side by side, so that they can be sent from where they are.
 #pragma once
 
 #include "gateway/mirror/block_hash.hpp"

@@ -4,8 +4,9 @@
 // Blocks are compared when they are acknowledged, not when they are sent: a block that changes nothing then
 // takes no memory and no place in the window, and one that is written back to what it was before it was sent
 // is not sent at all. It is compared with what the target will hold when all that is on its way has arrived:
-// the version that is flying, else what the table knows. So order matters only within a block, and there it is
-// kept by having one queued version, which a later write replaces in place, behind at most one that is flying.
+// the version that is flying, else what the table knows. So order matters only within a block, and there it
+// is kept by having one queued version, which a later write replaces in place, behind at most one that is
+// flying.
 #pragma once
 
 #include "gateway/mirror/block_table.hpp"

@@ -251,9 +251,8 @@ bool PendingBlocks::put_zeros(std::uint64_t first, unsigned count, std::uint64_t
   const std::uint64_t needed = mask & ~base_zero;
   if (group == nullptr) {
     if (needed != 0 && room_bytes < GroupMap::group_bytes && used_bytes() != 0) return false;
-    for_bits(mask & base_zero, [&](unsigned bit) {
-      counters_.unchanged_bytes += length_of(first - from + bit, 1);
-    });
+    for_bits(mask & base_zero,
+             [&](unsigned bit) { counters_.unchanged_bytes += length_of(first - from + bit, 1); });
     if (needed == 0) return true;
     group = &group_for(first / group_blocks);
     for_bits(needed, [&](unsigned bit) { queue_zero(*group, bit); });
@@ -263,9 +262,8 @@ bool PendingBlocks::put_zeros(std::uint64_t first, unsigned count, std::uint64_t
   sync_barrier(*group);
   const bool was_queued = group->queued.all != 0;
   const std::uint64_t repeated = needed & group->queued.zero;
-  for_bits(mask & (base_zero | repeated), [&](unsigned bit) {
-    counters_.unchanged_bytes += length_of(first - from + bit, 1);
-  });
+  for_bits(mask & (base_zero | repeated),
+           [&](unsigned bit) { counters_.unchanged_bytes += length_of(first - from + bit, 1); });
   for_bits(mask & base_zero & group->queued.all, [&](unsigned bit) { unqueue(*group, bit); });
   for_bits(needed & ~repeated, [&](unsigned bit) { queue_zero(*group, bit); });
   settle_group(*group, was_queued, now);
@@ -314,7 +312,8 @@ bool PendingBlocks::put_part(Range range, const std::byte* from, std::uint64_t r
   return true;
 }
 
-/// Puts a part into the queued version: into its slot, where it has one. `part` counts from the block's begin.
+/// Puts a part into the queued version: into its slot, where it has one. `part` counts from the block's
+/// begin.
 void PendingBlocks::merge_part(Group& group, unsigned bit, Range part, const std::byte* from) {
   const std::uint64_t block = group.number * group_blocks + bit;
   const auto length = static_cast<std::uint32_t>(length_of(block, 1));

@@ -114,8 +114,7 @@ void PendingBlocks::take_zeros(Group& first_group, unsigned bit, Flight& flight)
   flight.is_zero = true;
   for (Group* group = &first_group; group != nullptr;) {
     const auto most = std::min<std::uint64_t>(group_blocks, limits_.zero_blocks - flight.count);
-    const auto run =
-        static_cast<unsigned>(std::countr_one((group->sendable() & group->queued.zero) >> bit));
+    const auto run = static_cast<unsigned>(std::countr_one((group->sendable() & group->queued.zero) >> bit));
     const auto count = static_cast<unsigned>(std::min<std::uint64_t>(run, most));
     if (count == 0) break;
     lift(*group, bits_of(bit, count), flight);

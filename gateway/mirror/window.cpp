@@ -147,8 +147,8 @@ WindowStats Window::stats() const {
           .pending_bytes_peak = counters.data_bytes_peak,
           .pending_zero_bytes = counters.zero_bytes,
           .window_bytes = window_bytes_,
-          .requests_in_flight = static_cast<unsigned>(
-              std::ranges::count_if(flying_since_, [](TimePoint since) { return since != TimePoint::max(); })),
+          .requests_in_flight = static_cast<unsigned>(std::ranges::count_if(
+              flying_since_, [](TimePoint since) { return since != TimePoint::max(); })),
           .flushes = flushes_,
           .oldest_pending_ms = static_cast<std::uint64_t>(std::max<std::int64_t>(
               0, std::chrono::duration_cast<std::chrono::milliseconds>(now - oldest).count())),

@@ -1,9 +1,9 @@
-// Window: the one bounded write-behind, in front of the target of a move. It acknowledges a write as soon as it
-// has copied it, sends what differs from what the target is known to hold, with many requests in flight, and
-// is durable where the client asks: at a flush.
+// Window: the one bounded write-behind, in front of the target of a move. It acknowledges a write as soon as
+// it has copied it, sends what differs from what the target is known to hold, with many requests in flight,
+// and is durable where the client asks: at a flush.
 //
-// Only right while somebody else still has the truth: until the move's commit that is the source. After it, the
-// target is served without a window.
+// Only right while somebody else still has the truth: until the move's commit that is the source. After it,
+// the target is served without a window.
 #pragma once
 
 #include "diskferry/driver.hpp"
@@ -33,8 +33,8 @@ struct WindowOptions {
   /// Largest request with data. Larger ones were measured slower over NBD.
   std::uint32_t request_bytes_max = 256u << 10;
   std::uint64_t bytes_per_s = 0;  ///< towards the target; 0: no limit
-  /// What is known from an earlier attempt (load_block_table()), of a disk of the same size and block_bytes; empty:
-  /// what the target's starts_zeroed says.
+  /// What is known from an earlier attempt (load_block_table()), of a disk of the same size and block_bytes;
+  /// empty: what the target's starts_zeroed says.
   std::unique_ptr<BlockTable> table = {};
   /// Called by each flush when the target has flushed; its result is the flush's. May wait.
   std::function<Task<Result<void>>()> before_flush_returns = {};
@@ -47,10 +47,10 @@ struct WindowStats {
   std::uint64_t zeroed_bytes = 0;        ///< zeroed or discarded by the client
   std::uint64_t sent_bytes = 0;          ///< written to the target
   std::uint64_t sent_zero_bytes = 0;     ///< zeroed at the target
-  std::uint64_t resent_bytes = 0;        ///< of these two, blocks that were sent before, as far as is remembered
-  std::uint64_t unchanged_bytes = 0;     ///< not sent: the target holds them, or will by what is on its way
-  std::uint64_t superseded_bytes = 0;    ///< not sent: a later write came first
-  std::uint64_t pending_bytes = 0;       ///< data that the target has not acknowledged
+  std::uint64_t resent_bytes = 0;     ///< of these two, blocks that were sent before, as far as is remembered
+  std::uint64_t unchanged_bytes = 0;  ///< not sent: the target holds them, or will by what is on its way
+  std::uint64_t superseded_bytes = 0;  ///< not sent: a later write came first
+  std::uint64_t pending_bytes = 0;     ///< data that the target has not acknowledged
   std::uint64_t pending_bytes_peak = 0;
   std::uint64_t pending_zero_bytes = 0;
   std::uint64_t window_bytes = 0;
@@ -62,8 +62,8 @@ struct WindowStats {
 
 /// A driver's device: put it behind checked(), and keep a reference for what is beyond BlockDevice.
 /// Thread: any, but where said. Lifetime: close() has completed before it is destroyed.
-/// Errors of write, write_zeroes, discard, read and flush: when a request to the target has failed, its error,
-/// from then on and for ever; `gone` after stop().
+/// Errors of write, write_zeroes, discard, read and flush: when a request to the target has failed, its
+/// error, from then on and for ever; `gone` after stop().
 class Window final : public BlockDevice {
  public:
   /// `target` is behind checked() and closed by close(). Lifetime: the context's.
@@ -164,8 +164,8 @@ class Window final : public BlockDevice {
   bool is_stopped_ = false;
   mutable RateMeter meter_;
   std::vector<TimePoint> flying_since_;  // a sender each; the end of time when it sends nothing
-  WaitQueue work_;                  // senders
-  WaitQueue changes_queue_;    // the writer whose turn it is, readers, drain()
+  WaitQueue work_;                       // senders
+  WaitQueue changes_queue_;              // the writer whose turn it is, readers, drain()
   std::uint64_t changes_ = 0;  // landings and the like, so that nobody misses one between looking and waiting
   std::uint64_t writers_waiting_ = 0;
   WaitQueue barriers_;  // flushes

@@ -20,8 +20,8 @@ Task<Result<void>> Window::send_loop(std::size_t sender) {
         continue;
       }
     }
-    const std::uint64_t charged = limit_.try_take(request_bytes_) ? request_bytes_ : 0;
-    if (charged == 0 && !co_await limit_.take(request_bytes_)) co_return Result<void>{};
+    // One byte is the price of admission; the rest is owed when it is known.
+    if (!limit_.try_take(1) && !co_await limit_.take(1)) co_return Result<void>{};
     Buffer buffer = context_.buffers.try_acquire(request_bytes_);
     Flight flight;
     {
@@ -31,9 +31,8 @@ Task<Result<void>> Window::send_loop(std::size_t sender) {
       if (pending_.has_ready()) work_.wake_one();
     }
     if (!flight.is_gathered) buffer.reset();
-    const std::uint64_t moved = flight.is_zero && zero_is_free_ ? 0 : flight.range.length;
-    if (moved < request_bytes_) limit_.give_back(request_bytes_ - moved);
     if (flight.count == 0) continue;
+    if (!flight.is_zero || !zero_is_free_) limit_.owe(flight.range.length);
     landed(flight, co_await top_frame(send(flight, buffer.span())), sender);
   }
 }

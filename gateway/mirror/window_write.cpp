@@ -53,14 +53,15 @@ Result<bool> Window::accept(Put& put) {
   return accept_data(put, static_cast<unsigned>(std::min(whole, in_group)));
 }
 
-/// Hashing and copying happen without the mutex; between the two, and after them, it is held for a look at what
-/// is pending.
+/// Hashing and copying happen without the mutex; between the two, and after them, it is held for a look at
+/// what is pending.
 Result<bool> Window::accept_data(Put& put, unsigned blocks) {
   Arrival arrival;
   arrival.first = put.left.offset / block_bytes_;
   arrival.count = blocks;
   arrival.from = put.from;
-  const std::span all(put.from, std::min<std::uint64_t>(put.left.length, std::uint64_t{blocks} * block_bytes_));
+  const std::span all(put.from,
+                      std::min<std::uint64_t>(put.left.length, std::uint64_t{blocks} * block_bytes_));
   for (unsigned i = 0; i < blocks; ++i) {
     const std::size_t begin = std::size_t{i} * block_bytes_;
     arrival.hash[i] =
@@ -146,7 +147,8 @@ Task<Result<void>> Window::put(Put put) {
     if (taken) continue;
     std::unique_lock lock(guard_);
     if (changes_ != put.changes) continue;
-    if (!co_await changes_queue_.wait(lock)) co_return unexpected(cancelled_error("wait for the window", info_.name));
+    if (!co_await changes_queue_.wait(lock))
+      co_return unexpected(cancelled_error("wait for the window", info_.name));
   }
   co_return Result<void>{};
 }
@@ -188,8 +190,8 @@ std::optional<Result<void>> Window::try_write(std::uint64_t offset, std::span<co
 
 /// Copies what is pending of a range and lists the rest; false when a part of a block is pending, so that one
 /// has to wait.
-Result<bool> Window::copy_pending(std::uint64_t offset, std::span<std::byte> into, std::vector<Range>& at_target,
-                                  std::uint64_t& changes) const {
+Result<bool> Window::copy_pending(std::uint64_t offset, std::span<std::byte> into,
+                                  std::vector<Range>& at_target, std::uint64_t& changes) const {
   std::lock_guard lock(guard_);
   DISKFERRY_CHECK(check_usable());
   changes = changes_;
