@@ -120,11 +120,11 @@ Result<Authority> parse_authority(const KeyPair& pair) {
   DISKFERRY_TRY(Certificate certificate, parse_certificate(pair.certificate));
   DISKFERRY_TRY(Key key, parse_key(pair.key));
   if (X509_check_private_key(certificate.get(), key.get()) != 1)
-    return unexpected(openssl_error("use authority", ErrorKind::mismatch)
+    return unexpected(openssl_error("use authority", ErrorKind::corrupt)
                           .why("the key is not that of the authority's certificate"));
   if (X509_check_ca(certificate.get()) != 1)
     return unexpected(
-        fail(ErrorKind::mismatch, "use authority").why("the certificate is not that of an authority"));
+        fail(ErrorKind::corrupt, "use authority").why("the certificate is not that of an authority"));
   return Authority{std::move(certificate), std::move(key)};
 }
 
@@ -229,7 +229,7 @@ Result<std::string> reissue(const KeyPair& authority, const std::string& certifi
   DISKFERRY_TRY(const CertificateFacts facts, describe(certificate));
   DISKFERRY_TRY(const bool is_ours, is_signed_by(certificate, authority.certificate));
   if (!is_ours)
-    return unexpected(fail(ErrorKind::mismatch, "renew certificate", printable(facts.name))
+    return unexpected(fail(ErrorKind::unsupported, "renew certificate", printable(facts.name))
                           .why("another authority signed it"));
   DISKFERRY_CHECK(check_host_name(facts.name));
   for (const std::string& address : facts.addresses) DISKFERRY_CHECK(check_address(address));

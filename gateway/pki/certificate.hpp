@@ -57,7 +57,7 @@ Result<void> check_host_name(const std::string& name);
 /// An IP address or a DNS name, also with "*." in front. Errors: invalid_argument.
 Result<void> check_address(const std::string& address);
 
-// Errors of all: invalid_argument (names, days), corrupt (a PEM text), mismatch (a key that is not the
+// Errors of all: invalid_argument (names, days), corrupt (a PEM text, a key that is not the
 // certificate's), internal (OpenSSL). They compute for up to some seconds and block on nothing.
 
 Result<KeyPair> make_authority(const std::string& name, unsigned days, KeyType key_type);
@@ -65,7 +65,7 @@ Result<KeyPair> make_authority(const std::string& name, unsigned days, KeyType k
 Result<std::string> renew_authority(const KeyPair& authority, unsigned days);
 /// A new key and a certificate for it. Errors: also unsupported when the authority has expired.
 Result<KeyPair> issue(const KeyPair& authority, const HostRequest& wanted);
-/// The same names, purpose and key with another end. Errors: as issue(); mismatch also where another
+/// The same names, purpose and key with another end. Errors: as issue(); unsupported also where another
 /// authority signed.
 Result<std::string> reissue(const KeyPair& authority, const std::string& certificate, unsigned days);
 

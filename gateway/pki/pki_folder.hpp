@@ -57,7 +57,7 @@ Result<HostOverview> make_host_folder(const std::string& authority_folder, const
 /// nothing.
 Result<Overview> look(const std::string& folder, std::int64_t now_s, unsigned soon_days);
 /// New certificates for the keys in a host's folder, and the authority's of today beside them.
-/// Errors: not_found; mismatch where another authority signed those.
+/// Errors: not_found; unsupported where another authority signed those.
 Result<HostOverview> renew_host_folder(const std::string& authority_folder, const std::string& host_folder,
                                        unsigned days);
 /// A new certificate for the authority's key; the hosts' stay valid. Theirs are not touched.
