@@ -123,6 +123,7 @@ Task<Result<TargetDiskFacts>> TargetDisks::look(TargetDiskRequest request) {
   auto image = co_await open_image(context_, uri, {.format = request.format, .force_share = true});
   if (image) {
     facts.size_bytes = image->device().size_bytes();
+    facts.block_bytes = image->device().info().block_bytes;
     (void)co_await image->close();
   }
   if (!request.overwrite && !was_left_for(request)) facts.problem = "it exists already";

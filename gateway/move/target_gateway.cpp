@@ -44,7 +44,8 @@ std::string to_json(const TargetDiskFacts& facts) {
                                       {"size-bytes", facts.size_bytes},
                                       {"space-available-bytes", facts.space_available_bytes},
                                       {"problem", facts.problem},
-                                      {"identity", facts.identity}});
+                                      {"identity", facts.identity},
+                                      {"block-bytes", facts.block_bytes}});
 }
 
 Result<TargetDiskFacts> parse_target_disk_facts(std::string_view text) {
@@ -56,6 +57,7 @@ Result<TargetDiskFacts> parse_target_disk_facts(std::string_view text) {
   fields.take("space-available-bytes", facts.space_available_bytes);
   fields.take("problem", facts.problem);
   fields.take("identity", facts.identity);
+  fields.take("block-bytes", facts.block_bytes);
   DISKFERRY_CHECK(fields.finish());
   return facts;
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "diskferry/task.hpp"
+#include "gateway/move/target_facts.hpp"
 
 #include <cstdint>
 #include <string>
@@ -30,14 +31,6 @@ struct TargetDiskRequest {
 std::string to_json(const TargetDiskRequest& request);
 Result<TargetDiskRequest> parse_target_disk_request(std::string_view json);
 
-/// What is there now; for preflight. Changes nothing.
-struct TargetDiskFacts {
-  bool exists = false;
-  std::uint64_t size_bytes = 0;             ///< of the disk there
-  std::uint64_t space_available_bytes = 0;  ///< for a new one; 0: not known
-  std::string problem{};                    ///< why it cannot be used, in words; empty: it can
-  std::string identity{};  ///< of the storage, to be compared with the source's: same text, same storage
-};
 std::string to_json(const TargetDiskFacts& facts);
 Result<TargetDiskFacts> parse_target_disk_facts(std::string_view json);
 
@@ -58,16 +51,6 @@ enum class TargetEnd : std::uint8_t {
 std::string_view to_string(TargetEnd end) noexcept;
 Result<TargetEnd> parse_target_end(std::string_view text);
 
-/// What a gateway says of itself.
-struct GatewayFacts {
-  std::string name{};
-  std::string version{};
-  std::string machine_id{};    ///< the host's, to see that it is another one
-  std::int64_t time_ms = 0;    ///< its clock, since the epoch
-  std::string move_folder{};   ///< where it makes a folder for each move
-  std::uint16_t nbd_port = 0;  ///< 0: it offers no disks over TCP
-  bool nbd_requires_tls = true;
-};
 std::string to_json(const GatewayFacts& facts);
 Result<GatewayFacts> parse_gateway_facts(std::string_view json);
 

@@ -1,0 +1,38 @@
+// What the files of rules share; internal to preflight.
+#pragma once
+
+#include "gateway/move/preflight.hpp"
+
+#include <span>
+
+namespace diskferry {
+
+/// Where rules put what they find. Names in the texts may be hostile: they are made safe here, once.
+class Findings {
+ public:
+  void block(std::string code, std::string subject, std::string text, std::string remedy);
+  void warn(std::string code, std::string subject, std::string text, std::string remedy);
+  void note(std::string code, std::string subject, std::string text);
+  std::vector<Finding> take() { return std::move(all_); }
+
+ private:
+  void add(Severity severity, std::string code, std::string subject, std::string text, std::string remedy);
+  std::vector<Finding> all_{};
+};
+
+using Rule = void (*)(const PreflightFacts& facts, Findings& found);
+std::span<const Rule> host_rules() noexcept;
+std::span<const Rule> machine_rules() noexcept;
+std::span<const Rule> device_rules() noexcept;
+std::span<const Rule> disk_rules() noexcept;
+std::span<const Rule> target_disk_rules() noexcept;
+std::span<const Rule> option_rules() noexcept;
+
+bool has_medium(const VmDisk& disk) noexcept;
+/// Anything is to be copied.
+bool copies_disks(const PreflightFacts& facts) noexcept;
+bool contains(const std::vector<std::string>& names, const std::string& name) noexcept;
+/// What an error says can be done, else `fallback`.
+std::string remedy_of(const Error& error, std::string fallback);
+
+}  // namespace diskferry

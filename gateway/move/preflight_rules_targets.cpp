@@ -1,0 +1,175 @@
+// Rules about where disks go: what is there, whether it is large enough, and whether it is not the source.
+#include "diskferry/image_uri.hpp"
+#include "diskferry/units.hpp"
+#include "gateway/move/preflight_rules.hpp"
+
+#include <algorithm>
+#include <array>
+#include <fmt/format.h>
+#include <map>
+
+namespace diskferry {
+namespace {
+
+constexpr std::uint32_t sector_bytes_default = 512;
+
+/// Calls check(disk, move, target) for each disk whose target could be looked at.
+template <class Check>
+void for_each_target(const PreflightFacts& facts, Check check) {
+  for (const DiskFacts& each : facts.disks)
+    if (each.move && each.target) check(each, *each.move, *each.target);
+}
+
+/// What is at the target is used as it is and not made anew: an attempt before this one left it, or it is
+/// something that cannot be made, like a block device.
+bool is_used_as_it_is(const PreflightFacts& facts, const MoveDisk& move, const TargetDiskFacts& target) {
+  if (!target.exists) return false;
+  if (!facts.request.overwrite) return true;
+  const auto uri = ImageUri::parse(move.uri);
+  const bool is_file = uri && uri->is_file() && !uri->path().starts_with("/dev/");
+  return !is_file && format_there(move) == "raw";
+}
+
+void targets_answer(const PreflightFacts& facts, Findings& found) {
+  for (const DiskFacts& each : facts.disks)
+    if (each.target_problem)
+      found.block("target-not-seen", each.disk.target, each.target_problem->message(),
+                  remedy_of(*each.target_problem, "solve this, or name another target"));
+}
+
+void targets_are_usable(const PreflightFacts& facts, Findings& found) {
+  for_each_target(facts, [&](const DiskFacts& each, const MoveDisk& move, const TargetDiskFacts& target) {
+    const bool is_in_the_way = target.exists && !facts.request.overwrite;
+    if (!target.problem.empty() && is_in_the_way)
+      found.block("target-exists", each.disk.target,
+                  fmt::format("{} cannot be taken: {}.", move.uri, target.problem),
+                  "name another target, or allow to replace what is there with --overwrite");
+    else if (!target.problem.empty())
+      found.block("target-unusable", each.disk.target,
+                  fmt::format("{} cannot be used: {}.", move.uri, target.problem),
+                  "solve this at the target's host, or name another target");
+    else if (is_in_the_way)
+      found.note("target-taken-up", each.disk.target,
+                 fmt::format("An earlier attempt left {}; it is gone on with.", move.uri));
+    else if (target.exists)
+      found.warn("target-overwritten", each.disk.target,
+                 fmt::format("What {} holds now is overwritten.", move.uri),
+                 "be sure that nobody needs it; leave out --overwrite otherwise");
+  });
+}
+
+void targets_are_not_sources(const PreflightFacts& facts, Findings& found) {
+  for_each_target(facts, [&](const DiskFacts& each, const MoveDisk& move, const TargetDiskFacts& target) {
+    if (!is_comparable(target.identity, move.uri)) return;
+    for (const DiskFacts& source : facts.disks) {
+      if (!is_comparable(source.identity, source.disk.source) || source.identity != target.identity) continue;
+      found.block("same-storage", each.disk.target,
+                  fmt::format("{} is the machine's own disk {}: it would be overwritten with itself.",
+                              move.uri, source.disk.target),
+                  fmt::format("leave out --disk {}=... if both hosts have this storage, or name another "
+                              "target",
+                              each.disk.target));
+    }
+  });
+}
+
+void targets_are_different(const PreflightFacts& facts, Findings& found) {
+  std::map<std::string, std::string> taken;
+  for (const MoveDisk& move : facts.request.disks) {
+    const auto [other, is_first] = taken.emplace(move.uri, move.target);
+    if (!is_first)
+      found.block("target-twice", move.target,
+                  fmt::format("{} is the target of {}, too.", move.uri, other->second),
+                  "give each disk a target of its own");
+  }
+}
+
+void sizes_are_known_and_fit(const PreflightFacts& facts, Findings& found) {
+  for (const DiskFacts& each : facts.disks)
+    if (each.move && has_medium(each.disk) && each.size_bytes == 0)
+      found.block("size-not-known", each.disk.target, "It could not be learnt how large the disk is.",
+                  "see virsh domblkinfo, and the other findings for why");
+  for_each_target(facts, [&](const DiskFacts& each, const MoveDisk& move, const TargetDiskFacts& target) {
+    if (!is_used_as_it_is(facts, move, target) || target.size_bytes == 0 || each.size_bytes == 0 ||
+        target.size_bytes == each.size_bytes)
+      return;
+    found.block("target-size", each.disk.target,
+                fmt::format("{} has {} bytes and the disk {}; QEMU wants them to be the same.", move.uri,
+                            target.size_bytes, each.size_bytes),
+                "make it exactly as large, or name a target that can be created");
+  });
+}
+
+void sectors_fit(const PreflightFacts& facts, Findings& found) {
+  for_each_target(facts, [&](const DiskFacts& each, const MoveDisk& move, const TargetDiskFacts& target) {
+    const std::uint32_t guest_bytes = std::max(sector_bytes_default, each.disk.logical_block_bytes);
+    if (format_there(move) == "raw" && target.block_bytes > guest_bytes)
+      found.block("sector-size", each.disk.target,
+                  fmt::format("{} takes requests of {} bytes at least, and the guest's disk has sectors of "
+                              "{} bytes.",
+                              move.uri, target.block_bytes, guest_bytes),
+                  "name a target with smaller sectors, or an image file or qcow2 on it");
+    if (each.size_bytes % guest_bytes != 0)
+      found.block("size-not-sectors", each.disk.target,
+                  fmt::format("Its size, {} bytes, is no whole number of sectors of {} bytes.",
+                              each.size_bytes, guest_bytes),
+                  "resize the disk to whole sectors first (virsh blockresize)");
+  });
+}
+
+/// What the new disks in one folder need together.
+struct Space {
+  std::string disks{};
+  std::uint64_t available_bytes = 0;
+  std::uint64_t sizes_bytes = 0;
+  std::uint64_t allocated_bytes = 0;  ///< the least that will be written
+  bool replaces = false;              ///< something there makes room first
+};
+
+std::map<std::string, Space> spaces(const PreflightFacts& facts) {
+  std::map<std::string, Space> all;
+  for_each_target(facts, [&](const DiskFacts& each, const MoveDisk& move, const TargetDiskFacts& target) {
+    if (target.space_available_bytes == 0 || is_used_as_it_is(facts, move, target)) return;
+    Space& space = all[move.uri.substr(0, move.uri.rfind('/'))];
+    space.disks += (space.disks.empty() ? "" : ", ") + each.disk.target;
+    space.available_bytes = target.space_available_bytes;
+    space.sizes_bytes += each.size_bytes;
+    space.allocated_bytes += std::min(each.allocated_bytes.value_or(0), each.size_bytes);
+    space.replaces = space.replaces || target.exists;
+  });
+  return all;
+}
+
+void targets_have_space(const PreflightFacts& facts, Findings& found) {
+  for (const auto& [folder, space] : spaces(facts)) {
+    const std::string free = format_bytes(space.available_bytes);
+    if (space.allocated_bytes > space.available_bytes && !space.replaces)
+      found.block("no-space", space.disks,
+                  fmt::format("{} are in use at the source and {} are free in {}.",
+                              format_bytes(space.allocated_bytes), free, folder),
+                  "free space there, or name targets elsewhere");
+    else if (space.sizes_bytes > space.available_bytes)
+      found.warn("space-short", space.disks,
+                 fmt::format("The disks can grow to {} and {} are free in {}.",
+                             format_bytes(space.sizes_bytes), free, folder),
+                 "watch the space there: machines stop when their disks cannot grow");
+  }
+}
+
+void qcow2_goes_through_the_hypervisor(const PreflightFacts& facts, Findings& found) {
+  for (const DiskFacts& each : facts.disks)
+    if (each.move && format_there(*each.move) == "qcow2")
+      found.note("through-hypervisor", each.disk.target,
+                 "QEMU at the target writes the qcow2 image itself; the gateways only pass it on.");
+}
+
+constexpr std::array<Rule, 8> rules{
+    targets_answer,          targets_are_usable, targets_are_not_sources, targets_are_different,
+    sizes_are_known_and_fit, sectors_fit,        targets_have_space,      qcow2_goes_through_the_hypervisor};
+}  // namespace
+
+std::span<const Rule> target_disk_rules() noexcept {
+  return rules;
+}
+
+}  // namespace diskferry
