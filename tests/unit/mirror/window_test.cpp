@@ -138,14 +138,17 @@ TEST(Window, AFullWindowLetsWritersWaitInTurn) {
   WindowUnderTest disk({}, {.window_bytes = 64 * kib, .requests_max = 1});
   hang_writes(disk);
   const auto bytes = pattern(0, 60 * kib);
-  must(disk.write(0, bytes));
+  must(disk.write(0, std::span(bytes).first(32 * kib)));
   Background first(disk.device->write(512 * kib, bytes, {}));
-  ASSERT_TRUE(
-      wait_until([&] { return disk.window->stats().acknowledged_bytes > 60 * kib || !first.has_ended(); }));
-  EXPECT_EQ(disk.device->try_write(768 * kib, std::span(bytes).first(4096)), std::nullopt);
+  ASSERT_TRUE(wait_until([&] { return disk.window->stats().pending_bytes >= 60 * kib; }));
+  const auto unchanged = std::span(bytes).first(4096);
+  EXPECT_EQ(disk.device->try_write(0, unchanged), std::nullopt)
+      << "nobody passes, not even without need of room";
+  EXPECT_FALSE(first.has_ended());
+  EXPECT_LE(disk.window->stats().pending_bytes, 64 * kib);
   disk.window->set_window_bytes(mib);
   must(first.end());
-  EXPECT_TRUE(disk.device->try_write(768 * kib, std::span(bytes).first(4096)));
+  EXPECT_TRUE(disk.device->try_write(768 * kib, unchanged));
 }
 
 TEST(Window, AWaitingWriterCanBeCancelledAndTheNextGoesOn) {
