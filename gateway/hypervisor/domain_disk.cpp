@@ -54,8 +54,8 @@ void fit_driver(pugi::xml_node driver, const DiskRewrite& change, Warnings& warn
     warnings.push_back(fmt::format("{}: {}", printable(change.target), text));
   };
   if (format_of(change.source) != "qcow2") {
-    if (const auto metadata_cache = driver.child("metadata_cache")) {
-      remove_element(metadata_cache);
+    if (driver.child("metadata_cache")) {
+      remove_elements(driver, "metadata_cache");
       warn("the size of the qcow2 metadata cache is left out, the new format has none");
     }
     set_attribute(driver, "discard_no_unref", "");
@@ -118,9 +118,7 @@ Result<void> rewrite_disk(pugi::xml_node disk, const DiskRewrite& change, Warnin
   warn_of_old_source(disk, change.target, warnings);
   warn_of_queries(change, warnings);
   set_attribute(disk, "type", type_of(change.source));
-  for (const char* name : {"backingStore", "mirror", "encryption", "auth"}) {
-    while (const auto child = disk.child(name)) remove_element(child);
-  }
+  for (const char* name : {"backingStore", "mirror", "encryption", "auth"}) remove_elements(disk, name);
   rewrite_source(disk, change, warnings);
   rewrite_driver(disk, change, warnings);
   return {};

@@ -56,7 +56,8 @@ void check_result(const RewrittenDomain& result, const DomainRewrite& changes) {
   const auto twice = rewrite_domain(result.xml, changes);
   DISKFERRY_ASSERT(twice.has_value(), "a rewritten domain can be rewritten");
   // pugixml prints an escaped carriage return in a text as it is, which is then read as a line break.
-  const bool is_exact = !result.xml.contains('\r');
+  // The persistent form takes one of each away, where libvirt never has two.
+  const bool is_exact = !result.xml.contains('\r') && !changes.is_persistent_form;
   DISKFERRY_ASSERT(!is_exact || twice->xml == result.xml, "a second rewrite changes nothing");
 }
 }  // namespace
