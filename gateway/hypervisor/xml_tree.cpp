@@ -127,6 +127,14 @@ void remove_element(pugi::xml_node element) {
   if (is_empty) remove_content(parent);
 }
 
+void remove_elements(pugi::xml_node parent, const char* name) {
+  for (auto child = parent.child(name); child;) {
+    const auto next = child.next_sibling(name);
+    remove_element(child);
+    child = next;
+  }
+}
+
 void remove_content(pugi::xml_node element) {
   element.remove_children();
 }
