@@ -4,7 +4,7 @@
 #
 # gives the target `diskferry_copy`. A room may use rooms of a lower layer, and of its own layer where the
 # pair is listed in DISKFERRY_SIDEWAYS below. The layers are those of docs/ARCHITECTURE.md:
-#   0 include   1 drivers   2 runtime, config   3 nbd, copy   4 move   5 control   6 daemon, cli
+#   0 include   1 drivers   2 runtime, config, pki   3 nbd, copy, jobs   4 move   5 control   6 daemon, cli
 set(DISKFERRY_SIDEWAYS
       # drivers are made of drivers: a filter or a format stands on the checking layer and the support code
     "file>support" "nbd_client>support" "memory>support"

@@ -72,6 +72,13 @@ bool RateLimit::try_take(std::uint64_t bytes) {
   return waiting_ == 0 && take_now(bytes);
 }
 
+void RateLimit::owe(std::uint64_t bytes) {
+  std::lock_guard lock(guard_);
+  if (bytes_per_s_ == 0) return;
+  settle(clock_.now());
+  balance_bytes_ -= static_cast<double>(bytes);
+}
+
 void RateLimit::give_back(std::uint64_t bytes) {
   std::lock_guard lock(guard_);
   if (bytes_per_s_ != 0) balance_bytes_ = std::min(burst_bytes_, balance_bytes_ + static_cast<double>(bytes));

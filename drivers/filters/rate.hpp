@@ -33,6 +33,8 @@ class RateLimit {
   Task<Result<void>> take(std::uint64_t bytes);
   /// Takes without waiting, or not at all. No allocation.
   bool try_take(std::uint64_t bytes);
+  /// Takes without waiting, whatever is owed already: for who learns only after it has begun how much it is.
+  void owe(std::uint64_t bytes);
   /// Gives back what was taken and not used.
   void give_back(std::uint64_t bytes);
 

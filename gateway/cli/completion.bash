@@ -13,13 +13,14 @@ _diskferry() {
       takes_value=yes
     elif [[ $candidate != -* ]]; then
       command+=("$candidate")
-      [[ $candidate == plan && ${#command[@]} == 1 ]] || break
+      [[ ${#command[@]} == 1 && ( $candidate == plan || $candidate == pki ) ]] || break
     fi
   done
   COMPREPLY=()
   local words=''
   case $before in
     --progress) words="auto bar json none" ;;
+    --key-type) words="rsa ec" ;;
     --tls) words="off on require" ;;
     --preallocate) words="off metadata full" ;;
     --verify) words="cache storage none" ;;
@@ -37,6 +38,8 @@ _diskferry() {
     mapfile -t COMPREPLY < <(compgen -W "$words --help --version --log-level --log-format" -- "$word")
   elif [[ ${#command[@]} == 1 && ${command[0]} == plan ]]; then
     mapfile -t COMPREPLY < <(compgen -W "copy --help" -- "$word")
+  elif [[ ${#command[@]} == 1 && ${command[0]} == pki ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "init host show renew --help" -- "$word")
   elif [[ $word == -* ]]; then
     words=$("${COMP_WORDS[0]}" "${command[@]}" --help 2>/dev/null | grep -oE '(^|[ ,])--?[a-zA-Z][a-z-]*' | tr -d ' ,')
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")

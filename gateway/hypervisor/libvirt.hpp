@@ -1,6 +1,6 @@
 // A connection to a libvirt daemon, and the few calls that moving a machine takes. Every call of libvirt
-// blocks, so each runs on a thread of its own or of the blocking pool; nothing of libvirt's is seen outside
-// libvirt.cpp.
+// blocks, and may hang for good, so each runs on a thread of its own; nothing of libvirt's is seen outside
+// the .cpp files.
 #pragma once
 
 #include "diskferry/driver.hpp"
@@ -17,6 +17,8 @@
 #include <vector>
 
 namespace diskferry {
+
+class LibvirtConnection;
 
 /// What virDomainMigrateToURI3 is asked for. Names as libvirt's typed parameters.
 struct LibvirtMigration {
@@ -74,6 +76,38 @@ struct LibvirtHost {
   std::string capabilities_xml{};
 };
 
+/// A copy of a running disk to another place (virDomainBlockCopy).
+struct LibvirtBlockCopy {
+  std::string target{};    ///< "vda"
+  std::string disk_xml{};  ///< the <disk> element of the place; it exists already, and is as large
+  std::uint32_t granularity_bytes = 0;  ///< 0: QEMU's choice; a power of two, 512 to 64 MiB
+  std::uint64_t bytes_per_s = 0;        ///< 0: no bound
+  bool synchronous_writes = false;      ///< the guest's writes wait for the target
+};
+
+/// A job of a disk, from virDomainGetBlockJobInfo.
+struct LibvirtBlockJob {
+  bool is_copy = false;
+  std::uint64_t done_bytes = 0;
+  std::uint64_t total_bytes = 0;  ///< 0: it has not begun
+  /// All was copied once. Whether it can be pivoted only pivot_block_copy() tells.
+  bool is_all_copied = false;
+};
+
+struct LibvirtDiskCounters {
+  std::uint64_t read_requests = 0;
+  std::uint64_t read_bytes = 0;
+  std::uint64_t write_requests = 0;
+  std::uint64_t written_bytes = 0;
+};
+
+/// One domain of a host, for finding what is in the way of a move.
+struct LibvirtDomain {
+  std::string name{};
+  std::string uuid{};
+  bool is_active = false;
+};
+
 /// A change libvirt told of. `detail` in libvirt's words ("suspended: migrated").
 struct LibvirtEvent {
   enum class Kind : std::uint8_t {
@@ -95,7 +129,9 @@ struct LibvirtEvent {
 
 /// Thread: any; calls may run side by side. Lifetime: close() before destruction; `context` outlives it.
 /// Errors of every call: gone (the daemon or the connection), not_found (no such domain), permission, in_use
-/// (the domain is busy with another job), unsupported, timed_out, io. What libvirt said is in why().
+/// (the domain is busy with another job), unsupported, timed_out (60 s; the call may still take effect), io.
+/// What libvirt said is in why().
+/// Cancel: has no effect on any call but migrate(): each is waited for, so that it is known what it did.
 class Libvirt {
  public:
   /// "qemu:///system", "qemu+tcp://host/system", "qemu+tls://...", "qemu+ssh://...". Keep-alive is on: a peer
@@ -107,17 +143,26 @@ class Libvirt {
 
   const std::string& uri() const noexcept;
   Task<Result<LibvirtHost>> host();
+  /// All of them, running or only defined.
+  Task<Result<std::vector<LibvirtDomain>>> domains();
+  /// libvirt's XML of what machines of this emulator, architecture, machine and type can have there; what is
+  /// empty is the host's default (virConnectGetDomainCapabilities). Errors also: unsupported,
+  /// invalid_argument (no such emulator or machine).
+  Task<Result<std::string>> domain_capabilities(VmDescription vm);
   /// Definition parsed, state, snapshots and persistence filled in.
   Task<Result<VmDescription>> describe(std::string domain);
   enum class Xml : std::uint8_t { live, migratable, inactive };
+  /// The migratable and inactive forms hold passwords (of a VNC display), or the machine would lose them on
+  /// its way: never to be logged.
   Task<Result<std::string>> xml(std::string domain, Xml form);
   /// absent where there is no such domain.
   Task<Result<VmState>> state(std::string domain);
   /// The guest-visible size of a disk of a running domain (virDomainGetBlockInfo).
   Task<Result<std::uint64_t>> disk_bytes(std::string domain, std::string target);
 
-  /// Migrates peer to peer and waits for the end, on a thread of its own. Cancel: aborts the job (libvirt
-  /// rolls back), then waits. Errors also: cancelled, mismatch.
+  /// Migrates peer to peer and waits for the end, however long that takes, on a thread of its own.
+  /// Cancel: aborts the job (libvirt rolls back), then waits; a migration that was done all the same has
+  /// done. Errors also: cancelled, mismatch, invalid_argument.
   Task<Result<void>> migrate(LibvirtMigration migration);
   Task<Result<LibvirtJob>> job(std::string domain);
   /// The statistics of the last job that ended there (with the downtime).
@@ -128,7 +173,8 @@ class Libvirt {
   Task<Result<void>> start_post_copy(std::string domain);
 
   Task<Result<void>> define(std::string xml);
-  /// Errors also: nothing is done where the domain is absent. Keeps NVRAM and managed-save files away.
+  /// Nothing is done where the domain is absent. Deletes what libvirt keeps with a definition (a saved memory
+  /// image, metadata of snapshots and checkpoints), but nothing of the guest's: disks, NVRAM and TPM stay.
   Task<Result<void>> undefine(std::string domain);
   Task<Result<void>> start(std::string domain);
   Task<Result<void>> resume(std::string domain);
@@ -140,14 +186,29 @@ class Libvirt {
   /// (virConnectCompareHypervisorCPU).
   Task<Result<std::string>> compare_cpu(VmDescription vm);
 
+  /// Copies a running disk to another place and keeps both the same until it is pivoted or cancelled. Returns
+  /// once the copy has begun; the target exists already. For a persistent domain too.
+  /// Errors also: in_use (the disk has a job).
+  Task<Result<void>> start_block_copy(std::string domain, LibvirtBlockCopy copy);
+  /// The job of a disk; nullopt where it has none.
+  Task<Result<std::optional<LibvirtBlockJob>>> block_job(std::string domain, std::string target);
+  /// Ends a copy by going over to the target. Errors also: in_use (the two are not the same yet: try again).
+  Task<Result<void>> pivot_block_copy(std::string domain, std::string target);
+  /// Ends a copy, or another job of the disk, and stays with the source. Waits until it has ended.
+  Task<Result<void>> cancel_block_job(std::string domain, std::string target);
+  /// What the guest has read and written since it started there.
+  Task<Result<LibvirtDiskCounters>> disk_counters(std::string domain, std::string target);
+  /// How fast the guest dirties its memory, measured for `seconds` (1 to 60). Needs no migration.
+  /// Cancel: ends the wait. Errors also: cancelled, timed_out (no figure came).
+  Task<Result<std::uint64_t>> dirty_bytes_per_s(std::string domain, unsigned seconds);
+
   /// Calls `handler` (from any thread; it must be cheap) for lifecycle events of all domains until close().
   Task<Result<void>> watch(std::function<void(const LibvirtEvent&)> handler);
   Task<void> close();
 
  private:
-  struct State;
-  explicit Libvirt(std::shared_ptr<State> state);
-  std::shared_ptr<State> state_;
+  explicit Libvirt(std::shared_ptr<LibvirtConnection> connection);
+  std::shared_ptr<LibvirtConnection> connection_;
 };
 
 }  // namespace diskferry

@@ -1,4 +1,3 @@
-// Names of states.
 #include "gateway/hypervisor/virtual_machine.hpp"
 
 namespace diskferry {
@@ -8,7 +7,7 @@ std::string_view to_string(VmState state) noexcept {
     case VmState::absent:
       return "absent";
     case VmState::shut_off:
-      return "shut off";
+      return "shut_off";
     case VmState::running:
       return "running";
     case VmState::paused:
@@ -16,7 +15,7 @@ std::string_view to_string(VmState state) noexcept {
     case VmState::crashed:
       return "crashed";
   }
-  return "absent";
+  return "unknown";
 }
 
 }  // namespace diskferry

@@ -65,6 +65,7 @@ Result<MoveRequest> parse_move_request(std::string_view text) {
   fields.take("memory-tls", request.memory_tls);
   fields.take("memory-uri", request.memory_uri);
   fields.take("connections", request.connections);
+  fields.take("keep-partial", request.keep_partial);
   fields.take("keep-source", request.keep_source);
   fields.take("verify", request.verify);
   DISKFERRY_CHECK(fields.finish());
@@ -103,6 +104,7 @@ std::string to_json(const MoveRequest& request) {
       {"memory-tls", request.memory_tls},
       {"memory-uri", request.memory_uri},
       {"connections", request.connections},
+      {"keep-partial", request.keep_partial},
       {"keep-source", request.keep_source},
       {"verify", request.verify},
   });

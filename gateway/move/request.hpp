@@ -41,6 +41,8 @@ struct MoveRequest {
   bool memory_tls = false;
   std::string memory_uri{};  ///< where the target's QEMU takes the memory; empty: libvirt's choice
   unsigned connections = 0;  ///< to the target, a disk; 0: by the configuration
+  bool keep_partial =
+      false;  ///< after a failure the target stays, and the next attempt sends only differences
   bool keep_source = false;  ///< stay `retained` until told to release
   bool verify = true;
 };

@@ -143,8 +143,7 @@ Task<Result<void>> TargetDisks::make_storage(TargetDiskRequest request, Disk& di
 
 Task<Result<DevicePtr>> TargetDisks::open(TargetDiskRequest request) {
   if (request.through_hypervisor) {
-    ImageUri uri = ImageUri::from_path("/" + request.hypervisor_export);
-    DISKFERRY_CO_TRY(uri, ImageUri::parse("nbd+unix:///"));
+    DISKFERRY_CO_TRY(ImageUri uri, ImageUri::parse("nbd+unix:///?socket=/"));
     uri.set_path("/" + request.hypervisor_export);
     uri.set_query("socket", move_socket(options_.move_folder, request.move));
     DeviceInfo promised{.name = uri.to_string(),
@@ -192,6 +191,18 @@ Task<Result<void>> TargetDisks::offer(Disk& disk, std::string client) {
   co_return Result<void>{};
 }
 
+PreparedDisk TargetDisks::prepared(const Disk& disk) {
+  const TargetDiskRequest& request = disk.record.request;
+  struct stat found{};
+  const auto uri = ImageUri::parse(request.uri);
+  const bool is_block_device =
+      uri && uri->is_file() && ::stat(uri->path().c_str(), &found) == 0 && S_ISBLK(found.st_mode);
+  return {.export_name = export_name(request),
+          .was_created = disk.record.was_created,
+          .is_taken_up = disk.is_taken_up,
+          .is_block_device = is_block_device};
+}
+
 Task<Result<PreparedDisk>> TargetDisks::prepare(TargetDiskRequest request, std::string client) {
   DISKFERRY_CO_CHECK(check_move_id(request.move));
   DISKFERRY_CO_CHECK(check_move_id(request.disk));
@@ -227,9 +238,7 @@ Task<Result<PreparedDisk>> TargetDisks::prepare(TargetDiskRequest request, std::
   }
   DISKFERRY_CO_CHECK(co_await write_record(request.move));
   DISKFERRY_CO_CHECK(co_await offer(*disk, client));
-  co_return PreparedDisk{.export_name = export_name(request),
-                         .was_created = disk->record.was_created,
-                         .is_taken_up = disk->is_taken_up};
+  co_return prepared(*disk);
 }
 
 Task<Result<void>> TargetDisks::withdraw(Disk& disk) {

@@ -59,6 +59,7 @@ class TargetDisks {
  private:
   struct Disk;
   struct Move;
+  static PreparedDisk prepared(const Disk& disk);
   Task<Result<void>> make_storage(TargetDiskRequest request, Disk& disk);
   Task<Result<DevicePtr>> open(TargetDiskRequest request);
   Task<Result<void>> offer(Disk& disk, std::string client);

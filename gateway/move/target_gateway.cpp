@@ -63,8 +63,10 @@ Result<TargetDiskFacts> parse_target_disk_facts(std::string_view text) {
 }
 
 std::string to_json(const PreparedDisk& disk) {
-  return json::serialize(json::object{
-      {"export", disk.export_name}, {"created", disk.was_created}, {"taken-up", disk.is_taken_up}});
+  return json::serialize(json::object{{"export", disk.export_name},
+                                      {"created", disk.was_created},
+                                      {"taken-up", disk.is_taken_up},
+                                      {"block-device", disk.is_block_device}});
 }
 
 Result<PreparedDisk> parse_prepared_disk(std::string_view text) {
@@ -74,6 +76,7 @@ Result<PreparedDisk> parse_prepared_disk(std::string_view text) {
   fields.take("export", disk.export_name);
   fields.take("created", disk.was_created);
   fields.take("taken-up", disk.is_taken_up);
+  fields.take("block-device", disk.is_block_device);
   DISKFERRY_CHECK(fields.finish());
   return disk;
 }

@@ -37,7 +37,8 @@ Result<TargetDiskFacts> parse_target_disk_facts(std::string_view json);
 struct PreparedDisk {
   std::string export_name{};
   bool was_created = false;
-  bool is_taken_up = false;  ///< it holds what an earlier attempt wrote
+  bool is_taken_up = false;      ///< it holds what an earlier attempt wrote
+  bool is_block_device = false;  ///< and no file: the machine's definition has to say so
 };
 std::string to_json(const PreparedDisk& disk);
 Result<PreparedDisk> parse_prepared_disk(std::string_view json);

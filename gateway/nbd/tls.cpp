@@ -4,16 +4,13 @@
 #include "diskferry/assert.hpp"
 #include "diskferry/image_uri.hpp"
 #include "gateway/nbd/byte_queue.hpp"
-#include "gateway/nbd/psk_file.hpp"
+#include "gateway/nbd/tls_state.hpp"
 
 #include <algorithm>
 #include <cstring>
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <openssl/bio.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 namespace diskferry::nbd_server {
@@ -21,22 +18,6 @@ namespace {
 
 /// Sixteen records of ciphertext in one receive.
 constexpr std::size_t input_bytes = 256u << 10;
-
-struct FreeSsl {
-  void operator()(SSL* ssl) const { SSL_free(ssl); }
-  void operator()(SSL_CTX* context) const { SSL_CTX_free(context); }
-  void operator()(X509* certificate) const { X509_free(certificate); }
-  void operator()(BIO* bio) const { BIO_free(bio); }
-  void operator()(BIO_METHOD* method) const { BIO_meth_free(method); }
-};
-
-std::string openssl_problem() {
-  std::string text;
-  while (const unsigned long code = ERR_get_error()) {
-    if (const char* reason = ERR_reason_error_string(code); reason != nullptr && text.empty()) text = reason;
-  }
-  return text.empty() ? "unknown TLS failure" : text;
-}
 
 /// What the BIO reads from and writes to.
 struct Queues {
@@ -128,13 +109,6 @@ std::vector<std::string> names_of(X509* certificate) {
 }
 
 }  // namespace
-
-struct TlsContext::State {
-  std::unique_ptr<SSL_CTX, FreeSsl> context;
-  PskTable keys;
-  std::vector<std::string> allow;
-  bool verify_peer = false;
-};
 
 struct TlsEngine::State {
   std::shared_ptr<TlsContext> context;
@@ -286,7 +260,11 @@ Result<std::unique_ptr<TlsEngine>> TlsContext::make_engine() {
   }
   BIO_set_data(bio, state->queues.get());
   SSL_set_bio(state->ssl.get(), bio, bio);
-  SSL_set_accept_state(state->ssl.get());
+  if (state_->is_client) {
+    DISKFERRY_CHECK(begin_as_client(state->ssl.get(), *state_));
+  } else {
+    SSL_set_accept_state(state->ssl.get());
+  }
   return std::unique_ptr<TlsEngine>(new TlsEngine(std::move(state)));
 }
 

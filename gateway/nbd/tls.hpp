@@ -62,6 +62,10 @@ class TlsContext : public std::enable_shared_from_this<TlsContext> {
  public:
   /// Errors: invalid_argument (options that contradict each other, a malformed file), not_found, permission.
   static Result<std::shared_ptr<TlsContext>> make(const TlsOptions& options);
+  /// For connections to servers: `certificates` is a folder with ca-cert.pem, client-cert.pem and
+  /// client-key.pem, `server_name` the name or address that the server's certificate must be for.
+  static Result<std::shared_ptr<TlsContext>> make_client(const std::string& certificates,
+                                                         std::string server_name);
   ~TlsContext();
   /// Errors: internal.
   Result<std::unique_ptr<TlsEngine>> make_engine();

@@ -1,0 +1,287 @@
+// Listeners, who may come in, and the orderly end.
+#include "gateway/control/server.hpp"
+
+#include "diskferry/assert.hpp"
+#include "diskferry/image_uri.hpp"
+#include "diskferry/task_group.hpp"
+#include "drivers/support/blocking_pool.hpp"
+#include "gateway/control/session.hpp"
+#include "gateway/control/stream.hpp"
+#include "gateway/nbd/listener.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <fmt/format.h>
+#include <grp.h>
+#include <optional>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+namespace diskferry::control {
+using nbd_server::ListenAddress;
+using nbd_server::Listener;
+using Severity = ServerOptions::Severity;
+
+namespace {
+
+/// When descriptors have run out, accepting again at once would only burn time.
+constexpr Duration accept_pause = std::chrono::milliseconds(100);
+/// How often a shutdown looks whether requests have ended.
+constexpr Duration drain_step = std::chrono::milliseconds(10);
+/// The kernel's own bound on the groups of a process is 65536; nobody's is near this.
+constexpr std::size_t groups_max = 1024;
+
+std::optional<gid_t> group_named(const std::string& name) {
+  std::array<char, 65536> buffer;
+  struct group entry{};
+  struct group* found = nullptr;
+  if (getgrnam_r(name.c_str(), &entry, buffer.data(), buffer.size(), &found) != 0 || found == nullptr)
+    return std::nullopt;
+  return found->gr_gid;
+}
+
+/// True when the process at the other end of a UNIX socket is root, our own user, or of the group; as it was
+/// when it connected, told by the kernel.
+bool may_operate(int fd, std::optional<gid_t> group, std::string& name) {
+  ucred peer{};
+  socklen_t length = sizeof peer;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return false;
+  name = fmt::format("uid {}", peer.uid);
+  if (peer.uid == 0 || peer.uid == geteuid()) return true;
+  if (!group) return false;
+  if (peer.gid == *group) return true;
+  std::array<gid_t, groups_max> groups;
+  length = sizeof groups;
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups.data(), &length) != 0) return false;
+  const std::size_t count = length / sizeof(gid_t);
+  return std::find(groups.begin(), groups.begin() + static_cast<std::ptrdiff_t>(count), *group) !=
+         groups.begin() + static_cast<std::ptrdiff_t>(count);
+}
+
+bool contains_any(const std::vector<std::string>& list, const std::vector<std::string>& names) {
+  return std::ranges::any_of(names,
+                             [&](const auto& name) { return std::ranges::find(list, name) != list.end(); });
+}
+
+/// The errors of a listener, without its advice for another program.
+Error listen_error(const Error& error, std::string object) {
+  Error made = fail(error.kind(), "listen for commands", std::move(object));
+  if (error.cause()) made = std::move(made).cause(error.cause());
+  if (error.kind() == ErrorKind::in_use)
+    return std::move(made).why("somebody listens there already").remedy("is another diskferryd running?");
+  return std::move(made).why(error.why());
+}
+
+}  // namespace
+
+struct Server::State {
+  State(DriverContext& driver_context, GatewayApi& gateway, ServerOptions server_options)
+      : context(driver_context),
+        options(std::move(server_options)),
+        accepting(context.reactors[0]),
+        serving(context.reactors[0]),
+        shared{.api = gateway, .clock = context.clock, .limits = options.limits} {}
+
+  void log(Severity severity, std::string text) const {
+    if (options.log) options.log(severity, std::move(text));
+  }
+  Task<Result<void>> listen_unix();
+  Task<Result<void>> listen_tcp();
+  Task<Result<void>> accept_from(Listener& listener);
+  Task<Result<void>> serve_unix(int fd);
+  Task<Result<void>> serve_tcp(int fd);
+  Task<Result<void>> serve(std::unique_ptr<ByteStream> stream, Caller caller);
+  void report(const std::string& who, const Result<void>& result) const;
+
+  DriverContext& context;
+  ServerOptions options;
+  std::optional<gid_t> group{};
+  std::shared_ptr<nbd_server::TlsContext> tls{};
+  std::vector<std::unique_ptr<Listener>> listeners{};
+  TaskGroup accepting;
+  TaskGroup serving;
+  SessionContext shared;
+  std::atomic<std::size_t> unix_connections = 0;
+  std::atomic<std::size_t> tcp_connections = 0;
+};
+
+Server::Server(DriverContext& context, GatewayApi& api, ServerOptions options)
+    : state_(std::make_unique<State>(context, api, std::move(options))) {}
+Server::~Server() = default;
+
+Task<Result<void>> Server::State::listen_unix() {
+  const std::string& path = options.socket;
+  if (!options.socket_group.empty()) {
+    group = co_await context.blocking_pool.run([name = options.socket_group] { return group_named(name); });
+    if (!group)
+      co_return unexpected(fail(ErrorKind::not_found, "listen for commands", printable(path))
+                               .why(fmt::format("there is no group '{}'", printable(options.socket_group))));
+  }
+  auto bound = co_await Listener::bind(context, context.reactors[0],
+                                       {.kind = ListenAddress::Kind::unix_socket, .path = path});
+  if (!bound) co_return unexpected(listen_error(bound.error(), printable(path)));
+  for (auto& listener : *bound) listeners.push_back(std::move(listener));
+  // Until here only our own user could connect: the others have no right to write to it.
+  const mode_t mode = group ? 0660 : 0600;
+  if ((group && chown(path.c_str(), static_cast<uid_t>(-1), *group) != 0) || chmod(path.c_str(), mode) != 0)
+    co_return unexpected(errno_error(errno, "listen for commands", printable(path)));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Server::State::listen_tcp() {
+  nbd_server::TlsOptions tls_options{.mode = nbd_server::TlsMode::require,
+                                     .certificates = options.certificates,
+                                     .verify_peer = true,
+                                     .allow = options.allow};
+  tls_options.allow.insert(tls_options.allow.end(), options.peers.begin(), options.peers.end());
+  if (tls_options.allow.empty())
+    co_return unexpected(fail(ErrorKind::invalid_argument, "listen for commands", options.host)
+                             .why("nobody is allowed to command this gateway from other hosts"));
+  DISKFERRY_CO_TRY(tls, nbd_server::TlsContext::make(tls_options));
+  auto bound = co_await Listener::bind(context, context.reactors[0],
+                                       {.host = options.host, .port = options.port, .path = {}});
+  if (!bound)
+    co_return unexpected(
+        listen_error(bound.error(), printable(fmt::format("{}:{}", options.host, options.port))));
+  for (auto& listener : *bound) listeners.push_back(std::move(listener));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Server::start() {
+  if (!state_->options.socket.empty()) DISKFERRY_CO_CHECK(co_await state_->listen_unix());
+  if (state_->options.listens_on_tcp) DISKFERRY_CO_CHECK(co_await state_->listen_tcp());
+  for (const auto& listener : state_->listeners) state_->accepting.spawn(state_->accept_from(*listener));
+  co_return Result<void>{};
+}
+
+std::vector<std::string> Server::addresses() const {
+  std::vector<std::string> addresses;
+  for (const auto& listener : state_->listeners) {
+    const ListenAddress& address = listener->address();
+    GatewayAddress shown;
+    if (listener->is_tcp()) {
+      shown.kind = GatewayAddress::Kind::https;
+      shown.host = address.host;
+      shown.port = address.port;
+    } else {
+      shown.path = address.path;
+    }
+    addresses.push_back(shown.to_string());
+  }
+  return addresses;
+}
+
+std::size_t Server::connections() const {
+  return state_->unix_connections.load() + state_->tcp_connections.load();
+}
+
+namespace {
+/// Says goodbye to a client that is one too many, without waiting for it.
+void turn_away(int fd) {
+  HttpResponse response =
+      to_response(fail(ErrorKind::too_large, "accept client").why("too many clients are connected"));
+  response.status = 503;
+  response.keep_alive = false;
+  const std::string text = to_wire(response);
+  (void)send(fd, text.data(), text.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  close(fd);
+}
+}  // namespace
+
+Task<Result<void>> Server::State::accept_from(Listener& listener) {
+  std::atomic<std::size_t>& connections = listener.is_tcp() ? tcp_connections : unix_connections;
+  while (!shared.stopping.load()) {
+    auto accepted = co_await listener.accept();
+    if (!accepted) {
+      if (accepted.error().kind() != ErrorKind::too_large) co_return unexpected(std::move(accepted).error());
+      DISKFERRY_CO_CHECK(co_await context.clock.sleep_for(accept_pause));
+      continue;
+    }
+    if (connections.load() >= options.limits.connections_max) {
+      log(Severity::warn, "a client was turned away: too many are connected");
+      if (listener.is_tcp()) {
+        close(*accepted);
+      } else {
+        turn_away(*accepted);
+      }
+      continue;
+    }
+    ++connections;
+    serving.spawn(listener.is_tcp() ? serve_tcp(*accepted) : serve_unix(*accepted));
+  }
+  co_return Result<void>{};
+}
+
+/// What a client did wrong is for the log; it never ends the server.
+void Server::State::report(const std::string& who, const Result<void>& result) const {
+  if (result || result.error().kind() == ErrorKind::cancelled) return;
+  const bool is_alarming =
+      result.error().kind() == ErrorKind::permission || result.error().kind() == ErrorKind::protocol;
+  log(is_alarming ? Severity::warn : Severity::debug,
+      fmt::format("{}: {}", printable(who), result.error().message()));
+}
+
+Task<Result<void>> Server::State::serve(std::unique_ptr<ByteStream> stream, Caller caller) {
+  const std::string name = caller.name;
+  report(name, co_await run_session(shared, *stream, std::move(caller)));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Server::State::serve_unix(int fd) {
+  Caller caller{.rights = Rights::operate};
+  const bool may = may_operate(fd, group, caller.name);
+  auto stream = make_stream(context.reactors[0], fd, fd);
+  if (stream && may) {
+    (void)co_await serve(std::move(*stream), std::move(caller));
+  } else if (stream) {
+    const Error error = fail(ErrorKind::permission, "accept client", caller.name)
+                            .why("it is neither root nor the gateway's user or group");
+    HttpResponse response = to_response(error);
+    response.keep_alive = false;
+    const std::string text = to_wire(response);
+    (void)co_await with_deadline(context.clock, options.limits.write_time, "answer",
+                                 (*stream)->write(std::as_bytes(std::span(text))));
+    (*stream)->say_goodbye();
+    log(Severity::warn, error.message());
+  }
+  --unix_connections;
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Server::State::serve_tcp(int fd) {
+  nbd_server::set_up_connection(fd, options.limits.keepalive_time);
+  auto connection = nbd_server::Stream::make(context.reactors[0], fd, fd);
+  if (connection) {
+    const auto proved = co_await with_deadline(context.clock, options.limits.tls_handshake_time, "start TLS",
+                                               (*connection)->start_tls(*tls));
+    if (proved) {
+      Caller caller{.name = proved->names.empty() ? std::string() : proved->names.front(),
+                    .rights = contains_any(options.allow, proved->names) ? Rights::operate : Rights::peer};
+      (void)co_await serve(make_stream(std::move(*connection)), std::move(caller));
+    } else {
+      report("a client over TCP", unexpected(proved.error()));
+    }
+  }
+  --tcp_connections;
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Server::stop() {
+  State& state = *state_;
+  state.shared.stopping = true;
+  for (const auto& listener : state.listeners) listener->cancel();
+  state.accepting.cancel();
+  (void)co_await state.accepting.join();
+  state.listeners.clear();
+  const TimePoint until = Clock::after(state.context.clock.now(), state.options.limits.drain_time);
+  while (state.shared.handling.load() != 0 && state.context.clock.now() < until) {
+    if (!co_await state.context.clock.sleep_for(drain_step)) break;
+  }
+  state.serving.cancel();
+  (void)co_await state.serving.join();
+  co_return Result<void>{};
+}
+
+}  // namespace diskferry::control

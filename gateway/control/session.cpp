@@ -1,0 +1,122 @@
+// A connection's life: read a request, answer it, and again.
+#include "gateway/control/session.hpp"
+
+#include "gateway/control/json.hpp"
+
+#include <optional>
+
+namespace diskferry::control {
+namespace {
+
+/// Counts up while it lives.
+class Counted {
+ public:
+  explicit Counted(std::atomic<std::size_t>& count) : count_(count) { ++count_; }
+  ~Counted() { --count_; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+
+ private:
+  std::atomic<std::size_t>& count_;
+};
+
+class Session {
+ public:
+  Session(SessionContext& context, ByteStream& stream, Caller caller)
+      : context_(context), stream_(stream), caller_(std::move(caller)), reader_(stream, context.limits) {}
+
+  Task<Result<void>> run() {
+    while (!context_.stopping.load()) {
+      auto request = co_await with_deadline(context_.clock, context_.limits.request_time, "read request",
+                                            reader_.read_request());
+      if (!request) co_return co_await refuse(std::move(request).error());
+      if (!*request) co_return Result<void>{};
+      const Counted handling(context_.handling);
+      const bool keep_alive = (*request)->keep_alive;
+      DISKFERRY_CO_TRY(Answer given, co_await handle(std::move(**request)));
+      if (given.events) co_return co_await stream_events(std::move(given.events));
+      given.response.keep_alive = keep_alive && !context_.stopping.load();
+      DISKFERRY_CO_CHECK(co_await write(to_wire(given.response)));
+      if (!given.response.keep_alive) break;
+    }
+    stream_.say_goodbye();
+    co_return Result<void>{};
+  }
+
+ private:
+  Task<Result<Answer>> try_handle(HttpRequest request) {
+    co_return co_await answer(context_.api, context_.limits, std::move(request), caller_);
+  }
+  /// Errors: cancelled.
+  Task<Result<Answer>> handle(HttpRequest request) {
+    auto given = co_await with_deadline(context_.clock, context_.limits.handle_time, "handle request",
+                                        try_handle(std::move(request)));
+    if (given) co_return std::move(*given);
+    if (co_await is_cancelled()) co_return unexpected(std::move(given).error());
+    co_return Answer{.response = to_response(given.error())};
+  }
+
+  /// What cannot be read is answered where there is somebody to answer, and ends the connection: nobody knows
+  /// where the next request would begin.
+  Task<Result<void>> refuse(Error error) {
+    const bool is_idle = error.kind() == ErrorKind::timed_out && !reader_.has_partial();
+    if (error.kind() == ErrorKind::cancelled || error.kind() == ErrorKind::gone) co_return unexpected(error);
+    if (is_idle) co_return Result<void>{};
+    HttpResponse response = to_response(error);
+    if (error.kind() == ErrorKind::timed_out) response.status = 408;
+    if (error.kind() == ErrorKind::too_large) response.status = reader_.over_limit_status();
+    response.keep_alive = false;
+    DISKFERRY_CO_CHECK(co_await write(to_wire(response)));
+    stream_.say_goodbye();
+    co_return unexpected(std::move(error));
+  }
+
+  /// `text` by value: it lives until it was written.
+  Task<Result<void>> write(std::string text) {
+    co_return co_await with_deadline(context_.clock, context_.limits.write_time, "answer",
+                                     stream_.write(std::as_bytes(std::span(text))));
+  }
+
+  Task<Result<void>> stream_events(std::unique_ptr<EventSource> events) {
+    const Counted streaming(context_.event_streams);
+    if (context_.event_streams.load() > context_.limits.event_streams_max) {
+      HttpResponse response =
+          to_response(fail(ErrorKind::too_large, "listen to events").why("too many clients listen already"));
+      response.status = 503;
+      response.keep_alive = false;
+      co_return co_await write(to_wire(response));
+    }
+    // It does not end by itself: a shutdown must not wait for it as for a request.
+    --context_.handling;
+    auto result = co_await send_events(*events);
+    ++context_.handling;
+    if (result) stream_.say_goodbye();
+    co_return result;
+  }
+  Task<Result<void>> send_events(EventSource& events) {
+    DISKFERRY_CO_CHECK(co_await write(chunked_head("application/x-ndjson")));
+    while (true) {
+      DISKFERRY_CO_TRY(const auto batch, co_await events.next(context_.limits.heartbeat_time));
+      std::string lines;
+      for (const JobEvent& event : batch.events) lines += to_json(event) + "\n";
+      if (lines.empty() && !batch.ended) lines = "{\"kind\":\"heartbeat\"}\n";
+      if (!lines.empty()) DISKFERRY_CO_CHECK(co_await write(to_chunk(lines)));
+      if (batch.ended) co_return co_await write(std::string(last_chunk));
+      if (stream_.is_disturbed() || co_await is_cancelled()) co_return Result<void>{};
+    }
+  }
+
+  SessionContext& context_;
+  ByteStream& stream_;
+  const Caller caller_;
+  HttpReader reader_;
+};
+
+}  // namespace
+
+Task<Result<void>> run_session(SessionContext& context, ByteStream& stream, Caller caller) {
+  Session session(context, stream, std::move(caller));
+  co_return co_await session.run();
+}
+
+}  // namespace diskferry::control

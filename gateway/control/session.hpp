@@ -1,0 +1,26 @@
+// One connection to the control server: requests in turn, each within its deadlines. For server.cpp.
+#pragma once
+
+#include "diskferry/driver.hpp"
+#include "gateway/control/routes.hpp"
+
+#include <atomic>
+#include <memory>
+
+namespace diskferry::control {
+
+/// What sessions share. Lifetime: outlives them.
+struct SessionContext {
+  GatewayApi& api;
+  Clock& clock;
+  const Limits& limits;
+  std::atomic<bool> stopping = false;     ///< no further requests
+  std::atomic<std::size_t> handling = 0;  ///< requests that are being answered
+  std::atomic<std::size_t> event_streams = 0;
+};
+
+/// Serves until the client leaves, breaks a rule or a limit, or this is cancelled. Errors: cancelled; what a
+/// client did wrong, for the log.
+Task<Result<void>> run_session(SessionContext& context, ByteStream& stream, Caller caller);
+
+}  // namespace diskferry::control

@@ -1,0 +1,161 @@
+// Start and end. What is made first ends last.
+#include "gateway/daemon/daemon.hpp"
+
+#include "diskferry/image_uri.hpp"
+#include "drivers/support/blocking_pool.hpp"
+#include "gateway/control/server.hpp"
+#include "gateway/daemon/exports.hpp"
+#include "gateway/daemon/local_gateway.hpp"
+#include "gateway/daemon/notify.hpp"
+#include "gateway/daemon/settings.hpp"
+#include "gateway/daemon/state_folder.hpp"
+#include "gateway/nbd/server.hpp"
+
+#include <array>
+#include <fmt/format.h>
+#include <optional>
+#include <unistd.h>
+
+#include <boost/asio/cancellation_state.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <spdlog/spdlog.h>
+
+namespace diskferry::daemon {
+namespace {
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : std::string("localhost");
+}
+
+void log_nbd(nbd_server::ServerOptions::Severity severity, const std::string& text) {
+  using Severity = nbd_server::ServerOptions::Severity;
+  const auto level = severity == Severity::debug  ? spdlog::level::debug
+                     : severity == Severity::info ? spdlog::level::info
+                     : severity == Severity::warn ? spdlog::level::warn
+                                                  : spdlog::level::err;
+  spdlog::log(level, "nbd: {}", text);
+}
+void log_control(control::ServerOptions::Severity severity, const std::string& text) {
+  using Severity = control::ServerOptions::Severity;
+  const auto level = severity == Severity::debug  ? spdlog::level::debug
+                     : severity == Severity::info ? spdlog::level::info
+                                                  : spdlog::level::warn;
+  spdlog::log(level, "control: {}", text);
+}
+
+class Daemon {
+ public:
+  Daemon(DriverContext& context, const Config& config) : context_(context), config_(config) {}
+
+  Task<Result<void>> run(std::ostream& out) {
+    auto result = co_await start();
+    if (result) {
+      announce(out);
+      result = co_await nbd_->wait();
+    }
+    // From here on nothing is cut short by the signal that got us here; every step has its own bound.
+    co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
+    notify_service_manager("STOPPING=1");
+    spdlog::info("stopping");
+    auto stopped = co_await stop();
+    if (!result) co_return result;
+    co_return stopped;
+  }
+
+ private:
+  Result<std::string> prepare_folders() const {
+    DISKFERRY_CHECK(make_state_folder(config_.state.folder));
+    DISKFERRY_CHECK(make_parent(config_.control.socket));
+    DISKFERRY_TRY(const auto nbd, nbd_options(config_));
+    for (const auto& address : nbd.listen) {
+      if (!address.path.empty()) DISKFERRY_CHECK(make_parent(address.path));
+    }
+    return gateway_id(config_.state.folder);
+  }
+
+  Task<Result<void>> start() {
+    DISKFERRY_CO_TRY(const std::string id,
+                     co_await context_.blocking_pool.run([this] { return prepare_folders(); }));
+    DISKFERRY_CO_TRY(auto nbd, nbd_options(config_));
+    DISKFERRY_CO_TRY(auto control, control_options(config_));
+    nbd.log = log_nbd;
+    control.log = log_control;
+    nbd_.emplace(context_, std::move(nbd));
+    exports_.emplace(context_, *nbd_);
+    DISKFERRY_CO_CHECK(co_await nbd_->start());
+    nbd_started_ = true;
+    DISKFERRY_CO_CHECK(co_await open_exports());
+    const std::string name = config_.name.empty() ? host_name() : config_.name;
+    gateway_.emplace(GatewayParts{.name = name, .id = id, .exports = *exports_, .nbd = *nbd_});
+    control_.emplace(context_, *gateway_, std::move(control));
+    DISKFERRY_CO_CHECK(co_await control_->start());
+    co_return Result<void>{};
+  }
+
+  /// One that cannot be opened does not keep the others from their guests: it is told, and can be added when
+  /// its storage is there.
+  Task<Result<void>> open_exports() {
+    for (const ExportConfig& one : config_.exports) {
+      const auto added = co_await exports_->add({.name = one.name,
+                                                 .image = one.image,
+                                                 .format = one.format,
+                                                 .description = one.description,
+                                                 .writable = one.writable,
+                                                 .requires_tls = one.require_tls,
+                                                 .allow = one.allow},
+                                                true);
+      if (added) {
+        spdlog::info("export {}: {}", printable(one.name), printable(added->image));
+      } else if (added.error().kind() == ErrorKind::cancelled) {
+        co_return unexpected(added.error());
+      } else {
+        spdlog::error("{}: export {} is left out: {}", printable(one.where), printable(one.name),
+                      added.error().message());
+      }
+    }
+    co_return Result<void>{};
+  }
+
+  void announce(std::ostream& out) const {
+    std::string line = "READY";
+    for (const std::string& address : control_->addresses()) line += " " + address;
+    for (const std::string& address : nbd_->addresses()) line += " " + address;
+    out << line << std::endl;
+    spdlog::info("ready: {}", line.substr(std::min<std::size_t>(line.size(), 6)));
+    notify_service_manager("READY=1");
+  }
+
+  Task<Result<void>> stop() {
+    Result<void> result;
+    const auto keep_first = [&result](Result<void> one) {
+      if (!one && result) result = std::move(one);
+    };
+    if (control_) keep_first(co_await control_->stop());
+    control_.reset();
+    // Requests in flight are finished, but not waited for where the storage is away.
+    if (exports_) exports_->stop_waiting();
+    if (nbd_started_) keep_first(co_await nbd_->stop());
+    if (exports_) keep_first(co_await exports_->close_all());
+    exports_.reset();
+    nbd_.reset();
+    co_return result;
+  }
+
+  DriverContext& context_;
+  const Config& config_;
+  std::optional<nbd_server::Server> nbd_{};
+  bool nbd_started_ = false;
+  std::optional<Exports> exports_{};
+  std::optional<LocalGateway> gateway_{};
+  std::optional<control::Server> control_{};
+};
+
+}  // namespace
+
+Task<Result<void>> run_daemon(DriverContext& context, const Config& config, std::ostream& out) {
+  Daemon daemon(context, config);
+  co_return co_await daemon.run(out);
+}
+
+}  // namespace diskferry::daemon

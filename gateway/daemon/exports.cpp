@@ -1,0 +1,177 @@
+// Exports by name. A name is taken before its image is opened, so that two calls cannot open the same twice.
+#include "gateway/daemon/exports.hpp"
+
+#include "diskferry/assert.hpp"
+#include "drivers/filters/align.hpp"
+#include "drivers/image/image.hpp"
+
+#include <fmt/format.h>
+#include <map>
+#include <mutex>
+#include <optional>
+
+#include <boost/asio/cancellation_state.hpp>
+#include <boost/asio/this_coro.hpp>
+
+namespace diskferry::daemon {
+namespace {
+
+constexpr std::size_t name_bytes_max = 4096;  // the bound of NBD
+
+Result<ImageUri> image_of(const control::ExportRequest& request) {
+  const auto wrong = [&](std::string why) {
+    return unexpected(
+        fail(ErrorKind::invalid_argument, "export", printable(request.name)).why(std::move(why)));
+  };
+  if (request.name.empty() || request.name.size() > name_bytes_max)
+    return wrong(fmt::format("a name has 1 to {} bytes", name_bytes_max));
+  DISKFERRY_TRY(ImageUri uri, ImageUri::parse(request.image));
+  // The daemon's own folder means nothing to whoever asks.
+  if (uri.is_file() && !uri.path().starts_with('/')) return wrong("the image is an absolute path or a URI");
+  return uri;
+}
+
+}  // namespace
+
+struct Exports::Entry {
+  control::ExportRequest request{};
+  bool is_configured = false;
+  std::string shown_image{};
+  std::optional<Image> image{};
+  nbd_server::ExportPtr offered{};  // set: ready; else it is being added or removed
+};
+
+struct Exports::State {
+  DriverContext& context;
+  nbd_server::Server& server;
+  mutable std::mutex guard{};
+  std::map<std::string, std::shared_ptr<Entry>> entries{};  // guard; also the members of each
+};
+
+Exports::Exports(DriverContext& context, nbd_server::Server& server)
+    : state_(new State{.context = context, .server = server}) {}
+Exports::~Exports() {
+  DISKFERRY_ASSERT(state_->entries.empty(), "exports are destroyed with images open");
+}
+
+/// The image open and an export made of it, not offered yet.
+Task<Result<std::shared_ptr<Exports::Entry>>> Exports::open(control::ExportRequest request) {
+  DISKFERRY_CO_TRY(const ImageUri uri, image_of(request));
+  ImageOpenOptions options{.format = request.format, .writable = request.writable};
+  // What a guest may write to is never probed: it could make its raw disk look like something else.
+  if (request.writable && options.format.empty()) options.format = format_for_target(uri);
+  DISKFERRY_CO_TRY(auto image, co_await open_image(state_->context, uri, options));
+  auto made = nbd_server::Export::make({.name = request.name,
+                                        .description = request.description,
+                                        .writable = request.writable,
+                                        .requires_tls = request.requires_tls,
+                                        .allow = request.allow},
+                                       with_byte_granularity(image.shared_device()));
+  auto entry = std::make_shared<Entry>();
+  if (made) {
+    request.format = image.layers().front().format;
+    entry->shown_image = uri.without_secrets();
+    entry->request = std::move(request);
+    entry->offered = std::move(*made);
+    entry->image.emplace(std::move(image));
+    co_return entry;
+  }
+  (void)co_await image.close();
+  co_return unexpected(std::move(made).error());
+}
+
+Task<Result<control::ExportDescription>> Exports::add(control::ExportRequest request, bool is_configured) {
+  const std::string name = request.name;
+  {
+    std::lock_guard lock(state_->guard);
+    if (!state_->entries.emplace(name, std::make_shared<Entry>()).second)
+      co_return unexpected(fail(ErrorKind::already_exists, "export", printable(name))
+                               .why("there is an export of this name")
+                               .remedy("'diskferry exports' lists them"));
+  }
+  auto opened = co_await open(std::move(request));
+  Result<void> added = opened ? state_->server.exports().add((*opened)->offered) : unexpected(opened.error());
+  if (!added && opened) (void)co_await (*opened)->image->close();
+  std::lock_guard lock(state_->guard);
+  if (!added) {
+    state_->entries.erase(name);
+    co_return unexpected(std::move(added).error());
+  }
+  (*opened)->is_configured = is_configured;
+  state_->entries[name] = *opened;
+  co_return describe(**opened);
+}
+
+control::ExportDescription Exports::describe(const Entry& entry) const {
+  return {.name = entry.request.name,
+          .image = entry.shown_image,
+          .format = entry.request.format,
+          .description = entry.request.description,
+          .writable = entry.request.writable,
+          .requires_tls = entry.request.requires_tls,
+          .allow = entry.request.allow,
+          .size_bytes = entry.offered->size_bytes(),
+          .clients = entry.offered->clients(),
+          .is_configured = entry.is_configured,
+          .addresses = state_->server.addresses(entry.request.name)};
+}
+
+std::vector<control::ExportDescription> Exports::list() const {
+  std::vector<control::ExportDescription> listed;
+  std::lock_guard lock(state_->guard);
+  for (const auto& [name, entry] : state_->entries) {
+    if (entry->offered) listed.push_back(describe(*entry));
+  }
+  return listed;
+}
+
+Task<Result<void>> Exports::remove(std::string name) {
+  std::shared_ptr<Entry> entry;
+  nbd_server::ExportPtr offered;
+  {
+    std::lock_guard lock(state_->guard);
+    const auto found = state_->entries.find(name);
+    if (found == state_->entries.end())
+      co_return unexpected(fail(ErrorKind::not_found, "remove export", printable(name))
+                               .why("there is no export of this name")
+                               .remedy("'diskferry exports' lists them"));
+    entry = found->second;
+    offered = std::exchange(entry->offered, nullptr);
+  }
+  if (!offered)
+    co_return unexpected(fail(ErrorKind::in_use, "remove export", printable(name))
+                             .why("it is being added or removed already"));
+  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
+  (void)state_->server.exports().remove(name);
+  auto result = co_await state_->server.disconnect(offered);
+  if (result && entry->request.writable) result = co_await entry->image->device().flush();
+  auto closed = co_await entry->image->close();
+  if (result) result = std::move(closed);
+  std::lock_guard lock(state_->guard);
+  state_->entries.erase(name);
+  co_return result;
+}
+
+void Exports::stop_waiting() {
+  std::lock_guard lock(state_->guard);
+  for (const auto& [name, entry] : state_->entries) {
+    if (entry->offered) entry->image->device().stop_waiting();
+  }
+}
+
+Task<Result<void>> Exports::close_all() {
+  std::map<std::string, std::shared_ptr<Entry>> entries;
+  {
+    std::lock_guard lock(state_->guard);
+    entries.swap(state_->entries);
+  }
+  Result<void> result;
+  for (const auto& [name, entry] : entries) {
+    if (!entry->image) continue;
+    auto closed = co_await entry->image->close();
+    if (!closed && result) result = std::move(closed);
+  }
+  co_return result;
+}
+
+}  // namespace diskferry::daemon

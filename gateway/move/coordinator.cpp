@@ -1,0 +1,191 @@
+// The list of steps, the record of each, and the way back.
+#include "gateway/move/coordinator.hpp"
+
+#include "diskferry/image_uri.hpp"
+#include "gateway/move/target_disks.hpp"
+
+#include <array>
+#include <chrono>
+#include <fmt/format.h>
+
+#include <boost/asio/this_coro.hpp>
+#include <spdlog/spdlog.h>
+
+namespace diskferry {
+namespace {
+
+std::int64_t now_ms() {
+  using namespace std::chrono;
+  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+}
+
+/// How long it is tried to learn from both hosts which of them has the machine. A host that comes back after
+/// a reboot answers within it.
+constexpr Duration find_out_limit = std::chrono::minutes(15);
+constexpr Duration find_out_pause = std::chrono::milliseconds(500);
+/// A lease that outlives every step: it is what tells another process of this gateway to keep off.
+constexpr Duration lease = std::chrono::hours(24 * 365);
+
+}  // namespace
+
+Coordinator::Coordinator(MoveEnvironment& environment, JobRecord job)
+    : environment_(environment),
+      job_(std::move(job)),
+      move_socket_path_(move_socket(environment.run_folder, job_.id)) {}
+Coordinator::~Coordinator() = default;
+
+Task<Result<void>> Coordinator::save(JobChanges changes) {
+  changes.state = to_json(state_);
+  auto saved = co_await environment_.jobs.update(job_.id, job_.generation, std::move(changes));
+  if (!saved) co_return unexpected(std::move(saved).error().in("write the job down"));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Coordinator::enter(Phase next) {
+  if (state_.phase == next) co_return Result<void>{};
+  if (!may_follow(state_.phase, next))
+    co_return unexpected(fail(ErrorKind::internal, "go on with the move")
+                             .why(fmt::format("from {} to {}", to_string(state_.phase), to_string(next))));
+  const Phase before = state_.phase;
+  state_.phase = next;
+  state_.timeline.push_back({.phase = next, .at_ms = now_ms()});
+  auto saved =
+      co_await save({.phase = std::string(to_string(next)),
+                     .event = NewJobEvent{.kind = std::string(phase_event),
+                                          .text = fmt::format(R"({{"phase":"{}","word":"{}"}})",
+                                                              to_string(next), operators_word(next))}});
+  if (saved) {
+    spdlog::info("move {} of {}: {}", job_.id, printable(job_.subject), to_string(next));
+    co_return saved;
+  }
+  state_.phase = before;
+  state_.timeline.pop_back();
+  co_return saved;
+}
+
+Task<Result<void>> Coordinator::run() {
+  {
+    DISKFERRY_CO_TRY(job_, co_await environment_.jobs.take_lease(job_.id, environment_.controller, lease));
+    DISKFERRY_CO_TRY(request_, parse_move_request(job_.request));
+    DISKFERRY_CO_TRY(state_, parse_move_state(job_.state.empty() ? "{}" : job_.state));
+  }
+  bytes_per_s_ = request_.bytes_per_s;
+  max_pause_ms_ = request_.max_pause_ms;
+  const bool is_new = state_.phase == Phase::planned;
+  (void)co_await save({.status = JobStatus::running});
+  auto result = is_new ? co_await forward() : co_await settle_after_crash();
+  // Whatever happened, cancellation included, is followed through.
+  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
+  if (!result && can_undo(state_.phase)) result = co_await undo(std::move(result).error());
+  co_await close();
+  JobChanges end;
+  if (result) {
+    end.status = JobStatus::done;
+  } else {
+    end.status = state_.phase != Phase::aborted                  ? JobStatus::failed
+                 : result.error().kind() == ErrorKind::cancelled ? JobStatus::cancelled
+                                                                 : JobStatus::rolled_back;
+    end.error = result.error().message();
+  }
+  // A source that is retained goes on living: the job is active until it is released.
+  if (result && state_.phase == Phase::retained) end.status = JobStatus::paused;
+  end.report = progress();
+  end.event = NewJobEvent{.kind = "end", .text = progress()};
+  auto saved = co_await save(std::move(end));
+  if (!result) co_return result;
+  co_return saved;
+}
+
+Task<Result<void>> Coordinator::forward() {
+  struct Step {
+    Task<Result<void>> (Coordinator::*act)();
+  };
+  static constexpr std::array steps{Step{&Coordinator::connect}, Step{&Coordinator::prepare},
+                                    Step{&Coordinator::migrate}, Step{&Coordinator::commit},
+                                    Step{&Coordinator::let_source_go}};
+  for (const Step& step : steps) {
+    if (can_undo(state_.phase) && co_await is_cancelled())
+      co_return unexpected(cancelled_error("migrate", job_.subject));
+    DISKFERRY_CO_CHECK(co_await (this->*step.act)());
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Coordinator::settle_after_crash() {
+  DISKFERRY_CO_CHECK(co_await connect());
+  if (state_.phase == Phase::aborting || state_.phase == Phase::prepared)
+    co_return unexpected(
+        fail(ErrorKind::gone, "migrate", job_.subject).why("the gateway ended before the move had begun"));
+  if (can_undo(state_.phase)) {
+    DISKFERRY_CO_CHECK(co_await find_out(true));
+    if (outcome_ != Outcome::committed)
+      co_return unexpected(fail(ErrorKind::gone, "migrate", job_.subject)
+                               .why("the gateway ended while it ran; the guest is on the source"));
+    // What the lost process saw in between is made up for: the outcome is what counts.
+    if (state_.phase < Phase::synchronized) DISKFERRY_CO_CHECK(co_await enter(Phase::synchronized));
+    DISKFERRY_CO_CHECK(co_await enter(Phase::switching));
+  }
+  if (state_.phase < Phase::retained) DISKFERRY_CO_CHECK(co_await commit());
+  co_return co_await let_source_go();
+}
+
+Task<Result<void>> Coordinator::find_out(bool may_wait) {
+  const TimePoint end =
+      Clock::after(environment_.drivers.clock.now(), may_wait ? find_out_limit : Duration{});
+  while (true) {
+    DISKFERRY_CO_TRY(const WhoRuns said, co_await ask_both());
+    outcome_ = decide(said);
+    if (outcome_ == Outcome::stop_target) {
+      if (auto gone = co_await target_->destroy(job_.subject);
+          !gone && gone.error().kind() != ErrorKind::not_found)
+        spdlog::warn("move {}: the half-made machine at the target: {}", job_.id, gone.error().message());
+      else
+        outcome_ = Outcome::rolled_back;
+    } else if (outcome_ == Outcome::resume_source) {
+      // The target's machine first: it never ran, and must not be able to from now on.
+      if (said.target == VmState::paused) (void)co_await target_->destroy(job_.subject);
+      if (co_await source_->resume(job_.subject)) outcome_ = Outcome::rolled_back;
+    }
+    const bool is_known = outcome_ != Outcome::undecided && outcome_ != Outcome::stop_target &&
+                          outcome_ != Outcome::resume_source;
+    if (is_known) co_return Result<void>{};
+    if (environment_.drivers.clock.now() >= end)
+      co_return unexpected(fail(ErrorKind::timed_out, "find out which host runs", job_.subject)
+                               .remedy("when both hosts answer again, diskferry resume " + job_.id));
+    DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_for(find_out_pause));
+  }
+}
+
+Task<Result<void>> Coordinator::undo(Error why) {
+  spdlog::warn("move {} of {}: undone: {}", job_.id, printable(job_.subject), why.message());
+  if (barrier_) barrier_->refuse();
+  DISKFERRY_CO_CHECK(co_await enter(Phase::aborting));
+  // The first error of a disk is the cause of what the hypervisor then complained of.
+  if (disks_) {
+    if (auto failed = disks_->failure(); failed && why.kind() != ErrorKind::cancelled)
+      why = *std::move(failed);
+    if (auto stopped = co_await disks_->stop(request_.keep_partial); !stopped)
+      spdlog::debug("move {}: {}", job_.id, stopped.error().message());
+    disks_.reset();
+  }
+  auto finished = co_await finish_target(request_.keep_partial ? TargetEnd::leave : TargetEnd::remove);
+  if (!finished) {
+    for (const MoveDiskState& disk : state_.disks)
+      if (disk.was_created) state_.leftovers.push_back("on the target host: " + disk.uri);
+    spdlog::warn("move {}: {}", job_.id, finished.error().message());
+  }
+  DISKFERRY_CO_CHECK(co_await enter(Phase::aborted));
+  co_return unexpected(std::move(why));
+}
+
+Result<std::string> gateway_beside(std::string_view libvirt_uri) {
+  DISKFERRY_TRY(const ImageUri uri, ImageUri::parse(libvirt_uri));
+  if (uri.host().empty())
+    return unexpected(fail(ErrorKind::invalid_argument, "find the other gateway", printable(libvirt_uri))
+                          .why("the URI names no host")
+                          .remedy("say --gateway-to https://HOST, or a destination with a host"));
+  const bool is_v6 = uri.host().contains(':');
+  return "https://" + (is_v6 ? "[" + uri.host() + "]" : uri.host());
+}
+
+}  // namespace diskferry

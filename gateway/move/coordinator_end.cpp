@@ -1,0 +1,128 @@
+// After the commit: the target's disks are its own, the source keeps what it has until it is released.
+#include "diskferry/image_uri.hpp"
+#include "gateway/move/coordinator.hpp"
+
+#include <fmt/format.h>
+
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <spdlog/spdlog.h>
+
+namespace diskferry {
+namespace json = boost::json;
+
+Task<Result<void>> Coordinator::finish_target(TargetEnd end) {
+  if (!gateway_) co_return Result<void>{};
+  co_return co_await gateway_->finish(job_.id, end);
+}
+
+Task<Result<void>> Coordinator::commit() {
+  if (auto done = co_await source_->completed_job(job_.subject); done && done->downtime_ms && state_.pause)
+    state_.pause->hypervisor_ms = *done->downtime_ms;
+  DISKFERRY_CO_CHECK(co_await enter(Phase::committed));
+  // Nobody writes to the windows any more: libvirt has ended the mirrors, and everything was durable before
+  // that.
+  if (disks_) {
+    final_stats_ = disks_->stats();
+    if (auto stopped = co_await disks_->stop(false); !stopped)
+      spdlog::debug("move {}: {}", job_.id, stopped.error().message());
+    disks_.reset();
+  }
+  auto finished = co_await finish_target(TargetEnd::keep);
+  if (!finished) {
+    state_.leftovers.push_back("the exports of this move at the other gateway");
+    spdlog::warn("move {}: {}", job_.id, finished.error().message());
+  }
+  co_return co_await enter(Phase::retained);
+}
+
+Task<Result<void>> Coordinator::let_source_go() {
+  if (request_.keep_source) co_return Result<void>{};
+  if (state_.is_persistent) {
+    if (auto gone = co_await source_->undefine(job_.subject);
+        !gone && gone.error().kind() != ErrorKind::not_found) {
+      // The guest runs where it should: that this one is still defined is told, and no failure of the move.
+      state_.leftovers.push_back("the definition of " + job_.subject + " on the source host");
+      spdlog::warn("move {}: {}", job_.id, gone.error().message());
+    }
+  }
+  for (const MoveDiskState& disk : state_.disks)
+    if (!disk.source.empty() && disk.route != DiskRoute::shared)
+      state_.leftovers.push_back("the disk on the source host: " + disk.source);
+  co_return co_await enter(Phase::released);
+}
+
+Task<Result<void>> Coordinator::release() {
+  if (state_.phase != Phase::retained)
+    co_return unexpected(fail(ErrorKind::in_use, "release the source", job_.id)
+                             .why(fmt::format("the move is {}", to_string(state_.phase))));
+  request_.keep_source = false;
+  DISKFERRY_CO_CHECK(co_await let_source_go());
+  co_return co_await save({.status = JobStatus::done});
+}
+
+Task<void> Coordinator::close() {
+  if (disks_) {
+    (void)co_await disks_->stop(false);
+    disks_.reset();
+  }
+  if (gateway_) co_await gateway_->close();
+  if (source_) co_await source_->close();
+  if (target_) co_await target_->close();
+}
+
+std::string Coordinator::progress() const {
+  json::array disks;
+  const auto stats = disks_ ? disks_->stats() : final_stats_;
+  for (const auto& disk : stats) {
+    const WindowStats& window = disk.window;
+    disks.push_back({{"disk", disk.target},
+                     {"size-bytes", disk.size_bytes},
+                     {"received-bytes", window.acknowledged_bytes + window.zeroed_bytes},
+                     {"sent-bytes", window.sent_bytes},
+                     {"sent-zero-bytes", window.sent_zero_bytes},
+                     {"resent-bytes", window.resent_bytes},
+                     {"unchanged-bytes", window.unchanged_bytes},
+                     {"superseded-bytes", window.superseded_bytes},
+                     {"pending-bytes", window.pending_bytes},
+                     {"window-bytes", window.window_bytes},
+                     {"bytes-per-second", window.bytes_per_s}});
+  }
+  std::lock_guard lock(guard_);
+  json::object object{{"phase", to_string(state_.phase)},
+                      {"word", operators_word(state_.phase)},
+                      {"disks", std::move(disks)},
+                      {"memory",
+                       {{"total-bytes", memory_.memory_total_bytes},
+                        {"processed-bytes", memory_.memory_processed_bytes},
+                        {"remaining-bytes", memory_.memory_remaining_bytes},
+                        {"bytes-per-second", memory_.memory_bytes_per_s},
+                        {"dirty-pages-per-second", memory_.memory_dirty_pages_per_s},
+                        {"iterations", memory_.memory_iterations}}}};
+  if (state_.pause) {
+    object["pause"] = {{"until-flush-us", state_.pause->until_flush_us},
+                       {"drain-us", state_.pause->drain_us},
+                       {"device-state-us", state_.pause->device_state_us},
+                       {"total-us", state_.pause->total_us},
+                       {"hypervisor-ms", state_.pause->hypervisor_ms}};
+  }
+  json::array timeline;
+  for (const PhaseTime& time : state_.timeline)
+    timeline.push_back({{"phase", to_string(time.phase)}, {"at-ms", time.at_ms}});
+  object["timeline"] = std::move(timeline);
+  object["warnings"] = json::array(state_.warnings.begin(), state_.warnings.end());
+  object["leftovers"] = json::array(state_.leftovers.begin(), state_.leftovers.end());
+  return json::serialize(object);
+}
+
+void Coordinator::set_bytes_per_s(std::uint64_t bytes_per_s) {
+  bytes_per_s_ = bytes_per_s;
+}
+
+void Coordinator::set_max_pause_ms(std::uint64_t ms) {
+  max_pause_ms_ = ms;
+}
+
+}  // namespace diskferry

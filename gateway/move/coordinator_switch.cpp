@@ -1,0 +1,224 @@
+// The migration itself: libvirt works, the supervisor watches disk and memory together, and at the end it is
+// found out which host has the machine.
+#include "diskferry/image_uri.hpp"
+#include "gateway/jobs/event_bus.hpp"
+#include "gateway/move/coordinator.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <spdlog/spdlog.h>
+
+namespace diskferry {
+namespace {
+
+constexpr Duration look_pause = std::chrono::milliseconds(200);
+/// Of the pause that is allowed, how much the window may take to drain; the rest is for device state and
+/// resuming.
+constexpr double drain_share = 0.4;
+constexpr std::uint64_t window_bytes_min = 2u << 20;
+/// Of a common budget, what the memory gets at least.
+constexpr double memory_share_min = 0.25;
+
+/// Runs a task on another executor and waits for it here; a cancellation goes with it.
+template <class T>
+Task<Result<T>> on_executor(Executor executor, Task<Result<T>> task) {
+  co_return co_await boost::asio::co_spawn(executor, top_frame(std::move(task)),
+                                           boost::asio::use_awaitable_t<Executor>{});
+}
+
+TimePoint time_of(const LibvirtEvent& event) {
+  return TimePoint(std::chrono::nanoseconds(event.at_ns));
+}
+
+std::uint64_t us_between(TimePoint from, TimePoint to) {
+  return to <= from ? 0
+                    : static_cast<std::uint64_t>(
+                          std::chrono::duration_cast<std::chrono::microseconds>(to - from).count());
+}
+
+}  // namespace
+
+BarrierHooks Coordinator::barrier_hooks(Executor own) {
+  // Flushes come on the reactors of the NBD server's sessions; what belongs to the move is touched on its
+  // own.
+  return {.is_guest_stopped = [this, own] { return on_executor(own, is_guest_stopped()); },
+          .make_all_durable = [this] { return disks_->make_all_durable(); },
+          .record = [this, own] { return on_executor(own, record_synchronized()); }};
+}
+
+Task<Result<bool>> Coordinator::is_guest_stopped() {
+  DISKFERRY_CO_TRY(const VmState state, co_await source_->state(job_.subject));
+  co_return state != VmState::running;
+}
+
+Task<Result<void>> Coordinator::record_synchronized() {
+  co_return co_await enter(Phase::synchronized);
+}
+
+void Coordinator::on_event(bool is_source, const LibvirtEvent& event) {
+  if (event.domain != job_.subject) return;
+  std::lock_guard lock(guard_);
+  using enum LibvirtEvent::Kind;
+  if (is_source && event.kind == suspended) source_stopped_ = time_of(event);
+  if (is_source && event.kind == resumed) source_stopped_.reset();
+  if (!is_source && event.kind == resumed) target_resumed_ = time_of(event);
+}
+
+Task<Result<void>> Coordinator::migrate() {
+  DISKFERRY_CO_CHECK(co_await source_->watch([this](const LibvirtEvent& event) { on_event(true, event); }));
+  DISKFERRY_CO_CHECK(co_await target_->watch([this](const LibvirtEvent& event) { on_event(false, event); }));
+  DISKFERRY_CO_CHECK(co_await enter(Phase::bulk));
+  LibvirtMigration migration{.domain = request_.domain,
+                             .destination = request_.destination,
+                             .destination_xml = state_.destination_xml,
+                             .persistent_xml = state_.persistent_xml,
+                             .memory_uri = request_.memory_uri,
+                             .memory_bytes_per_s = request_.bytes_per_s,
+                             .tls = request_.memory_tls,
+                             .auto_converge = request_.auto_converge,
+                             .post_copy = request_.post_copy,
+                             .parallel_connections = request_.parallel,
+                             .compression = request_.compression,
+                             .persist_destination = state_.is_persistent};
+  for (const MoveDiskState& disk : state_.disks)
+    if (disk.route != DiskRoute::shared) migration.disks.push_back(disk.target);
+  if (!migration.disks.empty()) migration.disks_uri = "unix://" + socket();
+  is_over_ = false;
+  TaskGroup side(co_await boost::asio::this_coro::executor);
+  side.spawn(supervise());
+  auto moved = co_await source_->migrate(std::move(migration));
+  is_over_ = true;
+  side.cancel();
+  (void)co_await side.join();
+  if (moved) {
+    outcome_ = Outcome::committed;
+  } else {
+    co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
+    spdlog::info("move {}: the hypervisor says: {}", job_.id, moved.error().message());
+    DISKFERRY_CO_CHECK(co_await find_out(true));
+    if (outcome_ == Outcome::split)
+      co_return unexpected(fail(ErrorKind::internal, "migrate", printable(job_.subject))
+                               .why("both hosts say that they run it")
+                               .remedy("stop the one on the target at once, and look at its log"));
+    if (outcome_ != Outcome::committed) co_return unexpected(std::move(moved).error());
+  }
+  measure_pause();
+  // The supervisor may have been too slow to see every phase of a small machine.
+  if (state_.phase < Phase::synchronized) DISKFERRY_CO_CHECK(co_await enter(Phase::synchronized));
+  co_return co_await enter(Phase::switching);
+}
+
+Task<Result<void>> Coordinator::supervise() {
+  const TimePoint began = environment_.drivers.clock.now();
+  while (!is_over_) {
+    if (co_await is_cancelled()) co_return Result<void>{};
+    if (auto looked = co_await look_once(); !looked)
+      spdlog::debug("move {}: {}", job_.id, looked.error().message());
+    const auto limit = std::chrono::seconds(request_.timeout_s);
+    if (request_.timeout_s != 0 && environment_.drivers.clock.now() - began > limit && !is_over_) {
+      if (auto acted = co_await act_on_timeout(); !acted)
+        spdlog::warn("move {}: {}", job_.id, acted.error().message());
+    }
+    if (!co_await environment_.drivers.clock.sleep_for(look_pause)) co_return Result<void>{};
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Coordinator::act_on_timeout() {
+  if (request_.timeout_action == TimeoutAction::suspend && !has_suspended_) {
+    has_suspended_ = true;
+    spdlog::warn("move {}: takes too long: the guest is paused until it is over", job_.id);
+    co_return co_await source_->suspend(job_.subject);
+  }
+  if (request_.timeout_action == TimeoutAction::post_copy && state_.phase == Phase::delta &&
+      !has_post_copied_) {
+    has_post_copied_ = true;
+    spdlog::warn("move {}: takes too long: the memory follows after the switchover", job_.id);
+    co_return co_await source_->start_post_copy(job_.subject);
+  }
+  if (request_.timeout_action != TimeoutAction::abort || has_timed_out_) co_return Result<void>{};
+  has_timed_out_ = true;
+  spdlog::warn("move {}: takes too long: given up", job_.id);
+  co_return co_await source_->abort_job(job_.subject);
+}
+
+Task<Result<void>> Coordinator::look_once() {
+  DISKFERRY_CO_TRY(const LibvirtJob job, co_await source_->job(job_.subject));
+  {
+    std::lock_guard lock(guard_);
+    memory_ = job;
+  }
+  const bool memory_goes = job.is_active && job.memory_processed_bytes > 0;
+  if (memory_goes && state_.phase == Phase::bulk) {
+    barrier_->arm();
+    DISKFERRY_CO_CHECK(co_await enter(Phase::delta));
+  }
+  std::uint64_t disk_rate = 0;
+  for (const auto& disk : disks_->stats()) disk_rate += disk.window.bytes_per_s;
+  if (memory_goes) {
+    // What is in the window when the guest stops is part of the pause: as much as goes over in its share of
+    // it.
+    const double seconds = static_cast<double>(max_pause_ms_) / 1000.0 * drain_share;
+    const auto fits = static_cast<std::uint64_t>(static_cast<double>(disk_rate) * seconds);
+    disks_->set_window_bytes(std::clamp(fits, window_bytes_min, environment_.window_bytes));
+  }
+  if (const std::uint64_t budget = bytes_per_s_; budget != 0) {
+    disks_->set_bytes_per_s(budget);
+    const auto least = static_cast<std::uint64_t>(static_cast<double>(budget) * memory_share_min);
+    const std::uint64_t memory = std::max(least, budget > disk_rate ? budget - disk_rate : 0);
+    DISKFERRY_CO_CHECK(co_await source_->set_memory_bytes_per_s(job_.subject, memory));
+  }
+  environment_.bus.publish(
+      {.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});
+  co_return Result<void>{};
+}
+
+Task<Result<WhoRuns>> Coordinator::ask_both() {
+  const auto ask = [this](std::unique_ptr<Libvirt>& host,
+                          const std::string& uri) -> Task<std::optional<VmState>> {
+    return ask_host(host, uri);
+  };
+  WhoRuns said{.was_paused = state_.was_paused};
+  said.source = co_await ask(source_, request_.source.empty() ? environment_.libvirt_uri : request_.source);
+  said.target = co_await ask(target_, request_.destination);
+  if (said.source) {
+    const auto job = co_await source_->job(job_.subject);
+    said.source_job_active = job && job->is_active;
+  }
+  co_return said;
+}
+
+Task<std::optional<VmState>> Coordinator::ask_host(std::unique_ptr<Libvirt>& host, std::string uri) {
+  if (host) {
+    auto state = co_await host->state(job_.subject);
+    if (state) co_return *state;
+    if (state.error().kind() != ErrorKind::gone) co_return std::nullopt;
+    co_await host->close();
+    host.reset();
+  }
+  auto again = co_await Libvirt::connect(environment_.drivers, std::move(uri));
+  if (!again) co_return std::nullopt;
+  host = *std::move(again);
+  auto state = co_await host->state(job_.subject);
+  if (!state) co_return std::nullopt;
+  co_return *state;
+}
+
+void Coordinator::measure_pause() {
+  const BarrierTimes held = barrier_->times();
+  std::lock_guard lock(guard_);
+  if (!source_stopped_ || !target_resumed_) return;
+  PauseParts parts{.total_us = us_between(*source_stopped_, *target_resumed_)};
+  if (held.first_flush && held.last_answer) {
+    parts.until_flush_us = us_between(*source_stopped_, *held.first_flush);
+    parts.drain_us = us_between(*held.first_flush, *held.last_answer);
+    parts.device_state_us = us_between(*held.last_answer, *target_resumed_);
+  }
+  state_.pause = parts;
+}
+
+}  // namespace diskferry

@@ -1,0 +1,74 @@
+// What a move knows of itself: written into the job before each step, and all that a later process has to go
+// on with.
+#pragma once
+
+#include "gateway/move/phase.hpp"
+#include "gateway/move/request.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace diskferry {
+
+/// How a disk gets to the other host.
+enum class DiskRoute : std::uint8_t {
+  gateway,  ///< the other host's gateway writes the file or device
+  through,  ///< the other host's gateway passes on to the hypervisor there, which alone has the image open
+            ///< (qcow2)
+  direct,   ///< network storage that this gateway writes itself
+  shared,   ///< both hosts have the storage: nothing is copied
+};
+std::string_view to_string(DiskRoute route) noexcept;
+
+struct MoveDiskState {
+  std::string target{};  ///< "vda"
+  std::string source{};  ///< where it is now, for people
+  std::string uri{};     ///< where it goes
+  std::string format{};
+  DiskRoute route = DiskRoute::gateway;
+  std::uint64_t size_bytes = 0;
+  std::string drive{};        ///< the export that the hypervisor here asks for: "drive-virtio-disk0"
+  std::string export_name{};  ///< at the other gateway
+  bool was_created = false;
+  bool is_taken_up = false;
+  bool is_block_device = false;  ///< at the target
+};
+
+/// How long the guest stood still, by part. Nanoseconds of this host's steady clock would mean nothing to
+/// others: these are lengths, in microseconds.
+struct PauseParts {
+  std::uint64_t until_flush_us = 0;   ///< from the stop until the hypervisor asked for the first flush
+  std::uint64_t drain_us = 0;         ///< the window drained, the targets flushed, the barrier recorded
+  std::uint64_t device_state_us = 0;  ///< from then until the guest was resumed on the target
+  std::uint64_t total_us = 0;
+  std::uint64_t hypervisor_ms = 0;  ///< as the hypervisor itself counts it
+};
+
+struct PhaseTime {
+  Phase phase = Phase::planned;
+  std::int64_t at_ms = 0;  ///< since the epoch
+};
+
+struct MoveState {
+  Phase phase = Phase::planned;
+  std::string machine{};  ///< UUID
+  bool was_paused = false;
+  bool is_persistent = true;
+  std::vector<MoveDiskState> disks{};
+  std::string destination_xml{};
+  std::string persistent_xml{};
+  std::vector<PhaseTime> timeline{};
+  std::optional<PauseParts> pause{};
+  std::vector<std::string> warnings{};
+  std::vector<std::string> leftovers{};  ///< what is left that somebody has to remove, in words
+};
+std::string to_json(const MoveState& state);
+Result<MoveState> parse_move_state(std::string_view json);
+
+/// Which route a disk of the request takes. `is_network`: of the scheme of its URI.
+DiskRoute route_of(std::string_view scheme, std::string_view format) noexcept;
+
+}  // namespace diskferry
