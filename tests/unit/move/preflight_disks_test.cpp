@@ -168,6 +168,15 @@ INSTANTIATE_TEST_SUITE_P(
                        at_target(f).identity = vda(f).identity;
                      },
                      {"warning target-overwritten vda"}},
+        PreflightRow{
+            "qcow2", [](Facts& f) { f.request.disks[0].format = "qcow2"; }, {"note through-hypervisor vda"}},
+        PreflightRow{"network_raw", [](Facts& f) { f.request.disks[0].uri = "rbd://pool/web"; }, {}},
+        PreflightRow{"network_qcow2",
+                     [](Facts& f) {
+                       f.request.disks[0].uri = "rbd://pool/web";
+                       f.request.disks[0].format = "qcow2";
+                     },
+                     {"blocker network-format vda"}},
         PreflightRow{"twice", [](Facts& f) { add_copied(f, "/new/web.raw"); }, {"blocker target-twice vdb"}},
         PreflightRow{"beside", [](Facts& f) { add_copied(f, "/new/vdb.raw"); }, {}},
         PreflightRow{
@@ -186,9 +195,7 @@ INSTANTIATE_TEST_SUITE_P(
                        vda(f).size_bytes = 10 * gib + 512;
                        vda(f).disk.logical_block_bytes = 4096;
                      },
-                     {"blocker size-not-sectors vda"}},
-        PreflightRow{
-            "qcow2", [](Facts& f) { vda(f).move->format = "qcow2"; }, {"note through-hypervisor vda"}}),
+                     {"blocker size-not-sectors vda"}}),
     name_of);
 
 INSTANTIATE_TEST_SUITE_P(

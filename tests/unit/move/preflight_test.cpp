@@ -48,6 +48,11 @@ INSTANTIATE_TEST_SUITE_P(
         PreflightRow{
             "paused", [](Facts& f) { f.machine.state = VmState::paused; }, {"note machine-paused machine"}},
         PreflightRow{"shut_off", shut_off, {"note machine-shut-off machine"}},
+        PreflightRow{"shut_off_and_not_cold",
+                     [](Facts& f) { f.machine.state = VmState::shut_off; },
+                     {"blocker machine-not-running machine"}},
+        PreflightRow{
+            "cold_and_running", [](Facts& f) { f.is_cold = true; }, {"blocker machine-runs machine"}},
         PreflightRow{"transient",
                      [](Facts& f) { f.machine.is_persistent = false; },
                      {"note machine-transient machine"}},
