@@ -6,6 +6,7 @@
 #include "gateway/control/server.hpp"
 #include "gateway/daemon/exports.hpp"
 #include "gateway/daemon/local_gateway.hpp"
+#include "gateway/daemon/moves.hpp"
 #include "gateway/daemon/notify.hpp"
 #include "gateway/daemon/settings.hpp"
 #include "gateway/daemon/state_folder.hpp"
@@ -87,7 +88,14 @@ class Daemon {
     nbd_started_ = true;
     DISKFERRY_CO_CHECK(co_await open_exports());
     const std::string name = config_.name.empty() ? host_name() : config_.name;
-    gateway_.emplace(GatewayParts{.name = name, .id = id, .exports = *exports_, .nbd = *nbd_});
+    moves_.emplace(context_, config_, *nbd_);
+    DISKFERRY_CO_CHECK(co_await moves_->start(name, id));
+    gateway_.emplace(GatewayParts{.name = name,
+                                  .id = id,
+                                  .exports = *exports_,
+                                  .nbd = *nbd_,
+                                  .jobs = &moves_->jobs(),
+                                  .peers = &moves_->peers()});
     control_.emplace(context_, *gateway_, std::move(control));
     DISKFERRY_CO_CHECK(co_await control_->start());
     co_return Result<void>{};
@@ -133,6 +141,8 @@ class Daemon {
     };
     if (control_) keep_first(co_await control_->stop());
     control_.reset();
+    if (moves_) co_await moves_->stop();
+    moves_.reset();
     // Requests in flight are finished, but not waited for where the storage is away.
     if (exports_) exports_->stop_waiting();
     if (nbd_started_) keep_first(co_await nbd_->stop());
@@ -147,6 +157,7 @@ class Daemon {
   std::optional<nbd_server::Server> nbd_{};
   bool nbd_started_ = false;
   std::optional<Exports> exports_{};
+  std::optional<Moves> moves_{};
   std::optional<LocalGateway> gateway_{};
   std::optional<control::Server> control_{};
 };

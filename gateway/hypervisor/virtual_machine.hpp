@@ -25,21 +25,26 @@ struct VmDisk {
   /// Where the active layer is: a path, or a URI as ImageUri reads it ("nbd://...", "rbd://..."). Empty: no
   /// medium, or a source that has no such name.
   std::string source{};
+  /// The same in words where `source` is empty ("volume a.qcow2 of pool images"), else equal to it. For messages.
+  std::string source_text{};
   std::string format{};  ///< of the active layer: "raw", "qcow2"; empty: not said
   std::string cache{};   ///< "none", "writeback", ...; empty: the default
   std::string serial{};
+  std::string startup_policy{};  ///< "mandatory", "requisite", "optional"; empty: not said
   /// Layers below the active one, nearest first, as far as the definition lists them.
   std::vector<std::string> backing{};
   bool is_read_only = false;
   bool is_shareable = false;
   bool is_transient = false;
+  bool is_encrypted = false;   ///< by QEMU, with LUKS: what lies in the source is not what the guest sees
+  bool has_block_job = false;  ///< libvirt is mirroring or committing it right now
   std::uint32_t logical_block_bytes = 0;  ///< <blockio>; 0: the default (512)
 };
 
 /// What can keep a machine from going elsewhere, or must be mapped on the way.
 struct VmInterface {
   std::string type{};    ///< "network", "bridge", "direct", "user", "hostdev", ...
-  std::string source{};  ///< the network's or bridge's name
+  std::string source{};  ///< the network's, bridge's or host interface's name; the socket of a vhost-user one
   std::string mac{};
 };
 
@@ -63,6 +68,8 @@ struct VmDescription {
   std::string loader{};
   bool has_emulated_tpm = false;
   bool has_shared_memory_device = false;
+  bool has_qemu_arguments = false;  ///< arguments for QEMU that libvirt does not understand (<qemu:commandline>)
+  std::string launch_security{};    ///< "sev", ...; empty: memory is not encrypted
   bool has_snapshots = false;  ///< filled in by the hypervisor
   bool is_persistent = true;   ///< filled in by the hypervisor
   VmState state = VmState::shut_off;

@@ -66,6 +66,8 @@ struct NewJob {
 inline constexpr std::string_view progress_event = "progress";
 /// The job is in another phase.
 inline constexpr std::string_view phase_event = "phase";
+/// The job has ended; there is no event after it.
+inline constexpr std::string_view end_event = "end";
 
 struct NewJobEvent {
   std::string kind{};

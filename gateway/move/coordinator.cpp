@@ -90,7 +90,7 @@ Task<Result<void>> Coordinator::run() {
   // A source that is retained goes on living: the job is active until it is released.
   if (result && state_.phase == Phase::retained) end.status = JobStatus::paused;
   end.report = progress();
-  end.event = NewJobEvent{.kind = "end", .text = progress()};
+  end.event = NewJobEvent{.kind = std::string(end_event), .text = progress()};
   auto saved = co_await save(std::move(end));
   if (!result) co_return result;
   co_return saved;

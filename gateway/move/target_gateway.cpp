@@ -118,6 +118,22 @@ std::string_view to_string(TargetEnd end) noexcept {
   return ends[static_cast<std::size_t>(end)];
 }
 
+std::string to_json(const FinishRequest& request) {
+  return json::serialize(json::object{{"move", request.move}, {"end", to_string(request.end)}});
+}
+
+Result<FinishRequest> parse_finish_request(std::string_view text) {
+  DISKFERRY_TRY(const json::object object, parse_json_object(text, "the request"));
+  FinishRequest request;
+  std::string end;
+  JsonFields fields(object, "the request");
+  fields.take("move", request.move);
+  fields.take("end", end);
+  DISKFERRY_CHECK(fields.finish());
+  DISKFERRY_TRY(request.end, parse_target_end(end));
+  return request;
+}
+
 Result<TargetEnd> parse_target_end(std::string_view text) {
   for (std::size_t i = 0; i < ends.size(); ++i) {
     if (ends[i] == text) return static_cast<TargetEnd>(i);

@@ -51,6 +51,13 @@ enum class TargetEnd : std::uint8_t {
 std::string_view to_string(TargetEnd end) noexcept;
 Result<TargetEnd> parse_target_end(std::string_view text);
 
+struct FinishRequest {
+  std::string move{};
+  TargetEnd end = TargetEnd::keep;
+};
+std::string to_json(const FinishRequest& request);
+Result<FinishRequest> parse_finish_request(std::string_view json);
+
 std::string to_json(const GatewayFacts& facts);
 Result<GatewayFacts> parse_gateway_facts(std::string_view json);
 

@@ -1,0 +1,136 @@
+// Values of one room as those of another, and one stream made of what the store has and what the bus brings.
+#include "gateway/daemon/local_jobs.hpp"
+
+#include <deque>
+#include <fmt/format.h>
+
+namespace diskferry::daemon {
+namespace {
+
+constexpr std::size_t events_at_once = 256;
+
+control::JobDescription describe(const JobRecord& job) {
+  return {.id = job.id,
+          .kind = job.kind,
+          .subject = job.subject,
+          .phase = job.phase,
+          .status = std::string(to_string(job.status)),
+          .error = job.error,
+          .created_ms = job.created_ms,
+          .updated_ms = job.updated_ms,
+          .request_json = job.request,
+          .state_json = job.state.empty() ? "{}" : job.state,
+          .report_json = job.report.empty() ? "{}" : job.report};
+}
+
+control::JobEvent describe(const JobEvent& event) {
+  return {.job = event.job,
+          .sequence = event.sequence,
+          .time_ms = event.time_ms,
+          .kind = event.kind,
+          .body_json = event.text};
+}
+
+/// First what the store has, then what comes. Ends with the job where it is about one.
+class Events final : public control::EventSource {
+ public:
+  Events(JobStore& store, EventSubscription subscription, control::EventFilter filter)
+      : store_(store), subscription_(std::move(subscription)), filter_(std::move(filter)) {}
+
+  Task<Result<Batch>> next(Duration wait) override {
+    if (!filter_.job.empty() && !has_read_store_) {
+      DISKFERRY_CO_TRY(const auto stored, co_await store_.events(filter_.job, filter_.after, events_at_once));
+      if (!stored.empty()) co_return note(stored);
+      has_read_store_ = true;
+      DISKFERRY_CO_TRY(const JobRecord job, co_await store_.load(filter_.job));
+      if (is_final(job.status)) co_return Batch{.ended = true};
+    }
+    auto received = co_await subscription_.next(wait);
+    if (!received && received.error().kind() == ErrorKind::timed_out) co_return Batch{};
+    if (!received && received.error().kind() == ErrorKind::gone) co_return Batch{.ended = true};
+    if (!received) co_return unexpected(std::move(received).error());
+    // What was in the store already, and came by the bus meanwhile.
+    if (received->event.sequence != 0 && received->event.sequence <= filter_.after) co_return Batch{};
+    co_return note({std::move(received->event)});
+  }
+
+ private:
+  Batch note(const std::vector<JobEvent>& events) {
+    Batch batch;
+    for (const JobEvent& event : events) {
+      if (event.sequence != 0 && !filter_.job.empty()) filter_.after = event.sequence;
+      if (!filter_.job.empty() && event.kind == end_event) batch.ended = true;
+      batch.events.push_back(describe(event));
+    }
+    return batch;
+  }
+
+  JobStore& store_;
+  EventSubscription subscription_;
+  control::EventFilter filter_;
+  bool has_read_store_ = false;
+};
+
+Error cannot(std::string what) {
+  return fail(ErrorKind::unsupported, "change the job").why(std::move(what));
+}
+
+}  // namespace
+
+Task<Result<std::vector<control::JobDescription>>> LocalJobs::jobs(control::JobFilter filter) {
+  DISKFERRY_CO_TRY(const auto found,
+                   co_await store_.list({.active_only = filter.active_only, .limit = filter.jobs_max}));
+  std::vector<control::JobDescription> all;
+  for (const JobRecord& job : found) all.push_back(describe(job));
+  co_return all;
+}
+
+Task<Result<control::JobDescription>> LocalJobs::job(std::string id) {
+  DISKFERRY_CO_TRY(const JobRecord job, co_await store_.load(std::move(id)));
+  co_return describe(job);
+}
+
+Task<Result<control::JobDescription>> LocalJobs::create_job(control::JobRequest request) {
+  if (request.kind != migrate_kind)
+    co_return unexpected(fail(ErrorKind::unsupported, "begin a job", request.kind)
+                             .why("there are no jobs of this kind here")
+                             .remedy("a job's kind is 'migrate'"));
+  DISKFERRY_CO_TRY(const JobRecord job, co_await moves_.begin(std::move(request.request_json)));
+  co_return describe(job);
+}
+
+Task<Result<control::JobDescription>> LocalJobs::act_on_job(std::string id, control::JobAction action) {
+  switch (action) {
+    case control::JobAction::cancel:
+      DISKFERRY_CO_CHECK(co_await moves_.cancel(id));
+      break;
+    case control::JobAction::commit:
+      DISKFERRY_CO_CHECK(co_await moves_.release(id));
+      break;
+    case control::JobAction::resume:
+      DISKFERRY_CO_CHECK(co_await moves_.take_up(id));
+      break;
+    case control::JobAction::pause:
+      co_return unexpected(cannot("a move between hosts cannot be paused; cancel it, or set its rate"));
+    case control::JobAction::fallback:
+      co_return unexpected(cannot("a machine is moved back by a move from the other host"));
+  }
+  co_return co_await job(std::move(id));
+}
+
+Task<Result<control::JobDescription>> LocalJobs::set_job(std::string id, control::JobSettings settings) {
+  if (settings.window_bytes || settings.connections)
+    co_return unexpected(cannot("of a move that runs, only the rate and the longest pause can be changed"));
+  if (settings.rate_bytes_per_s) DISKFERRY_CO_CHECK(moves_.set_bytes_per_s(id, *settings.rate_bytes_per_s));
+  if (settings.max_pause_ms) DISKFERRY_CO_CHECK(moves_.set_max_pause_ms(id, *settings.max_pause_ms));
+  co_return co_await job(std::move(id));
+}
+
+Task<Result<std::unique_ptr<control::EventSource>>> LocalJobs::events(control::EventFilter filter) {
+  // Before the store is read, so that nothing falls between the two.
+  DISKFERRY_CO_TRY(auto subscription, bus_.subscribe(filter.job));
+  if (!filter.job.empty()) DISKFERRY_CO_CHECK(co_await store_.load(filter.job));
+  co_return std::make_unique<Events>(store_, std::move(subscription), std::move(filter));
+}
+
+}  // namespace diskferry::daemon

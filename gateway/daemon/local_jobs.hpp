@@ -1,0 +1,29 @@
+// Jobs of this gateway for its API: the store says what there is, the moves do it, the bus tells of it.
+#pragma once
+
+#include "gateway/control/api.hpp"
+#include "gateway/jobs/event_bus.hpp"
+#include "gateway/jobs/job_store.hpp"
+#include "gateway/move/move_service.hpp"
+
+namespace diskferry::daemon {
+
+/// Thread: any. Lifetime: what it is made of outlives it.
+class LocalJobs final : public control::JobsApi {
+ public:
+  LocalJobs(JobStore& store, EventBus& bus, MoveService& moves) : store_(store), bus_(bus), moves_(moves) {}
+
+  Task<Result<std::vector<control::JobDescription>>> jobs(control::JobFilter filter) override;
+  Task<Result<control::JobDescription>> job(std::string id) override;
+  Task<Result<control::JobDescription>> create_job(control::JobRequest request) override;
+  Task<Result<control::JobDescription>> act_on_job(std::string id, control::JobAction action) override;
+  Task<Result<control::JobDescription>> set_job(std::string id, control::JobSettings settings) override;
+  Task<Result<std::unique_ptr<control::EventSource>>> events(control::EventFilter filter) override;
+
+ private:
+  JobStore& store_;
+  EventBus& bus_;
+  MoveService& moves_;
+};
+
+}  // namespace diskferry::daemon

@@ -1,0 +1,33 @@
+// One line a verb.
+#include "gateway/daemon/local_peers.hpp"
+
+#include <chrono>
+
+namespace diskferry::daemon {
+
+Task<Result<std::string>> LocalPeers::peer(control::PeerCall call) {
+  if (call.verb == "facts") {
+    GatewayFacts facts = facts_;
+    using namespace std::chrono;
+    facts.time_ms = duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+    co_return to_json(facts);
+  }
+  if (call.verb == "look") {
+    DISKFERRY_CO_TRY(auto request, parse_target_disk_request(call.body_json));
+    DISKFERRY_CO_TRY(const auto found, co_await disks_.look(std::move(request)));
+    co_return to_json(found);
+  }
+  if (call.verb == "prepare") {
+    DISKFERRY_CO_TRY(auto request, parse_target_disk_request(call.body_json));
+    DISKFERRY_CO_TRY(const auto prepared, co_await disks_.prepare(std::move(request), std::move(call.caller)));
+    co_return to_json(prepared);
+  }
+  if (call.verb == "finish") {
+    DISKFERRY_CO_TRY(auto request, parse_finish_request(call.body_json));
+    DISKFERRY_CO_CHECK(co_await disks_.finish(std::move(request.move), request.end, std::move(call.caller)));
+    co_return "{}";
+  }
+  co_return unexpected(fail(ErrorKind::not_found, "help with a move", call.verb).why("there is no such verb"));
+}
+
+}  // namespace diskferry::daemon

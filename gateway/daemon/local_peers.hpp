@@ -1,0 +1,23 @@
+// What this gateway does for the moves of others: passes their calls on to the disks that moves bring here.
+#pragma once
+
+#include "gateway/control/api.hpp"
+#include "gateway/move/target_disks.hpp"
+#include "gateway/nbd/server.hpp"
+
+#include <string>
+
+namespace diskferry::daemon {
+
+/// Thread: any. Lifetime: what it is made of outlives it.
+class LocalPeers final : public control::PeerApi {
+ public:
+  LocalPeers(TargetDisks& disks, GatewayFacts facts) : disks_(disks), facts_(std::move(facts)) {}
+  Task<Result<std::string>> peer(control::PeerCall call) override;
+
+ private:
+  TargetDisks& disks_;
+  const GatewayFacts facts_;  // all but the time
+};
+
+}  // namespace diskferry::daemon

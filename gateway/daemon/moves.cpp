@@ -1,0 +1,79 @@
+// Start in the order of need, end in the opposite one.
+#include "gateway/daemon/moves.hpp"
+
+#include "diskferry/image_uri.hpp"
+#include "drivers/support/blocking_pool.hpp"
+#include "gateway/daemon/remote_target.hpp"
+#include "gateway/daemon/users.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+namespace diskferry::daemon {
+namespace {
+
+/// The TCP port that other gateways reach the NBD server on; 0: none.
+std::uint16_t tcp_port(const nbd_server::Server& nbd) {
+  for (const std::string& address : nbd.addresses()) {
+    const auto uri = ImageUri::parse(address);
+    if (uri && !uri->host().empty()) return uri->port().value_or(nbd_server::ListenAddress::default_port);
+  }
+  return 0;
+}
+
+/// What no other process and no earlier life has.
+std::string controller_name(const std::string& id) {
+  const auto now = std::chrono::system_clock::now().time_since_epoch().count();
+  return fmt::format("{}-{}-{}", id, ::getpid(), now);
+}
+
+}  // namespace
+
+Moves::Moves(DriverContext& context, const Config& config, nbd_server::Server& nbd)
+    : context_(context), config_(config), nbd_(nbd), bus_(context.clock) {}
+
+Task<Result<void>> Moves::start(std::string name, std::string id) {
+  DISKFERRY_CO_TRY(const UserIds qemu, co_await context_.blocking_pool.run([this] {
+    return find_user(config_.move.qemu_user, config_.move.qemu_group);
+  }));
+  DISKFERRY_CO_TRY(store_, co_await JobStore::open({.folder = config_.state.folder + "/jobs", .bus = &bus_}));
+  const std::string run_folder = config_.move.run_folder + "/moves";
+  const bool requires_tls = config_.nbd.tls == NbdConfig::Tls::require;
+  disks_.emplace(context_, nbd_,
+                 TargetDisksOptions{.state_folder = config_.state.folder + "/targets",
+                                    .move_folder = run_folder,
+                                    .hypervisor_uid = qemu.uid,
+                                    .hypervisor_gid = qemu.gid,
+                                    .clients_have_names = requires_tls && config_.nbd.verify_peer});
+  DISKFERRY_CO_CHECK(co_await disks_->start());
+  peers_.emplace(*disks_, GatewayFacts{.name = name,
+                                       .version = DISKFERRY_VERSION,
+                                       .machine_id = id,
+                                       .move_folder = run_folder,
+                                       .nbd_port = tcp_port(nbd_),
+                                       .nbd_requires_tls = config_.nbd.tls != NbdConfig::Tls::off});
+  const std::string certificates = config_.control.certificates;
+  moves_.emplace(MoveEnvironment{.drivers = context_,
+                                 .jobs = *store_,
+                                 .bus = bus_,
+                                 .controller = controller_name(id),
+                                 .run_folder = run_folder,
+                                 .state_folder = config_.state.folder,
+                                 .hypervisor_uid = qemu.uid,
+                                 .hypervisor_gid = qemu.gid,
+                                 .window_bytes = config_.move.window_bytes,
+                                 .connections = config_.move.connections,
+                                 .connect_gateway = [this, certificates](std::string address) {
+                                   return connect_target(context_, std::move(address), certificates);
+                                 }});
+  jobs_.emplace(*store_, bus_, *moves_);
+  co_return co_await moves_->start();
+}
+
+Task<void> Moves::stop() {
+  if (moves_) co_await moves_->stop();
+  bus_.close();
+  if (disks_) co_await disks_->stop();
+}
+
+}  // namespace diskferry::daemon

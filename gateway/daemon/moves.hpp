@@ -1,0 +1,39 @@
+// All that moves need in a daemon: the job store, the bus, the disks that come here, the machines that leave. Made and ended as
+// one by daemon.cpp.
+#pragma once
+
+#include "gateway/config/config.hpp"
+#include "gateway/daemon/local_jobs.hpp"
+#include "gateway/daemon/local_peers.hpp"
+#include "gateway/nbd/server.hpp"
+
+#include <memory>
+#include <optional>
+#include <string>
+
+namespace diskferry::daemon {
+
+/// Thread: start() and stop() once each. Lifetime: stop() before destruction; what it is given outlives it.
+class Moves {
+ public:
+  Moves(DriverContext& context, const Config& config, nbd_server::Server& nbd);
+  /// Opens the job store, offers the disks of moves that have not ended, and takes up the moves of an earlier process.
+  Task<Result<void>> start(std::string name, std::string id);
+  control::JobsApi& jobs() noexcept { return *jobs_; }
+  control::PeerApi& peers() noexcept { return *peers_; }
+  /// Undoes the moves that are not committed; withdraws what is offered.
+  Task<void> stop();
+
+ private:
+  DriverContext& context_;
+  const Config& config_;
+  nbd_server::Server& nbd_;
+  EventBus bus_;
+  std::unique_ptr<JobStore> store_{};
+  std::optional<TargetDisks> disks_{};
+  std::optional<MoveService> moves_{};
+  std::optional<LocalJobs> jobs_{};
+  std::optional<LocalPeers> peers_{};
+};
+
+}  // namespace diskferry::daemon

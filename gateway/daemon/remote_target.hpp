@@ -1,0 +1,26 @@
+// The gateway of another host as a move's target: its control API behind the interface that moves know.
+#pragma once
+
+#include "gateway/control/client.hpp"
+#include "gateway/move/target_gateway.hpp"
+
+#include <memory>
+#include <string>
+
+namespace diskferry::daemon {
+
+struct RemoteTargetOptions {
+  std::string host{};          ///< where its NBD server is reached
+  std::string certificates{};  ///< folder with our client certificate and the authority's
+  std::string server_name{};   ///< the name its certificate must have; empty: `host`
+};
+
+/// Errors: as ControlClient; unsupported when it takes no disks over TCP.
+Task<Result<std::unique_ptr<TargetGateway>>> make_remote_target(std::unique_ptr<control::ControlClient> client,
+                                                                RemoteTargetOptions options);
+
+/// "https://host[:port]..." as MoveRequest::gateway has it. Errors: as ControlClient; unsupported for other schemes.
+Task<Result<std::unique_ptr<TargetGateway>>> connect_target(DriverContext& context, std::string address,
+                                                            std::string certificates);
+
+}  // namespace diskferry::daemon
