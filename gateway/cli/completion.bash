@@ -13,7 +13,7 @@ _diskferry() {
       takes_value=yes
     elif [[ $candidate != -* ]]; then
       command+=("$candidate")
-      [[ ${#command[@]} == 1 && ( $candidate == plan || $candidate == pki ) ]] || break
+      [[ ($candidate == plan || $candidate == pki || $candidate == exports) && ${#command[@]} == 1 ]] || break
     fi
   done
   COMPREPLY=()
@@ -40,6 +40,14 @@ _diskferry() {
     mapfile -t COMPREPLY < <(compgen -W "copy --help" -- "$word")
   elif [[ ${#command[@]} == 1 && ${command[0]} == pki ]]; then
     mapfile -t COMPREPLY < <(compgen -W "init host show renew --help" -- "$word")
+  elif [[ ${#command[@]} == 1 && ${command[0]} == exports && $word != -* ]]; then
+    mapfile -t COMPREPLY < <(compgen -W "list add remove" -- "$word")
+  elif [[ ${#command[@]} == 2 && ${command[*]} == "exports remove" && $word != -* ]]; then
+    words=$("${COMP_WORDS[0]}" exports --json 2>/dev/null | sed -n 's/^ *"name": "\(.*\)",*$/\1/p')
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+  elif [[ " status watch set pause resume cancel commit fallback " == *" ${command[0]} "* && $word != -* ]]; then
+    words=$("${COMP_WORDS[0]}" jobs 2>/dev/null | sed '1d; s/ .*//')
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
   elif [[ $word == -* ]]; then
     words=$("${COMP_WORDS[0]}" "${command[@]}" --help 2>/dev/null | grep -oE '(^|[ ,])--?[a-zA-Z][a-z-]*' | tr -d ' ,')
     mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")

@@ -177,6 +177,7 @@ class Testbed:
         self.b = Host(self.folder, "b", 2)
         self.hosts = (self.a, self.b)
         self._link_file = self.folder / "link.json"
+        self._stays = True
 
     def __enter__(self):
         self.up(stays=False)
@@ -195,7 +196,7 @@ class Testbed:
             self._stays = stays
             for host in self.hosts:
                 host._boot("stay" if stays else "lifeline")
-            link.connect([(host.pid, host.address + "/30") for host in self.hosts])
+            link.connect(self.hosts)
             with concurrent.futures.ThreadPoolExecutor() as pool:
                 list(pool.map(self._start_services, self.hosts))
         except BaseException:
@@ -204,8 +205,9 @@ class Testbed:
 
     def start_host(self, host):
         """Brings back a host that crashed, on a new wire with the old settings."""
+        link.remove_line(self.hosts)
         host._boot("stay" if self._stays else "lifeline")
-        link.connect([(one.pid, one.address + "/30") for one in self.hosts])
+        link.connect(self.hosts)
         self._apply(self._link())
         self._start_services(host)
 
@@ -227,7 +229,7 @@ class Testbed:
 
     def link(self, mbit=None, delay_ms=None):
         """Sets the wire's rate (Mbit/s, each way) and delay (ms, each way); None is without a limit. Ends a cut."""
-        self._apply({"mbit": mbit, "delay_ms": delay_ms, "cut": False})
+        self._apply({**self._link(), "mbit": mbit, "delay_ms": delay_ms, "cut": False})
 
     def link_cut(self):
         """Drops every packet from now on, in both directions."""
@@ -239,19 +241,20 @@ class Testbed:
 
     def wire_bytes(self):
         """Bytes that host a has sent to host b since they were connected, headers included."""
-        return link.sent_bytes(self.a.pid)
+        return self._link()["carried"] + link.sent_bytes(self.a)
 
     def _link(self):
         if self._link_file.exists():
             return json.loads(self._link_file.read_text(encoding="utf-8"))
-        return {"mbit": None, "delay_ms": None, "cut": False}
+        return {"mbit": None, "delay_ms": None, "cut": False, "carried": 0}
 
     def _apply(self, wanted):
-        for host in self.hosts:
-            if wanted["cut"]:
-                link.cut(host.pid)
-            else:
-                link.shape(host.pid, wanted["mbit"], wanted["delay_ms"])
+        # A delay line takes its counter with it.
+        wanted["carried"] += link.sent_bytes(self.a, (link.LINE,))
+        if wanted["cut"]:
+            link.cut(self.hosts)
+        else:
+            link.shape(self.hosts, wanted["mbit"], wanted["delay_ms"])
         self._link_file.write_text(json.dumps(wanted), encoding="utf-8")
 
     def status(self):

@@ -1,63 +1,127 @@
-"""The wire between the two hosts: its rate, its delay, and cutting it. Both ends are treated alike."""
+"""The wire between the two hosts: its rate, its delay, and cutting it. Both ends are treated alike.
 
+Rate: tbf. Delay: netem, or where the kernel has none, a program (delay_line.c) that every frame is redirected through.
+A cut: a queue too short for any packet.
+"""
+
+import os
 import pathlib
+import signal
+import subprocess
 
-from processes import run
+from processes import run, wait_until
 from report import Failed
 
-DEVICE = "veth0"
+WIRE = "veth0"
+LINE = "delay0"  # made by delay_line.c
 # What waits for its turn at a limited rate: enough that TCP fills the wire, little enough that it does not wait for seconds.
 QUEUE_MS = 100
 BURST_BYTES = 256 * 1024
+# Packets that netem or the line's device hold: 100 ms at 1 Gbit/s are 8000.
+PACKETS_MAX = 16384
+SOURCE = pathlib.Path(__file__).resolve().parent / "delay_line.c"
 
 
-def connect(ends):
-    """Joins two hosts. `ends` are two pairs of (first process, address with prefix length)."""
-    (first, _), (second, _) = ends
-    run("nsenter", f"--net=/proc/{first}/ns/net", "ip", "link", "add", DEVICE, "type", "veth", "peer", "name", DEVICE,
-        "netns", second)
-    for pid, address in ends:
-        _ip(pid, "addr", "add", address, "dev", DEVICE)
-        _ip(pid, "link", "set", DEVICE, "up")
+def connect(hosts):
+    """Joins two hosts that are not joined."""
+    first, second = hosts
+    _ip(first, "link", "add", WIRE, "type", "veth", "peer", "name", WIRE, "netns", second.pid)
+    for host in hosts:
+        _ip(host, "addr", "add", f"{host.address}/30", "dev", WIRE)
+        _ip(host, "link", "set", WIRE, "up")
 
 
-def shape(pid, mbit=None, delay_ms=None):
-    """Sets one end's rate in Mbit/s and its delay in ms; None is without a limit."""
-    clear(pid)
-    parent = ["root"]
-    if delay_ms:
-        try:
-            _tc(pid, "add", "root", "handle", "1:", "netem", "delay", f"{delay_ms}ms", "limit", 50000)
-        except Failed as failure:
-            raise Failed(f"this kernel delays no packets (it needs sch_netem): {failure}") from None
+def shape(hosts, mbit=None, delay_ms=None):
+    """Sets the rate in Mbit/s and the delay in ms of each direction; None is without a limit. Ends a cut."""
+    clear(hosts)
+    device, parent = WIRE, ["root"]
+    if delay_ms and all(_add_netem(host, delay_ms) for host in hosts):
         parent = ["parent", "1:"]
-    if mbit:
-        _tc(pid, "add", *parent, "handle", "2:", "tbf", "rate", f"{mbit}mbit", "burst", BURST_BYTES, "latency", f"{QUEUE_MS}ms")
+    elif delay_ms:
+        _insert_line(hosts, delay_ms)
+        device = LINE
+    for host in hosts if mbit else ():
+        _tc(host, "qdisc", "add", "dev", device, *parent, "handle", "2:", "tbf", "rate", f"{mbit}mbit", "burst", BURST_BYTES,
+            "latency", f"{QUEUE_MS}ms")
 
 
-def cut(pid):
-    """Drops every packet that this end sends, without a word to anyone: the devices stay up, as when a switch fails."""
-    clear(pid)
-    _tc(pid, "add", "root", "bfifo", "limit", 1)
+def cut(hosts):
+    """Drops every packet without a word to anyone: the devices stay up, as when a switch fails."""
+    clear(hosts)
+    for host in hosts:
+        _tc(host, "qdisc", "add", "dev", WIRE, "root", "bfifo", "limit", 1)
 
 
-def clear(pid):
-    if "qdisc noqueue" not in _tc(pid, "show"):
-        _tc(pid, "del", "root")
+def clear(hosts):
+    """The bare wire."""
+    for host in hosts:
+        queues = _tc(host, "qdisc", "show", "dev", WIRE)
+        if "clsact" in queues:
+            _tc(host, "qdisc", "del", "dev", WIRE, "clsact")
+        if "qdisc noqueue" not in queues:
+            _tc(host, "qdisc", "del", "dev", WIRE, "root")
+    remove_line(hosts)
 
 
-def sent_bytes(pid):
-    """The bytes, with all headers, that this end has sent since it was connected."""
-    for line in pathlib.Path(f"/proc/{pid}/net/dev").read_text(encoding="utf-8").splitlines():
+def remove_line(hosts):
+    """Ends the delay line. It belongs to one host and holds the network of the other one too, so it has to go before a host
+    is brought back."""
+    for host in hosts:
+        if host.is_up() and (pid := host.find_pid("delay_line")):
+            os.kill(pid, signal.SIGKILL)
+            wait_until(lambda gone=pid: not os.path.exists(f"/proc/{gone}"), "the end of the delay line")
+
+
+def sent_bytes(host, devices=(WIRE, LINE)):
+    """The bytes, with all headers, that this end has sent since its devices were made."""
+    total = 0
+    for line in pathlib.Path(f"/proc/{host.pid}/net/dev").read_text(encoding="utf-8").splitlines():
         device, _, numbers = line.strip().partition(":")
-        if device == DEVICE:
-            return int(numbers.split()[8])
-    raise Failed(f"no {DEVICE} in the network of process {pid}")
+        if device in devices:
+            total += int(numbers.split()[8])
+    return total
 
 
-def _ip(pid, *words):
-    return run("nsenter", f"--net=/proc/{pid}/ns/net", "ip", *words)
+def _add_netem(host, delay_ms):
+    try:
+        _tc(host, "qdisc", "add", "dev", WIRE, "root", "handle", "1:", "netem", "delay", f"{delay_ms}ms", "limit", PACKETS_MAX)
+    except Failed as failure:
+        if "qdisc kind is unknown" in str(failure):
+            return False
+        raise
+    return True
 
 
-def _tc(pid, verb, *words):
-    return run("nsenter", f"--net=/proc/{pid}/ns/net", "tc", "qdisc", verb, "dev", DEVICE, *words)
+def _insert_line(hosts, delay_ms):
+    """Starts the delay line, and redirects what each host sends to its end of the line and what comes out of the line to the
+    wire's device, as if it had come from there: addresses, routes and connections stay."""
+    first, second = hosts
+    program = first.folder.parent / "delay_line"
+    run("gcc", "-O2", "-Wall", "-o", program, SOURCE)
+    other = os.open(f"/proc/{second.pid}/ns/net", os.O_RDONLY)
+    try:
+        # In the first host's PID namespace, so that it ends with the host at the latest.
+        subprocess.run([*first.entry(), program, str(other), str(delay_ms)], pass_fds=[other], check=True, timeout=20,
+                       capture_output=True, stdin=subprocess.DEVNULL)
+    except subprocess.CalledProcessError as failure:
+        raise Failed(f"the delay line does not start: {failure.stderr.decode()}") from None
+    finally:
+        os.close(other)
+    everything = ("protocol", "all", "u32", "match", "u32", 0, 0, "action", "mirred")
+    for host in hosts:
+        address = pathlib.Path(f"/proc/{host.pid}/root/sys/class/net/{WIRE}/address").read_text(encoding="ascii").strip()
+        _ip(host, "link", "set", LINE, "address", address, "addrgenmode", "none", "txqueuelen", PACKETS_MAX)
+        _ip(host, "link", "set", LINE, "up")
+        _tc(host, "qdisc", "add", "dev", LINE, "clsact")
+        _tc(host, "filter", "add", "dev", LINE, "ingress", *everything, "ingress", "redirect", "dev", WIRE)
+    for host in hosts:
+        _tc(host, "qdisc", "add", "dev", WIRE, "clsact")
+        _tc(host, "filter", "add", "dev", WIRE, "egress", *everything, "egress", "redirect", "dev", LINE)
+
+
+def _ip(host, *words):
+    return run("nsenter", f"--net=/proc/{host.pid}/ns/net", "ip", *words)
+
+
+def _tc(host, *words):
+    return run("nsenter", f"--net=/proc/{host.pid}/ns/net", "tc", *words)

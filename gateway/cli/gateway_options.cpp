@@ -1,0 +1,65 @@
+// See gateway_options.hpp.
+#include "gateway/cli/gateway_options.hpp"
+
+#include "gateway/cli/output.hpp"
+
+#include <cstdlib>
+#include <ctime>
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+#include <boost/json/parse.hpp>
+
+namespace diskferry::cli {
+
+void add_gateway_option(CLI::App& app, std::string& uri) {
+  app.add_option(
+         "--gateway", uri,
+         "the gateway that is asked: unix:/path or https://HOST[:PORT] (default: $DISKFERRY_GATEWAY, else "
+         "the one of this host)")
+      ->type_name("URI")
+      ->envname("DISKFERRY_GATEWAY");
+}
+
+Task<Result<std::unique_ptr<control::ControlClient>>> reach_gateway(DriverContext& context, std::string uri) {
+  DISKFERRY_CO_TRY(const auto address, control::GatewayAddress::parse(uri));
+  co_return co_await control::ControlClient::connect(context, address);
+}
+
+void print_api_json(std::ostream& out, const std::string& text) {
+  boost::system::error_code error;
+  const auto value = boost::json::parse(text, error);
+  if (error) {
+    out << text;
+  } else {
+    print_json(out, value);
+  }
+}
+
+std::string local_time(std::int64_t time_ms) {
+  if (time_ms == 0) return {};
+  const std::time_t seconds = time_ms / 1000;
+  std::tm parts{};
+  ::localtime_r(&seconds, &parts);
+  return fmt::format("{:04}-{:02}-{:02} {:02}:{:02}:{:02}", parts.tm_year + 1900, parts.tm_mon + 1,
+                     parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
+}
+
+void print_job(std::ostream& out, const control::JobDescription& job) {
+  FieldList fields;
+  fields.add("job", job.id);
+  fields.add("kind", job.kind);
+  fields.add("subject", job.subject);
+  fields.add("status", job.status);
+  fields.add("phase", job.phase);
+  fields.add("error", job.error);
+  fields.add("created", local_time(job.created_ms));
+  fields.add("updated", local_time(job.updated_ms));
+  for (const auto& [name, text] : {std::pair<std::string_view, const std::string&>{"state", job.state_json},
+                                   {"report", job.report_json}}) {
+    if (text != "{}" && !text.empty()) fields.add(name, text);
+  }
+  fields.print(out);
+}
+
+}  // namespace diskferry::cli

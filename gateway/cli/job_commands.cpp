@@ -1,0 +1,160 @@
+// `diskferry pause|resume|cancel|commit|fallback|set JOB`: what may be done to a job while it runs.
+#include "diskferry/units.hpp"
+#include "gateway/cli/gateway_options.hpp"
+#include "gateway/cli/options.hpp"
+#include "gateway/control/json.hpp"
+
+#include <charconv>
+#include <fmt/format.h>
+
+#include <CLI/App.hpp>
+
+namespace diskferry::cli {
+namespace {
+
+struct Options {
+  std::string gateway;
+  std::string job;
+  bool as_json = false;
+  std::optional<std::uint64_t> rate;
+  std::string max_pause;
+  std::optional<std::uint64_t> window;
+  std::optional<std::uint32_t> connections;
+};
+
+void print_outcome(Invocation& invocation, const Options& options, const control::JobDescription& job) {
+  if (options.as_json) {
+    print_api_json(invocation.out, control::to_json(job));
+  } else {
+    print_job(invocation.out, job);
+  }
+}
+
+Task<Result<void>> act(Invocation& invocation, const Options& options, control::JobAction action) {
+  DISKFERRY_CO_TRY(auto gateway, co_await reach_gateway(invocation.runtime.context(), options.gateway));
+  DISKFERRY_CO_TRY(const auto job, co_await gateway->act_on_job(options.job, action));
+  print_outcome(invocation, options, job);
+  co_return Result<void>{};
+}
+
+Task<Result<void>> change(Invocation& invocation, const Options& options, control::JobSettings settings) {
+  DISKFERRY_CO_TRY(auto gateway, co_await reach_gateway(invocation.runtime.context(), options.gateway));
+  DISKFERRY_CO_TRY(const auto job, co_await gateway->set_job(options.job, settings));
+  print_outcome(invocation, options, job);
+  co_return Result<void>{};
+}
+
+/// "300ms", "1s", "500" (milliseconds).
+Result<std::uint64_t> parse_milliseconds(std::string_view text) {
+  constexpr std::uint64_t pause_ms_max = 3'600'000;
+  std::uint64_t count = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), count);
+  const std::string_view unit(parsed.ptr, text.data() + text.size());
+  const std::uint64_t factor = unit == "s" ? 1000 : 1;
+  if (parsed.ec != std::errc() || (unit != "s" && unit != "ms" && !unit.empty()) ||
+      count > pause_ms_max / factor)
+    return unexpected(fail(ErrorKind::invalid_argument, "set")
+                          .why("--max-pause must be a time such as 300ms or 1s, of an hour at most"));
+  return count * factor;
+}
+
+Result<control::JobSettings> settings_of(const Options& options) {
+  control::JobSettings settings{
+      .rate_bytes_per_s = options.rate, .window_bytes = options.window, .connections = options.connections};
+  if (!options.max_pause.empty()) {
+    DISKFERRY_TRY(settings.max_pause_ms, parse_milliseconds(options.max_pause));
+  }
+  const bool is_empty =
+      !settings.rate_bytes_per_s && !settings.max_pause_ms && !settings.window_bytes && !settings.connections;
+  if (is_empty)
+    return unexpected(fail(ErrorKind::invalid_argument, "set")
+                          .why("nothing is to be changed")
+                          .remedy("say --rate, --max-pause, --window or --connections"));
+  return settings;
+}
+
+std::shared_ptr<Options> declare_common(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  add_gateway_option(app, options->gateway);
+  app.add_option("JOB", options->job, "of 'diskferry jobs'")->required()->type_name("");
+  app.add_flag("--json", options->as_json, "print JSON");
+  return options;
+}
+
+template <control::JobAction action>
+CommandBody declare_action(CLI::App& app) {
+  auto options = declare_common(app);
+  return [options](Invocation& invocation) -> Result<ExitCode> {
+    DISKFERRY_CHECK(invocation.runtime.run_until_signal(act(invocation, *options, action)));
+    return ExitCode::done;
+  };
+}
+
+void add_optional_bytes(CLI::App& app, const std::string& name, std::optional<std::uint64_t>& value,
+                        const std::string& help) {
+  app.add_option_function<std::string>(
+         name,
+         [&value, name](const std::string& text) {
+           const auto parsed = parse_bytes(text);
+           if (!parsed) throw CLI::ValidationError(name, parsed.error().message());
+           value = *parsed;
+         },
+         help)
+      ->type_name("BYTES");
+}
+
+CommandBody declare_set(CLI::App& app) {
+  auto options = declare_common(app);
+  add_optional_bytes(app, "--rate", options->rate, "bytes a second at most; 0: no limit");
+  app.add_option("--max-pause", options->max_pause,
+                 "longest pause of the guest at the switchover, such as 300ms")
+      ->type_name("TIME");
+  add_optional_bytes(app, "--window", options->window, "bytes that may wait to be written to the target");
+  app.add_option("--connections", options->connections, "connections to the target, each disk")
+      ->type_name("N")
+      ->check(CLI::Range(1, 16));
+  return [options](Invocation& invocation) -> Result<ExitCode> {
+    DISKFERRY_TRY(const auto settings, settings_of(*options));
+    DISKFERRY_CHECK(invocation.runtime.run_until_signal(change(invocation, *options, settings)));
+    return ExitCode::done;
+  };
+}
+
+}  // namespace
+
+using control::JobAction;
+
+extern const Command pause_command;
+const Command pause_command{.name = "pause",
+                            .summary = "let a job rest; what it has moved is kept",
+                            .examples = "  diskferry pause m-7k3f9q",
+                            .declare = &declare_action<JobAction::pause>};
+extern const Command resume_command;
+const Command resume_command{.name = "resume",
+                             .summary = "let a job go on that was paused or interrupted",
+                             .examples = "  diskferry resume m-7k3f9q",
+                             .declare = &declare_action<JobAction::resume>};
+extern const Command cancel_command;
+const Command cancel_command{.name = "cancel",
+                             .summary = "end a job; the source stays in charge",
+                             .examples = "  diskferry cancel m-7k3f9q",
+                             .declare = &declare_action<JobAction::cancel>};
+extern const Command commit_command;
+const Command commit_command{.name = "commit",
+                             .summary = "switch a job over to its target, or let go of its source for good",
+                             .examples = "  diskferry commit m-7k3f9q",
+                             .declare = &declare_action<JobAction::commit>};
+extern const Command fallback_command;
+const Command fallback_command{.name = "fallback",
+                               .summary = "bring a job that was switched over back to its source",
+                               .examples = "  diskferry fallback m-7k3f9q",
+                               .declare = &declare_action<JobAction::fallback>};
+extern const Command set_command;
+const Command set_command{.name = "set",
+                          .summary = "change limits of a job while it runs",
+                          .examples =
+                              "  diskferry set m-7k3f9q --rate 50M\n"
+                              "  diskferry set m-7k3f9q --max-pause 300ms --window 32M",
+                          .declare = &declare_set};
+
+}  // namespace diskferry::cli

@@ -1,0 +1,125 @@
+// See job_watch.hpp.
+#include "gateway/cli/job_watch.hpp"
+
+#include "diskferry/image_uri.hpp"
+#include "gateway/cli/gateway_options.hpp"
+#include "gateway/control/json.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include <boost/json/parse.hpp>
+
+namespace diskferry::cli {
+namespace json = boost::json;
+namespace {
+
+/// For so long a gateway that is away is asked again, a restart being the usual reason.
+constexpr Duration away_max = std::chrono::seconds(60);
+constexpr Duration ask_again_after = std::chrono::seconds(1);
+/// How long one call waits for events; only the spacing of checks for an interruption.
+constexpr Duration listen_time = std::chrono::seconds(10);
+
+struct Watched {
+  std::string gateway;
+  std::string job;
+};
+
+std::uint64_t number_in(const json::object& object, std::string_view name) {
+  const json::value* value = object.if_contains(json::string_view(name.data(), name.size()));
+  boost::system::error_code error;
+  const auto number = value == nullptr ? 0 : value->to_number<std::uint64_t>(error);
+  return error ? 0 : number;
+}
+std::string text_in(const json::object& object, std::string_view name) {
+  const json::value* value = object.if_contains(json::string_view(name.data(), name.size()));
+  return value != nullptr && value->is_string() ? std::string(value->as_string()) : std::string();
+}
+
+}  // namespace
+
+JobViewer::JobViewer(Invocation& invocation, ProgressMode mode)
+      : out_(invocation.out),
+        is_json_(mode == ProgressMode::json),
+        bar_(is_json_ ? ProgressMode::none : mode, invocation.runtime.context().clock,
+             ProgressOutput::standard_error()) {}
+
+void JobViewer::show(const control::JobEvent& event) {
+  if (is_json_) {
+    out_ << control::to_json(event) << std::endl;
+    return;
+  }
+  boost::system::error_code error;
+  const json::value body = json::parse(event.body_json, error);
+  const json::object* fields = error ? nullptr : body.if_object();
+  if (fields == nullptr) return;
+  if (event.kind == "progress") {
+    bar_.update({.subject = text_in(*fields, "subject"),
+                 .phase = text_in(*fields, "phase"),
+                 .bytes_done = number_in(*fields, "done"),
+                 .bytes_total = number_in(*fields, "total")});
+    return;
+  }
+  const std::string text = text_in(*fields, event.kind == "phase" ? "phase" : "text");
+  out_ << local_time(event.time_ms) << "  " << printable(event.kind) << "  "
+       << printable(text.empty() ? event.body_json : text) << std::endl;
+}
+
+namespace {
+
+/// Follows one stream; true at the job's end. `after` moves on with each event.
+Task<Result<bool>> follow(Invocation& invocation, const Watched& watched, JobViewer& viewer,
+                          std::uint64_t& after) {
+  DISKFERRY_CO_TRY(auto gateway, co_await reach_gateway(invocation.runtime.context(), watched.gateway));
+  DISKFERRY_CO_TRY(auto events, co_await gateway->events({.job = watched.job, .after = after}));
+  while (true) {
+    DISKFERRY_CO_TRY(const auto batch, co_await events->next(listen_time));
+    for (const control::JobEvent& event : batch.events) {
+      viewer.show(event);
+      after = std::max(after, event.sequence);
+    }
+    if (batch.ended) co_return true;
+  }
+}
+
+/// Errors: not_found at once; gone when the gateway was away for too long.
+Task<Result<void>> follow_to_end(Invocation& invocation, const Watched& watched, JobViewer& viewer) {
+  Clock& clock = invocation.runtime.context().clock;
+  std::uint64_t after = 0;
+  bool was_there = false;
+  TimePoint away_since = clock.now();
+  while (true) {
+    const std::uint64_t before = after;
+    const auto ended = co_await follow(invocation, watched, viewer, after);
+    if (ended) co_return Result<void>{};
+    if (after != before) {
+      was_there = true;
+      away_since = clock.now();
+    }
+    const ErrorKind kind = ended.error().kind();
+    const bool may_come_back = kind == ErrorKind::gone || kind == ErrorKind::timed_out ||
+                               (kind == ErrorKind::not_found && was_there);
+    if (!may_come_back || !was_there || clock.now() - away_since > away_max)
+      co_return unexpected(ended.error());
+    DISKFERRY_CO_CHECK(co_await clock.sleep_for(ask_again_after));
+  }
+}
+
+}  // namespace
+
+Task<Result<control::JobDescription>> watch_job(Invocation& invocation, std::string gateway, std::string job,
+                                                JobViewer& viewer) {
+  const Watched watched{.gateway = std::move(gateway), .job = std::move(job)};
+  DISKFERRY_CO_CHECK(co_await follow_to_end(invocation, watched, viewer));
+  DISKFERRY_CO_TRY(auto client, co_await reach_gateway(invocation.runtime.context(), watched.gateway));
+  co_return co_await client->job(watched.job);
+}
+
+Result<ExitCode> outcome_of(const control::JobDescription& job, std::string_view command) {
+  if (job.status == "done") return ExitCode::done;
+  const bool is_cancelled = job.status == "cancelled" || job.status == "rolled-back";
+  return unexpected(fail(is_cancelled ? ErrorKind::cancelled : ErrorKind::io, std::string(command), printable(job.id))
+                        .why(job.error.empty() ? "the job ended as " + job.status : job.error));
+}
+
+}  // namespace diskferry::cli
