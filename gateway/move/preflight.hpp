@@ -55,6 +55,7 @@ struct PreflightFacts {
   MoveRequest request{};
   VmDescription machine{};
   std::vector<DiskFacts> disks{};  ///< all of the machine's
+  bool is_cold = false;            ///< it is to be moved while it is shut off
   std::string running_job{};       ///< what the hypervisor does with the machine now; empty: nothing
 
   HostFacts source{};

@@ -22,9 +22,15 @@ void machine_is_there_to_move(const PreflightFacts& facts, Findings& found) {
                 "start it again, or destroy it and move it while it is shut off");
   if (facts.machine.state == VmState::paused)
     found.note("machine-paused", "machine", "The guest is paused, and stays paused at the target.");
-  if (facts.machine.state == VmState::shut_off)
+  if (facts.machine.state == VmState::shut_off && facts.is_cold)
     found.note("machine-shut-off", "machine",
                "The machine does not run: its disks and its definition are moved.");
+  if (facts.machine.state == VmState::shut_off && !facts.is_cold)
+    found.block("machine-not-running", "machine", "The machine does not run.",
+                "start it, or move it as it is with --cold");
+  if (runs(facts.machine) && facts.is_cold)
+    found.block("machine-runs", "machine", "The machine runs, and was to be moved while it is shut off.",
+                "shut it down, or leave out --cold");
   if (runs(facts.machine) && !facts.machine.is_persistent)
     found.note("machine-transient", "machine",
                "The machine is not defined, only running: once it stops, it is gone, as here.");

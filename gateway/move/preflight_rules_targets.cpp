@@ -1,6 +1,7 @@
 // Rules about where disks go: what is there, whether it is large enough, and whether it is not the source.
 #include "diskferry/image_uri.hpp"
 #include "diskferry/units.hpp"
+#include "gateway/move/move_state.hpp"
 #include "gateway/move/preflight_rules.hpp"
 
 #include <algorithm>
@@ -156,16 +157,25 @@ void targets_have_space(const PreflightFacts& facts, Findings& found) {
   }
 }
 
-void qcow2_goes_through_the_hypervisor(const PreflightFacts& facts, Findings& found) {
-  for (const DiskFacts& each : facts.disks)
-    if (each.move && format_there(*each.move) == "qcow2")
-      found.note("through-hypervisor", each.disk.target,
-                 "QEMU at the target writes the qcow2 image itself; the gateways only pass it on.");
+void routes_lead_there(const PreflightFacts& facts, Findings& found) {
+  for (const MoveDisk& move : facts.request.disks) {
+    const auto uri = ImageUri::parse(move.uri);
+    const std::string format = format_there(move);
+    const DiskRoute route = uri ? route_of(uri->scheme(), format) : DiskRoute::gateway;
+    if (route == DiskRoute::through)
+      found.note("through-hypervisor", move.target,
+                 fmt::format("QEMU at the target writes the {} image itself; the gateways only pass it on.",
+                             format));
+    if (route == DiskRoute::direct && format != "raw" && !facts.is_cold)
+      found.block("network-format", move.target,
+                  "On network storage the disk of a running machine is written raw.",
+                  "say raw, or name a file at the target's host");
+  }
 }
 
-constexpr std::array<Rule, 8> rules{
-    targets_answer,          targets_are_usable, targets_are_not_sources, targets_are_different,
-    sizes_are_known_and_fit, sectors_fit,        targets_have_space,      qcow2_goes_through_the_hypervisor};
+constexpr std::array<Rule, 8> rules{targets_answer,        targets_are_usable,      targets_are_not_sources,
+                                    targets_are_different, sizes_are_known_and_fit, sectors_fit,
+                                    targets_have_space,    routes_lead_there};
 }  // namespace
 
 std::span<const Rule> target_disk_rules() noexcept {
