@@ -56,11 +56,12 @@ class Builder {
            X509_set_pubkey(certificate_.get(), key) == 1);
   }
 
-  void name_is(const std::string& common_name) {
-    const auto* text = reinterpret_cast<const unsigned char*>(common_name.data());
+  /// Adds a part to the subject's name.
+  void name_part(int nid, const std::string& value) {
+    const auto* text = reinterpret_cast<const unsigned char*>(value.data());
     expect(is_good_ &&
-           X509_NAME_add_entry_by_NID(X509_get_subject_name(certificate_.get()), NID_commonName,
-                                      MBSTRING_UTF8, text, static_cast<int>(common_name.size()), -1, 0) == 1);
+           X509_NAME_add_entry_by_NID(X509_get_subject_name(certificate_.get()), nid, MBSTRING_UTF8, text,
+                                      static_cast<int>(value.size()), -1, 0) == 1);
   }
   /// `end` (nullptr: none) is the authority's: a certificate that outlives it verifies nowhere.
   void valid_for(unsigned days, const ASN1_TIME* end) {
@@ -130,7 +131,7 @@ Result<Authority> parse_authority(const KeyPair& pair) {
 
 Result<std::string> sign_authority(EVP_PKEY* key, const std::string& name, unsigned days) {
   Builder builder(key);
-  builder.name_is(name);
+  builder.name_part(NID_commonName, name);
   builder.valid_for(days, nullptr);
   // Hosts only: it signs no further authorities.
   builder.extend(NID_basic_constraints, "critical,CA:TRUE,pathlen:0");
@@ -149,7 +150,10 @@ struct HostCertificate {
 
 Result<std::string> sign_host(const Authority& authority, const HostCertificate& wanted) {
   Builder builder(wanted.key);
-  builder.name_is(wanted.name);
+  // virt-pki-validate wants the authority's name as the organization.
+  const std::string organization = common_name_in(X509_get_subject_name(authority.certificate.get()));
+  if (!organization.empty()) builder.name_part(NID_organizationName, organization);
+  builder.name_part(NID_commonName, wanted.name);
   builder.valid_for(wanted.days, X509_get0_notAfter(authority.certificate.get()));
   builder.extend(NID_basic_constraints, "critical,CA:FALSE");
   // TLS 1.2 clients may send their secret encrypted to an RSA key, and GnuTLS asks whether they may.

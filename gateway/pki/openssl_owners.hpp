@@ -37,6 +37,8 @@ Result<std::string> to_pem(X509* certificate);
 /// PKCS #8 without a passphrase, as daemons need it.
 Result<std::string> to_pem(EVP_PKEY* key);
 
+/// Empty where there is none.
+std::string common_name_in(const X509_NAME* name);
 /// "10.0.0.1", "host.example" of the subject alternative names.
 std::vector<std::string> addresses_of(const X509* certificate);
 

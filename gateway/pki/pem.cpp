@@ -27,17 +27,6 @@ int no_passphrase(char*, int, int, void*) {
   return -1;
 }
 
-std::string common_name(const X509_NAME* name) {
-  const int at = X509_NAME_get_index_by_NID(name, NID_commonName, -1);
-  if (at < 0) return {};
-  unsigned char* text = nullptr;
-  const int bytes = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
-  std::string found =
-      bytes > 0 ? std::string(reinterpret_cast<char*>(text), static_cast<std::size_t>(bytes)) : "";
-  OPENSSL_free(text);
-  return found;
-}
-
 std::int64_t seconds_of(const ASN1_TIME* time) {
   std::tm parts{};
   return ASN1_TIME_to_tm(time, &parts) == 1 ? static_cast<std::int64_t>(timegm(&parts)) : 0;
@@ -100,6 +89,17 @@ Result<std::string> to_pem(EVP_PKEY* key) {
   return text_in(bio.get());
 }
 
+std::string common_name_in(const X509_NAME* name) {
+  const int at = X509_NAME_get_index_by_NID(name, NID_commonName, -1);
+  if (at < 0) return {};
+  unsigned char* text = nullptr;
+  const int bytes = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
+  std::string found =
+      bytes > 0 ? std::string(reinterpret_cast<char*>(text), static_cast<std::size_t>(bytes)) : "";
+  OPENSSL_free(text);
+  return found;
+}
+
 std::vector<std::string> addresses_of(const X509* certificate) {
   const std::unique_ptr<GENERAL_NAMES, Free> names(
       static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr)));
@@ -118,8 +118,8 @@ Result<CertificateFacts> describe(const std::string& pem) {
   const std::uint32_t purposes = X509_get_extended_key_usage(x509);  // all bits set where it does not say
   const bool is_authority = X509_check_ca(x509) == 1;
   return CertificateFacts{
-      .name = common_name(X509_get_subject_name(x509)),
-      .issuer = common_name(X509_get_issuer_name(x509)),
+      .name = common_name_in(X509_get_subject_name(x509)),
+      .issuer = common_name_in(X509_get_issuer_name(x509)),
       .addresses = addresses_of(x509),
       .not_before_s = seconds_of(X509_get0_notBefore(x509)),
       .not_after_s = seconds_of(X509_get0_notAfter(x509)),
