@@ -1,5 +1,6 @@
-// What a virtual machine is, as far as moving it goes: its disks, its state, what it needs of a host. Values only;
-// domain_xml.hpp reads them from libvirt's XML, the hypervisors fill in what only a running machine knows.
+// What a virtual machine is, as far as moving it goes: its disks, its state, what it needs of a host. Values
+// only; domain_xml.hpp reads them from libvirt's XML, the hypervisors fill in what only a running machine
+// knows.
 #pragma once
 
 #include <cstdint>
@@ -15,15 +16,17 @@ std::string_view to_string(VmState state) noexcept;
 
 /// One disk of a machine, as its definition names it.
 struct VmDisk {
-  std::string target{};      ///< what the guest's slot is called: "vda"; unique in the machine
-  std::string alias{};       ///< libvirt's device alias ("virtio-disk0"); empty while shut off
-  std::string device{};      ///< "disk", "cdrom", "floppy", "lun"
-  std::string bus{};         ///< "virtio", "scsi", "sata", ...
-  std::string source_type{};  ///< "file", "block", "network", "volume", "nvme", "vhostuser", ...; empty: no medium
-  /// Where the active layer is: a path, or a URI as ImageUri reads it ("nbd://...", "rbd://..."). Empty: no medium,
-  /// or a source that has no such name.
+  std::string target{};  ///< what the guest's slot is called: "vda"; unique in the machine
+  std::string alias{};   ///< libvirt's device alias ("virtio-disk0"); empty while shut off
+  std::string device{};  ///< "disk", "cdrom", "floppy", "lun"
+  std::string bus{};     ///< "virtio", "scsi", "sata", ...
+  std::string
+      source_type{};  ///< "file", "block", "network", "volume", "nvme", "vhostuser", ...; empty: no medium
+  /// Where the active layer is: a path, or a URI as ImageUri reads it ("nbd://...", "rbd://..."). Empty: no
+  /// medium, or a source that has no such name.
   std::string source{};
-  /// The same in words where `source` is empty ("volume a.qcow2 of pool images"), else equal to it. For messages.
+  /// The same in words where `source` is empty ("volume a.qcow2 of pool images"), else equal to it. For
+  /// messages.
   std::string source_text{};
   std::string format{};  ///< of the active layer: "raw", "qcow2"; empty: not said
   std::string cache{};   ///< "none", "writeback", ...; empty: the default
@@ -66,10 +69,11 @@ struct VmDescription {
   std::string loader{};
   bool has_emulated_tpm = false;
   bool has_shared_memory_device = false;
-  bool has_qemu_arguments = false;  ///< arguments for QEMU that libvirt does not understand (<qemu:commandline>)
-  std::string launch_security{};    ///< "sev", ...; empty: memory is not encrypted
-  bool has_snapshots = false;  ///< filled in by the hypervisor
-  bool is_persistent = true;   ///< filled in by the hypervisor
+  bool has_qemu_arguments =
+      false;  ///< arguments for QEMU that libvirt does not understand (<qemu:commandline>)
+  std::string launch_security{};  ///< "sev", ...; empty: memory is not encrypted
+  bool has_snapshots = false;     ///< filled in by the hypervisor
+  bool is_persistent = true;      ///< filled in by the hypervisor
   VmState state = VmState::shut_off;
 };
 
