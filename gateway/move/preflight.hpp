@@ -26,7 +26,6 @@ struct DiskFacts {
   bool is_shared = false;                          ///< proved: the target's host has the same storage
   unsigned backing_layers = 0;                     ///< below the active one
   unsigned internal_snapshots = 0;                 ///< in the image
-  bool has_block_job = false;                      ///< the hypervisor mirrors or commits it right now
   std::optional<TargetDiskFacts> target{};         ///< none: not asked, or `target_problem`
   std::optional<Error> target_problem{};           ///< why the target could not be looked at
 };

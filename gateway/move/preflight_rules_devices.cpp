@@ -137,9 +137,34 @@ void no_shared_memory(const PreflightFacts& facts, Findings& found) {
              "detach the device (virsh detach-device), or start its programs at the target too");
 }
 
-constexpr std::array<Rule, 9> rules{
-    networks_are_there,   interfaces_may_move,         mappings_are_used, no_host_devices, no_shared_folders,
-    tpm_state_goes_along, firmware_variables_go_along, firmware_is_there, no_shared_memory};
+void nothing_libvirt_does_not_understand(const PreflightFacts& facts, Findings& found) {
+  if (!facts.machine.has_qemu_arguments) return;
+  found.warn("qemu-arguments", "machine",
+             "The machine has arguments for QEMU that libvirt only passes on; what they name must be at the "
+             "target, too.",
+             "look at <qemu:commandline> in its definition");
+}
+
+void memory_is_not_encrypted(const PreflightFacts& facts, Findings& found) {
+  if (facts.machine.launch_security.empty() || is_shut_off(facts)) return;
+  found.block("encrypted-memory", "memory",
+              fmt::format("The machine's memory is encrypted by its CPU ({}), which cannot be migrated.",
+                          facts.machine.launch_security),
+              "shut it down and move it with --cold");
+}
+
+constexpr std::array<Rule, 11> rules{nothing_libvirt_does_not_understand,
+                                     memory_is_not_encrypted,
+
+                                     networks_are_there,
+                                     interfaces_may_move,
+                                     mappings_are_used,
+                                     no_host_devices,
+                                     no_shared_folders,
+                                     tpm_state_goes_along,
+                                     firmware_variables_go_along,
+                                     firmware_is_there,
+                                     no_shared_memory};
 }  // namespace
 
 std::span<const Rule> device_rules() noexcept {

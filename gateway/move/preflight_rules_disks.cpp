@@ -99,6 +99,11 @@ void disks_can_be_mirrored(const PreflightFacts& facts, Findings& found) {
       found.block("disk-not-copyable", each.disk.target,
                   "Another program serves the disk to the guest past QEMU, which so cannot mirror it.",
                   "move the machine while it is shut off, or give the disk to QEMU");
+    if (each.disk.is_encrypted)
+      found.block("disk-encrypted", each.disk.target,
+                  "QEMU encrypts the disk; the copy would not be encrypted, and the machine would not start "
+                  "with it.",
+                  "keep it on storage of both hosts, or encrypt in the guest instead");
     if (each.disk.device == "lun")
       found.warn("disk-lun", each.disk.target,
                  "The guest sends SCSI commands to the device itself: reservations and what else the device "
@@ -109,7 +114,7 @@ void disks_can_be_mirrored(const PreflightFacts& facts, Findings& found) {
 
 void no_block_jobs(const PreflightFacts& facts, Findings& found) {
   for (const DiskFacts& each : facts.disks)
-    if (each.has_block_job)
+    if (each.disk.has_block_job)
       found.block("block-job", each.disk.target, "The disk is being mirrored or committed.",
                   fmt::format("wait until that has ended, or end it (virsh blockjob {} {} --abort)",
                               facts.machine.name, each.disk.target));

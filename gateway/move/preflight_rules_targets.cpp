@@ -21,6 +21,11 @@ void for_each_target(const PreflightFacts& facts, Check check) {
     if (each.move && each.target) check(each, *each.move, *each.target);
 }
 
+DiskRoute route_to(const MoveDisk& move) {
+  const auto uri = ImageUri::parse(move.uri);
+  return uri ? route_of(uri->scheme(), format_there(move)) : DiskRoute::gateway;
+}
+
 /// What is at the target is used as it is and not made anew: an attempt before this one left it, or it is
 /// something that cannot be made, like a block device.
 bool is_used_as_it_is(const PreflightFacts& facts, const MoveDisk& move, const TargetDiskFacts& target) {
@@ -38,24 +43,41 @@ void targets_answer(const PreflightFacts& facts, Findings& found) {
                   remedy_of(*each.target_problem, "solve this, or name another target"));
 }
 
+void check_network_target(const DiskFacts& disk, const MoveDisk& move, const TargetDiskFacts& target,
+                          Findings& found) {
+  if (!target.exists)
+    return found.block("target-missing", disk.disk.target, fmt::format("There is no {}.", move.uri),
+                       "make it first, exactly as large as the disk: network storage is used as it is");
+  found.warn("target-overwritten", disk.disk.target,
+             fmt::format("What {} holds now is overwritten.", move.uri), "be sure that nobody needs it");
+}
+
+void check_target(const PreflightFacts& facts, const DiskFacts& disk, const MoveDisk& move,
+                  const TargetDiskFacts& target, Findings& found) {
+  const bool is_in_the_way = target.exists && !facts.request.overwrite;
+  if (!target.problem.empty() && is_in_the_way)
+    found.block("target-exists", disk.disk.target,
+                fmt::format("{} cannot be taken: {}.", move.uri, target.problem),
+                "name another target, or allow to replace what is there with --overwrite");
+  else if (!target.problem.empty())
+    found.block("target-unusable", disk.disk.target,
+                fmt::format("{} cannot be used: {}.", move.uri, target.problem),
+                "solve this at the target's host, or name another target");
+  else if (is_in_the_way)
+    found.note("target-taken-up", disk.disk.target,
+               fmt::format("An earlier attempt left {}; it is gone on with.", move.uri));
+  else if (target.exists)
+    found.warn("target-overwritten", disk.disk.target,
+               fmt::format("What {} holds now is overwritten.", move.uri),
+               "be sure that nobody needs it; leave out --overwrite otherwise");
+}
+
 void targets_are_usable(const PreflightFacts& facts, Findings& found) {
   for_each_target(facts, [&](const DiskFacts& each, const MoveDisk& move, const TargetDiskFacts& target) {
-    const bool is_in_the_way = target.exists && !facts.request.overwrite;
-    if (!target.problem.empty() && is_in_the_way)
-      found.block("target-exists", each.disk.target,
-                  fmt::format("{} cannot be taken: {}.", move.uri, target.problem),
-                  "name another target, or allow to replace what is there with --overwrite");
-    else if (!target.problem.empty())
-      found.block("target-unusable", each.disk.target,
-                  fmt::format("{} cannot be used: {}.", move.uri, target.problem),
-                  "solve this at the target's host, or name another target");
-    else if (is_in_the_way)
-      found.note("target-taken-up", each.disk.target,
-                 fmt::format("An earlier attempt left {}; it is gone on with.", move.uri));
-    else if (target.exists)
-      found.warn("target-overwritten", each.disk.target,
-                 fmt::format("What {} holds now is overwritten.", move.uri),
-                 "be sure that nobody needs it; leave out --overwrite otherwise");
+    if (route_to(move) == DiskRoute::direct && target.problem.empty())
+      check_network_target(each, move, target, found);
+    else
+      check_target(facts, each, move, target, found);
   });
 }
 
@@ -159,9 +181,8 @@ void targets_have_space(const PreflightFacts& facts, Findings& found) {
 
 void routes_lead_there(const PreflightFacts& facts, Findings& found) {
   for (const MoveDisk& move : facts.request.disks) {
-    const auto uri = ImageUri::parse(move.uri);
     const std::string format = format_there(move);
-    const DiskRoute route = uri ? route_of(uri->scheme(), format) : DiskRoute::gateway;
+    const DiskRoute route = route_to(move);
     if (route == DiskRoute::through)
       found.note("through-hypervisor", move.target,
                  fmt::format("QEMU at the target writes the {} image itself; the gateways only pass it on.",

@@ -22,6 +22,10 @@ DiskFacts& add_drive(Facts& facts) {
   drive.disk.is_read_only = true;
   return drive;
 }
+void set_target(Facts& facts, std::string uri, std::string format) {
+  vda(facts).move = MoveDisk{.target = "vda", .uri = std::move(uri), .format = std::move(format)};
+  facts.request.disks = {*vda(facts).move};
+}
 /// A second disk that goes beside the first.
 DiskFacts& add_copied(Facts& facts, std::string uri) {
   DiskFacts& disk = add_disk(facts, "vdb");
@@ -82,8 +86,11 @@ INSTANTIATE_TEST_SUITE_P(
         PreflightRow{"vhostuser",
                      [](Facts& f) { vda(f).disk.source_type = "vhostuser"; },
                      {"blocker disk-not-copyable vda"}},
+        PreflightRow{
+            "encrypted", [](Facts& f) { vda(f).disk.is_encrypted = true; }, {"blocker disk-encrypted vda"}},
         PreflightRow{"lun", [](Facts& f) { vda(f).disk.device = "lun"; }, {"warning disk-lun vda"}},
-        PreflightRow{"block_job", [](Facts& f) { vda(f).has_block_job = true; }, {"blocker block-job vda"}},
+        PreflightRow{
+            "block_job", [](Facts& f) { vda(f).disk.has_block_job = true; }, {"blocker block-job vda"}},
         PreflightRow{"chain", [](Facts& f) { vda(f).backing_layers = 2; }, {"note chain-flattened vda"}},
         PreflightRow{"snapshots_inside",
                      [](Facts& f) { vda(f).internal_snapshots = 1; },
@@ -170,13 +177,29 @@ INSTANTIATE_TEST_SUITE_P(
                      {"warning target-overwritten vda"}},
         PreflightRow{
             "qcow2", [](Facts& f) { f.request.disks[0].format = "qcow2"; }, {"note through-hypervisor vda"}},
-        PreflightRow{"network_raw", [](Facts& f) { f.request.disks[0].uri = "rbd://pool/web"; }, {}},
+        PreflightRow{"network_raw",
+                     [](Facts& f) {
+                       set_target(f, "rbd://pool/web", "raw");
+                       at_target(f).exists = true;
+                       at_target(f).size_bytes = 10 * gib;
+                     },
+                     {"warning target-overwritten vda"}},
+        PreflightRow{"network_of_another_size",
+                     [](Facts& f) {
+                       set_target(f, "rbd://pool/web", "raw");
+                       at_target(f).exists = true;
+                       at_target(f).size_bytes = 11 * gib;
+                     },
+                     {"blocker target-size vda", "warning target-overwritten vda"}},
+        PreflightRow{"network_missing",
+                     [](Facts& f) { set_target(f, "rbd://pool/web", "raw"); },
+                     {"blocker target-missing vda"}},
         PreflightRow{"network_qcow2",
                      [](Facts& f) {
-                       f.request.disks[0].uri = "rbd://pool/web";
-                       f.request.disks[0].format = "qcow2";
+                       set_target(f, "rbd://pool/web", "qcow2");
+                       at_target(f).exists = true;
                      },
-                     {"blocker network-format vda"}},
+                     {"blocker network-format vda", "warning target-overwritten vda"}},
         PreflightRow{"twice", [](Facts& f) { add_copied(f, "/new/web.raw"); }, {"blocker target-twice vdb"}},
         PreflightRow{"beside", [](Facts& f) { add_copied(f, "/new/vdb.raw"); }, {}},
         PreflightRow{

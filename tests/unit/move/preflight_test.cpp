@@ -189,6 +189,12 @@ INSTANTIATE_TEST_SUITE_P(
                      },
                      {"warning shared-folder src", "note machine-shut-off machine"}},
         PreflightRow{"tpm", [](Facts& f) { f.machine.has_emulated_tpm = true; }, {"warning tpm-state tpm"}},
+        PreflightRow{"qemu_arguments",
+                     [](Facts& f) { f.machine.has_qemu_arguments = true; },
+                     {"warning qemu-arguments machine"}},
+        PreflightRow{"encrypted_memory",
+                     [](Facts& f) { f.machine.launch_security = "sev"; },
+                     {"blocker encrypted-memory memory"}},
         PreflightRow{"nvram", [](Facts& f) { f.machine.nvram = "/nvram/web.fd"; }, {"note nvram firmware"}},
         PreflightRow{"nvram_while_off",
                      [](Facts& f) {
