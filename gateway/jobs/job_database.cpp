@@ -169,9 +169,16 @@ Result<std::vector<JobRecord>> JobDatabase::list(const JobFilter& filter) {
       .with(filter.subject)
       .with(static_cast<std::int64_t>(std::min(filter.limit, JobLimits::list_max)));
   std::vector<JobRecord> jobs;
+  std::size_t bytes = 0;
   DISKFERRY_TRY(bool has_row, query.next());
   while (has_row) {
     DISKFERRY_TRY(auto job, record_of(query));
+    bytes += job.request.size() + job.state.size() + job.error.size() + job.report.size();
+    if (bytes > JobLimits::list_bytes_max)
+      return unexpected(fail(ErrorKind::too_large, "list jobs")
+                            .why(fmt::format("the first {} have more than {} bytes", jobs.size() + 1,
+                                             JobLimits::list_bytes_max))
+                            .remedy("ask for fewer"));
     jobs.push_back(std::move(job));
     DISKFERRY_TRY(has_row, query.next());
   }

@@ -79,7 +79,8 @@ Result<Database> Database::open(std::string path) {
       SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_EXRESCODE, nullptr);
   database.connection_.reset(connection);
   if (connection == nullptr)
-    return unexpected(fail(ErrorKind::too_large, "open job database", printable(database.path_)).why("out of memory"));
+    return unexpected(
+        fail(ErrorKind::too_large, "open job database", printable(database.path_)).why("out of memory"));
   if (code != SQLITE_OK) return unexpected(database.error("open job database"));
   sqlite3_busy_timeout(connection, busy_timeout_ms);
   // What is read may have been damaged: SQLite looks twice, and nothing in the file may run anything.

@@ -11,11 +11,20 @@
 #include <ctime>
 #include <fmt/format.h>
 
+#include <openssl/bn.h>
 #include <openssl/ec.h>
+#include <openssl/evp.h>
 #include <openssl/rsa.h>
+#include <openssl/x509.h>
+#include <openssl/x509v3.h>
 
 namespace diskferry::pki {
 namespace {
+
+struct FreeParts {
+  void operator()(BIGNUM* number) const noexcept { BN_free(number); }
+  void operator()(X509_EXTENSION* extension) const noexcept { X509_EXTENSION_free(extension); }
+};
 
 constexpr unsigned rsa_bits = 3072;  // NIST SP 800-57: good beyond 2030
 constexpr const char* curve = "P-256";
@@ -49,7 +58,7 @@ class Builder {
  public:
   explicit Builder(EVP_PKEY* key) : certificate_(X509_new()) {
     // 159 random bits: positive, and at most the 20 bytes of RFC 5280.
-    const std::unique_ptr<BIGNUM, Free> serial(BN_new());
+    const std::unique_ptr<BIGNUM, FreeParts> serial(BN_new());
     expect(certificate_ && X509_set_version(certificate_.get(), X509_VERSION_3) == 1 && serial &&
            BN_rand(serial.get(), 159, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ANY) == 1 &&
            BN_to_ASN1_INTEGER(serial.get(), X509_get_serialNumber(certificate_.get())) != nullptr &&
@@ -81,7 +90,7 @@ class Builder {
     X509V3_CTX context{};
     X509V3_set_ctx(&context, issuer == nullptr ? certificate_.get() : issuer, certificate_.get(), nullptr,
                    nullptr, 0);
-    const std::unique_ptr<X509_EXTENSION, Free> extension(
+    const std::unique_ptr<X509_EXTENSION, FreeParts> extension(
         X509V3_EXT_conf_nid(nullptr, &context, nid, value.c_str()));
     expect(extension && X509_add_ext(certificate_.get(), extension.get(), -1) == 1);
   }

@@ -2,16 +2,27 @@
 #include "gateway/pki/certificate.hpp"
 #include "gateway/pki/openssl_owners.hpp"
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <array>
 #include <ctime>
 #include <fmt/format.h>
 
+#include <openssl/bio.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <openssl/x509v3.h>
 
 namespace diskferry::pki {
 namespace {
+
+struct FreeParts {
+  void operator()(BIO* bio) const noexcept { BIO_free(bio); }
+  void operator()(GENERAL_NAMES* names) const noexcept { GENERAL_NAMES_free(names); }
+};
+using Bio = std::unique_ptr<BIO, FreeParts>;
 
 Bio bio_over(const std::string& text) {
   return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(std::min<std::size_t>(text.size(), 1u << 20))));
@@ -55,6 +66,13 @@ std::string address_text(const GENERAL_NAME& name) {
 }
 
 }  // namespace
+
+void Free::operator()(X509* certificate) const noexcept {
+  X509_free(certificate);
+}
+void Free::operator()(EVP_PKEY* key) const noexcept {
+  EVP_PKEY_free(key);
+}
 
 Error openssl_error(std::string operation, ErrorKind kind) {
   std::string why;
@@ -101,7 +119,7 @@ std::string common_name_in(const X509_NAME* name) {
 }
 
 std::vector<std::string> addresses_of(const X509* certificate) {
-  const std::unique_ptr<GENERAL_NAMES, Free> names(
+  const std::unique_ptr<GENERAL_NAMES, FreeParts> names(
       static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr)));
   std::vector<std::string> found;
   for (int i = 0; names && i < sk_GENERAL_NAME_num(names.get()); ++i) {
