@@ -42,7 +42,7 @@ Task<Result<void>> talk(Qmp& monitor) {
       "the copy", std::chrono::seconds(60)));
   DISKFERRY_CO_CHECK(co_await monitor.execute("job-cancel", {{"id", "copy"}}));
   DISKFERRY_CO_CHECK(co_await monitor.wait_event(
-      from, [](const QmpEvent& event) { return event.name == "BLOCK_JOB_COMPLETED"; }, "the copy's end",
+      from, [](const QmpEvent& event) { return event.name == "BLOCK_JOB_CANCELLED"; }, "the copy's end",
       std::chrono::seconds(60)));
   for (const char* const node : {"a", "b"}) {
     DISKFERRY_CO_CHECK(co_await monitor.execute("blockdev-del", {{"node-name", node}}));
