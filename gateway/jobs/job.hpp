@@ -98,6 +98,7 @@ struct JobFilter {
   bool active_only = false;
   std::string subject{};  ///< empty: any
   std::size_t limit = 100;
+  std::size_t bytes_max = JobLimits::list_bytes_max;  ///< of texts; the list is refused beyond it
 };
 
 /// A name for a job of that kind which nobody has yet, as far as chance goes.

@@ -174,11 +174,11 @@ Result<std::vector<JobRecord>> JobDatabase::list(const JobFilter& filter) {
   while (has_row) {
     DISKFERRY_TRY(auto job, record_of(query));
     bytes += job.request.size() + job.state.size() + job.error.size() + job.report.size();
-    if (bytes > JobLimits::list_bytes_max)
-      return unexpected(fail(ErrorKind::too_large, "list jobs")
-                            .why(fmt::format("the first {} have more than {} bytes", jobs.size() + 1,
-                                             JobLimits::list_bytes_max))
-                            .remedy("ask for fewer"));
+    if (bytes > filter.bytes_max)
+      return unexpected(
+          fail(ErrorKind::too_large, "list jobs")
+              .why(fmt::format("the first {} have more than {} bytes", jobs.size() + 1, filter.bytes_max))
+              .remedy("ask for fewer"));
     jobs.push_back(std::move(job));
     DISKFERRY_TRY(has_row, query.next());
   }

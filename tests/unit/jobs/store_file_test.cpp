@@ -156,13 +156,11 @@ TEST_F(StoreFileTest, AFullDiskIsToldAndNothingIsHalfWritten) {
 
 TEST_F(StoreFileTest, AListThatWouldFillTheMemoryIsRefused) {
   open();
-  create();
-  create();
-  store.reset();
-  execute("UPDATE jobs SET state = hex(zeroblob(" + std::to_string(JobLimits::list_bytes_max / 3) + "))");
-  open();
-  expect_error(run(store->list({})), ErrorKind::too_large, "fewer");
-  EXPECT_EQ(must(run(store->list({.limit = 1}))).size(), 1u);
+  for (int i = 0; i < 2; ++i)
+    must(run(store->update(create().id, 0, {.state = "\"" + std::string(1000, 'x') + "\""})));
+  expect_error(run(store->list({.bytes_max = 1500})), ErrorKind::too_large, "fewer");
+  EXPECT_EQ(must(run(store->list({.limit = 1, .bytes_max = 1500}))).size(), 1u);
+  EXPECT_EQ(must(run(store->list({}))).size(), 2u);
 }
 
 TEST_F(StoreFileTest, TheOldestEventsOfATalkativeJobGo) {
