@@ -4,9 +4,10 @@
 #include "diskferry/units.hpp"
 #include "gateway/cli/gateway_options.hpp"
 #include "gateway/cli/job_watch.hpp"
+#include "gateway/cli/migrate_options.hpp"
+#include "gateway/cli/move_plan_view.hpp"
 #include "gateway/cli/options.hpp"
 #include "gateway/cli/output.hpp"
-#include "gateway/move/request.hpp"
 
 #include <fmt/format.h>
 #include <optional>
@@ -20,50 +21,11 @@ namespace json = boost::json;
 namespace {
 
 struct Options {
-  std::string gateway;
-  MoveRequest request;
-  std::vector<std::string> disks;
-  std::vector<std::string> networks;
-  bool no_verify = false;
+  MigrateOptions migrate;
   bool detach = false;
   bool as_json = false;
   ProgressMode progress = ProgressMode::automatic;
 };
-
-/// "vda=/images/vm.qcow2", "vdb=raw:/dev/vg/vm" (the format, where the name's ending does not say it).
-Result<MoveDisk> parse_disk(const std::string& text) {
-  const auto equals = text.find('=');
-  if (equals == std::string::npos || equals == 0 || equals + 1 == text.size())
-    return unexpected(fail(ErrorKind::invalid_argument, "migrate")
-                          .why(fmt::format("'{}' is no disk with its target", printable(text)))
-                          .remedy("say --disk vda=/images/vm.qcow2"));
-  MoveDisk disk{.target = text.substr(0, equals), .uri = text.substr(equals + 1)};
-  for (const std::string_view format : {"raw", "qcow2"}) {
-    if (!disk.uri.starts_with(std::string(format) + ":")) continue;
-    disk.format = format;
-    disk.uri.erase(0, format.size() + 1);
-  }
-  return disk;
-}
-
-Result<MoveRequest> request_of(const Options& options) {
-  MoveRequest request = options.request;
-  request.verify = !options.no_verify;
-  for (const std::string& text : options.disks) {
-    DISKFERRY_TRY(MoveDisk disk, parse_disk(text));
-    request.disks.push_back(std::move(disk));
-  }
-  for (const std::string& text : options.networks) {
-    const auto equals = text.find('=');
-    if (equals == std::string::npos || equals == 0 || equals + 1 == text.size())
-      return unexpected(fail(ErrorKind::invalid_argument, "migrate")
-                            .why(fmt::format("'{}' maps no network to another", printable(text)))
-                            .remedy("say --network default=lan"));
-    request.networks[text.substr(0, equals)] = text.substr(equals + 1);
-  }
-  DISKFERRY_CHECK(check(request));
-  return request;
-}
 
 Task<Result<control::JobDescription>> begin(Invocation& invocation, std::string gateway,
                                             std::string request_json) {
@@ -140,79 +102,31 @@ Result<ExitCode> finish(Invocation& invocation, const Options& options, const co
 }
 
 Result<ExitCode> migrate(Invocation& invocation, const Options& options) {
-  DISKFERRY_TRY(const MoveRequest request, request_of(options));
-  DISKFERRY_TRY(const auto job,
-                invocation.runtime.run_until_signal(begin(invocation, options.gateway, to_json(request))));
+  DISKFERRY_TRY(const MoveRequest request, options.migrate.request());
+  DISKFERRY_TRY(const auto job, invocation.runtime.run_until_signal(
+                                    begin(invocation, options.migrate.gateway, to_json(request))));
   if (options.detach) {
     invocation.out << job.id << std::endl;
     return ExitCode::done;
   }
   JobViewer viewer(invocation, options.progress);
-  auto ended = invocation.runtime.run_until_signal(watch_job(invocation, options.gateway, job.id, viewer));
+  auto ended =
+      invocation.runtime.run_until_signal(watch_job(invocation, options.migrate.gateway, job.id, viewer));
   if (!ended && ended.error().kind() == ErrorKind::cancelled) {
     viewer.finish();
     invocation.err << "diskferry: migrate: cancelling " << job.id << " and undoing it" << std::endl;
-    DISKFERRY_CHECK(invocation.runtime.run(cancel(invocation, options.gateway, job.id)));
-    ended = invocation.runtime.run_until_signal(watch_job(invocation, options.gateway, job.id, viewer));
+    DISKFERRY_CHECK(invocation.runtime.run(cancel(invocation, options.migrate.gateway, job.id)));
+    ended =
+        invocation.runtime.run_until_signal(watch_job(invocation, options.migrate.gateway, job.id, viewer));
   }
   viewer.finish();
   if (!ended) return unexpected(std::move(ended).error());
   return finish(invocation, options, *ended);
 }
 
-void declare_limits(CLI::App& app, Options& options) {
-  MoveRequest& request = options.request;
-  add_bytes(app, "--rate", request.bytes_per_s,
-            "bytes a second at most, disks and memory together (default: no limit)");
-  app.add_option("--max-pause", request.max_pause_ms,
-                 "how long the guest may stand still, in milliseconds (default: 300)")
-      ->type_name("MS");
-  app.add_option("--timeout", request.timeout_s, "act when the move takes longer than that, in seconds")
-      ->type_name("S");
-  add_choice(app, "--timeout-action", request.timeout_action,
-             {{"abort", TimeoutAction::abort},
-              {"suspend", TimeoutAction::suspend},
-              {"post-copy", TimeoutAction::post_copy}},
-             "ACTION", "abort, suspend (the guest, until it is over) or post-copy (default: abort)");
-  app.add_flag("--auto-converge", request.auto_converge,
-               "let the hypervisor slow the guest down until its memory converges");
-  app.add_flag("--post-copy", request.post_copy, "allow the memory to follow after the switchover");
-  app.add_option("--parallel", request.parallel, "connections of the memory stream")->type_name("N");
-  app.add_option("--compression", request.compression, "of the memory stream: xbzrle, mt, zlib, zstd")
-      ->type_name("METHOD");
-  app.add_flag("--memory-tls", request.memory_tls, "encrypt the memory stream, with libvirt's certificates");
-  app.add_option("--memory-uri", request.memory_uri, "where the target's QEMU takes the memory: tcp://HOST")
-      ->type_name("URI");
-  app.add_option("--connections", request.connections, "to the target, for each disk")->type_name("N");
-}
-
 CommandBody declare(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  MoveRequest& request = options->request;
-  add_gateway_option(app, options->gateway);
-  app.add_option("DOMAIN", request.domain, "the machine")->required()->type_name("");
-  app.add_option("--to", request.destination, "libvirt's URI of the other host: qemu+ssh://host-b/system")
-      ->required()
-      ->type_name("URI");
-  app.add_option("--from", request.source, "libvirt's URI of this host (default: qemu:///system)")
-      ->type_name("URI");
-  app.add_option("--gateway-to", request.gateway, "the other host's gateway (default: https://HOST of --to)")
-      ->type_name("URI");
-  app.add_option("--disk", options->disks,
-                 "where a disk goes: vda=/images/vm.qcow2, vdb=raw:/dev/vg/vm, vdc=nbd://store/vm; "
-                 "for each disk")
-      ->type_name("DISK=TARGET")
-      ->allow_extra_args(false);
-  app.add_option("--network", options->networks, "what a network or bridge is called there: default=lan")
-      ->type_name("HERE=THERE")
-      ->allow_extra_args(false);
-  app.add_flag("--overwrite", request.overwrite, "targets that are there may be overwritten");
-  declare_limits(app, *options);
-  app.add_flag("--keep-partial", request.keep_partial,
-               "after a failure keep what was copied; the next attempt sends the rest");
-  app.add_flag("--keep-source", request.keep_source,
-               "keep the machine defined here until 'diskferry commit JOB'");
-  app.add_flag("--no-verify", options->no_verify, "do not read the targets back");
+  add_migrate_options(app, options->migrate);
   app.add_flag("--detach", options->detach, "print the job's name and do not wait");
   add_json_flag(app, options->as_json);
   add_progress_option(app, options->progress);

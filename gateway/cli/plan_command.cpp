@@ -1,7 +1,9 @@
-// `diskferry plan copy`: what a copy would do and what stands in its way; changes nothing.
+// `diskferry plan copy` and `plan migrate`: what a command would do and what stands in its way; changes
+// nothing.
 #include "diskferry/units.hpp"
 #include "gateway/cli/command.hpp"
 #include "gateway/cli/copy_options.hpp"
+#include "gateway/cli/move_plan_view.hpp"
 #include "gateway/cli/output.hpp"
 
 #include <fmt/format.h>
@@ -19,6 +21,7 @@ namespace {
 struct Options {
   CopyOptions copy;
   bool as_json = false;
+  PlanMigrateOptions migrate;
 };
 
 /// From the source's rate alone: a copy cannot be faster, and a slow target makes it slower.
@@ -85,10 +88,15 @@ CommandBody declare(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* copy = app.add_subcommand("copy", "what `diskferry copy` with these arguments would do");
   copy->set_help_flag("-h,--help", "print this help");
+  CLI::App* migrate = app.add_subcommand("migrate", "what `diskferry migrate` with these arguments would do");
+  migrate->set_help_flag("-h,--help", "print this help");
   app.require_subcommand(1);
   add_copy_options(*copy, options->copy);
   add_json_flag(*copy, options->as_json);
-  return [options](Invocation& invocation) { return run_plan(invocation, *options); };
+  add_plan_migrate_options(*migrate, options->migrate);
+  return [options, migrate](Invocation& invocation) {
+    return migrate->parsed() ? plan_migrate(invocation, options->migrate) : run_plan(invocation, *options);
+  };
 }
 
 }  // namespace
@@ -99,7 +107,9 @@ const Command plan_command{
     .summary = "show what a command would do and what stands in its way; changes nothing",
     .examples =
         "  diskferry plan copy vm.qcow2 /srv/vm.raw\n"
-        "  diskferry plan copy --json vm.qcow2 nbd://host/export",
+        "  diskferry plan copy --json vm.qcow2 nbd://host/export\n"
+        "  diskferry plan migrate web1 --to qemu+ssh://host-b/system --disk vda=/images/web1.qcow2 --predict "
+        "5",
     .declare = &declare};
 
 }  // namespace diskferry::cli

@@ -56,6 +56,7 @@ struct ExportDescription {
 struct JobRequest {
   std::string kind{};               ///< "migrate", "replace", "copy"
   std::string request_json = "{}";  ///< an object; what is in it is the kind's business
+  std::uint64_t watch_seconds = 0;  ///< of a plan: watch what is running for so long, to predict; 0: do not
 };
 struct JobDescription {
   std::string id{};
@@ -126,6 +127,9 @@ class JobsApi {
   /// Records the job and starts it; returns once it is durable. Errors: invalid_argument, in_use (its disk or
   /// machine is part of another job).
   virtual Task<Result<JobDescription>> create_job(JobRequest request) = 0;
+  /// What such a job would do and what speaks against it, as a JSON document of its kind. Changes nothing.
+  /// Errors: invalid_argument, and those of asking whoever has to be asked first.
+  virtual Task<Result<std::string>> plan_job(JobRequest request) = 0;
   /// Returns once the wish is recorded; the job's events tell when it has come true. Errors: not_found,
   /// unsupported (not in this phase).
   virtual Task<Result<JobDescription>> act_on_job(std::string id, JobAction action) = 0;

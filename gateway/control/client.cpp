@@ -231,6 +231,9 @@ Task<Result<JobDescription>> ControlClient::job(std::string id) {
 Task<Result<JobDescription>> ControlClient::create_job(JobRequest request) {
   return state_->call_for<JobDescription>("POST", "/v1/jobs", to_json(request));
 }
+Task<Result<std::string>> ControlClient::plan_job(JobRequest request) {
+  return state_->call("POST", "/v1/plans", to_json(request));
+}
 Task<Result<JobDescription>> ControlClient::act_on_job(std::string id, JobAction action) {
   return state_->call_for<JobDescription>("POST",
                                           fmt::format("/v1/jobs/{}/{}", escape(id), to_string(action)));

@@ -52,6 +52,7 @@ class ControlClient final : public GatewayApi {
   Task<Result<std::vector<JobDescription>>> jobs(JobFilter filter) override;
   Task<Result<JobDescription>> job(std::string id) override;
   Task<Result<JobDescription>> create_job(JobRequest request) override;
+  Task<Result<std::string>> plan_job(JobRequest request) override;
   Task<Result<JobDescription>> act_on_job(std::string id, JobAction action) override;
   Task<Result<JobDescription>> set_job(std::string id, JobSettings settings) override;
   Task<Result<std::unique_ptr<EventSource>>> events(EventFilter filter) override;

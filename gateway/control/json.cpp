@@ -181,6 +181,7 @@ void fields(auto& v, Same<ExportDescription> auto& x) {
 void fields(auto& v, Same<JobRequest> auto& x) {
   v.required("kind", x.kind);
   v.field("request", document(x.request_json));
+  v.field("watch-seconds", x.watch_seconds);
 }
 void fields(auto& v, Same<JobDescription> auto& x) {
   v.required("id", x.id);

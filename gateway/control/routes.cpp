@@ -88,6 +88,11 @@ Task<Result<Answer>> post_job(Call& call) {
   DISKFERRY_CO_TRY(auto request, body_of<JobRequest>(call));
   co_return in_json(co_await call.api.create_job(std::move(request)), 201);
 }
+Task<Result<Answer>> post_plan(Call& call) {
+  DISKFERRY_CO_TRY(auto request, body_of<JobRequest>(call));
+  DISKFERRY_CO_TRY(std::string text, co_await call.api.plan_job(std::move(request)));
+  co_return text_answer(std::move(text));
+}
 template <JobAction action>
 Task<Result<Answer>> post_job_action(Call& call) {
   co_return in_json(co_await call.api.act_on_job(call.id, action), 202);
@@ -124,6 +129,7 @@ constexpr std::array routes{
     Route{"DELETE", "v1/exports/*", Rights::operate, delete_export},
     Route{"GET", "v1/jobs", Rights::operate, get_jobs},
     Route{"POST", "v1/jobs", Rights::operate, post_job},
+    Route{"POST", "v1/plans", Rights::operate, post_plan},
     Route{"GET", "v1/jobs/*", Rights::operate, get_job},
     Route{"POST", "v1/jobs/*/cancel", Rights::operate, post_job_action<JobAction::cancel>},
     Route{"POST", "v1/jobs/*/pause", Rights::operate, post_job_action<JobAction::pause>},

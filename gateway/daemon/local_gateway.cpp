@@ -59,6 +59,10 @@ Task<Result<JobDescription>> LocalGateway::create_job(JobRequest request) {
   if (parts_.jobs == nullptr) co_return unexpected(not_here("jobs"));
   co_return co_await parts_.jobs->create_job(std::move(request));
 }
+Task<Result<std::string>> LocalGateway::plan_job(JobRequest request) {
+  if (parts_.jobs == nullptr) co_return unexpected(not_here("jobs"));
+  co_return co_await parts_.jobs->plan_job(std::move(request));
+}
 Task<Result<JobDescription>> LocalGateway::act_on_job(std::string id, JobAction action) {
   if (parts_.jobs == nullptr) co_return unexpected(not_here("jobs"));
   co_return co_await parts_.jobs->act_on_job(std::move(id), action);

@@ -30,6 +30,7 @@ class LocalGateway final : public control::GatewayApi {
   Task<Result<std::vector<control::JobDescription>>> jobs(control::JobFilter filter) override;
   Task<Result<control::JobDescription>> job(std::string id) override;
   Task<Result<control::JobDescription>> create_job(control::JobRequest request) override;
+  Task<Result<std::string>> plan_job(control::JobRequest request) override;
   Task<Result<control::JobDescription>> act_on_job(std::string id, control::JobAction action) override;
   Task<Result<control::JobDescription>> set_job(std::string id, control::JobSettings settings) override;
   Task<Result<std::unique_ptr<control::EventSource>>> events(control::EventFilter filter) override;

@@ -1,7 +1,10 @@
 // Values of one room as those of another, and one stream made of what the store has and what the bus brings.
 #include "gateway/daemon/local_jobs.hpp"
 
-#include <deque>
+#include "diskferry/image_uri.hpp"
+#include "gateway/move/move_plan.hpp"
+
+#include <algorithm>
 #include <fmt/format.h>
 
 namespace diskferry::daemon {
@@ -90,11 +93,26 @@ Task<Result<control::JobDescription>> LocalJobs::job(std::string id) {
   co_return describe(job);
 }
 
+namespace {
+Result<void> check_kind(const std::string& kind) {
+  if (kind == migrate_kind) return {};
+  return unexpected(fail(ErrorKind::unsupported, "begin a job", printable(kind))
+                        .why("there are no jobs of this kind here")
+                        .remedy("a job's kind is 'migrate'"));
+}
+}  // namespace
+
+Task<Result<std::string>> LocalJobs::plan_job(control::JobRequest request) {
+  DISKFERRY_CO_CHECK(check_kind(request.kind));
+  DISKFERRY_CO_TRY(
+      const MovePlan plan,
+      co_await moves_.plan(std::move(request.request_json),
+                           static_cast<unsigned>(std::min<std::uint64_t>(request.watch_seconds, 60))));
+  co_return to_json(plan);
+}
+
 Task<Result<control::JobDescription>> LocalJobs::create_job(control::JobRequest request) {
-  if (request.kind != migrate_kind)
-    co_return unexpected(fail(ErrorKind::unsupported, "begin a job", request.kind)
-                             .why("there are no jobs of this kind here")
-                             .remedy("a job's kind is 'migrate'"));
+  DISKFERRY_CO_CHECK(check_kind(request.kind));
   DISKFERRY_CO_TRY(const JobRecord job, co_await moves_.begin(std::move(request.request_json)));
   co_return describe(job);
 }

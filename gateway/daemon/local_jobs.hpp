@@ -16,6 +16,7 @@ class LocalJobs final : public control::JobsApi {
   Task<Result<std::vector<control::JobDescription>>> jobs(control::JobFilter filter) override;
   Task<Result<control::JobDescription>> job(std::string id) override;
   Task<Result<control::JobDescription>> create_job(control::JobRequest request) override;
+  Task<Result<std::string>> plan_job(control::JobRequest request) override;
   Task<Result<control::JobDescription>> act_on_job(std::string id, control::JobAction action) override;
   Task<Result<control::JobDescription>> set_job(std::string id, control::JobSettings settings) override;
   Task<Result<std::unique_ptr<control::EventSource>>> events(control::EventFilter filter) override;

@@ -46,12 +46,13 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                                     .hypervisor_gid = qemu.gid,
                                     .clients_have_names = requires_tls && config_.nbd.verify_peer});
   DISKFERRY_CO_CHECK(co_await disks_->start());
-  peers_.emplace(*disks_, GatewayFacts{.name = name,
-                                       .version = DISKFERRY_VERSION,
-                                       .machine_id = id,
-                                       .move_folder = run_folder,
-                                       .nbd_port = tcp_port(nbd_),
-                                       .nbd_requires_tls = config_.nbd.tls != NbdConfig::Tls::off});
+  const GatewayFacts facts{.name = name,
+                           .version = DISKFERRY_VERSION,
+                           .machine_id = id,
+                           .move_folder = run_folder,
+                           .nbd_port = tcp_port(nbd_),
+                           .nbd_requires_tls = config_.nbd.tls != NbdConfig::Tls::off};
+  peers_.emplace(*disks_, facts);
   const std::string certificates = config_.control.certificates;
   moves_.emplace(MoveEnvironment{.drivers = context_,
                                  .jobs = *store_,
@@ -63,6 +64,7 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                                  .hypervisor_gid = qemu.gid,
                                  .window_bytes = config_.move.window_bytes,
                                  .connections = config_.move.connections,
+                                 .here = facts,
                                  .connect_gateway = [this, certificates](std::string address) {
                                    return connect_target(context_, std::move(address), certificates);
                                  }});

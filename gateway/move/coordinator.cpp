@@ -116,7 +116,13 @@ Task<Result<void>> Coordinator::settle_after_crash() {
   if (state_.phase == Phase::aborting || state_.phase == Phase::prepared)
     co_return unexpected(
         fail(ErrorKind::gone, "migrate", job_.subject).why("the gateway ended before the move had begun"));
-  if (can_undo(state_.phase)) {
+  if (can_undo(state_.phase) && state_.is_cold) {
+    // Defined there and nowhere running: it can be told from the definition alone.
+    if (state_.phase != Phase::switching)
+      co_return unexpected(
+          fail(ErrorKind::gone, "migrate", job_.subject).why("the gateway ended while it copied"));
+    DISKFERRY_CO_CHECK(co_await switch_cold());
+  } else if (can_undo(state_.phase)) {
     DISKFERRY_CO_CHECK(co_await find_out(true));
     if (outcome_ != Outcome::committed)
       co_return unexpected(fail(ErrorKind::gone, "migrate", job_.subject)

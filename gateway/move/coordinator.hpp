@@ -36,6 +36,7 @@ struct MoveEnvironment {
   std::int64_t hypervisor_gid = -1;
   std::uint64_t window_bytes = 64ull << 20;
   unsigned connections = 4;
+  GatewayFacts here{};
   /// The gateway of another host. `address`: as in MoveRequest::gateway.
   std::function<Task<Result<std::unique_ptr<TargetGateway>>>(std::string address)> connect_gateway;
 };
@@ -69,10 +70,15 @@ class Coordinator {
   // coordinator_prepare.cpp
   Task<Result<void>> connect();
   Task<Result<void>> prepare();
-  Task<Result<void>> choose_disks(const VmDescription& vm);
   Task<Result<void>> prepare_targets();
   Task<Result<void>> open_sources();
+  Task<Result<void>> refuse_blockers_now();
   Task<Result<void>> rewrite(const VmDescription& vm);
+  unsigned connections() const;
+  // coordinator_cold.cpp
+  class CopyProgress;
+  Task<Result<void>> copy_cold();
+  Task<Result<void>> switch_cold();
   // coordinator_switch.cpp
   Task<Result<void>> migrate();
   Task<Result<void>> supervise();
@@ -119,6 +125,7 @@ class Coordinator {
   bool has_post_copied_ = false;
   bool has_timed_out_ = false;
   std::vector<SourceDisks::DiskStats> final_stats_{};
+  std::uint64_t copied_bytes_ = 0;
 };
 
 /// "https://HOST:PORT" of the gateway beside a libvirt URI, where the request names none. Errors:

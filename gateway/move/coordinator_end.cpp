@@ -19,6 +19,12 @@ Task<Result<void>> Coordinator::finish_target(TargetEnd end) {
 }
 
 Task<Result<void>> Coordinator::commit() {
+  if (state_.is_cold) {
+    // A machine that is shut off decides nothing by itself: it is where its definition is.
+    DISKFERRY_CO_CHECK(co_await enter(Phase::committed));
+    (void)co_await finish_target(TargetEnd::keep);
+    co_return co_await enter(Phase::retained);
+  }
   if (auto done = co_await source_->completed_job(job_.subject); done && done->downtime_ms && state_.pause)
     state_.pause->hypervisor_ms = *done->downtime_ms;
   DISKFERRY_CO_CHECK(co_await enter(Phase::committed));
@@ -91,7 +97,17 @@ std::string Coordinator::progress() const {
                      {"bytes-per-second", window.bytes_per_s}});
   }
   std::lock_guard lock(guard_);
-  json::object object{{"phase", to_string(state_.phase)},
+  std::uint64_t received = 0;
+  std::uint64_t total = 0;
+  for (const auto& disk : stats) {
+    total += disk.size_bytes;
+    received += std::min(disk.size_bytes, disk.window.acknowledged_bytes + disk.window.zeroed_bytes);
+  }
+  json::object object{{"subject", job_.subject},
+                      {"done", received},
+                      {"total", total},
+                      {"copied-bytes", copied_bytes_},
+                      {"phase", to_string(state_.phase)},
                       {"word", operators_word(state_.phase)},
                       {"disks", std::move(disks)},
                       {"memory",

@@ -1,11 +1,11 @@
 // Everything before the hypervisor is asked: connections, which disk goes where, targets, sockets,
 // definitions.
 #include "diskferry/image_uri.hpp"
-#include "drivers/image/image.hpp"
-#include "gateway/hypervisor/domain_xml.hpp"
 #include "gateway/move/coordinator.hpp"
+#include "gateway/move/move_disks.hpp"
+#include "gateway/move/preflight_collect.hpp"
+#include "gateway/move/preflight_report.hpp"
 
-#include <algorithm>
 #include <fmt/format.h>
 
 #include <boost/asio/this_coro.hpp>
@@ -31,68 +31,42 @@ Task<Result<void>> Coordinator::connect() {
   co_return Result<void>{};
 }
 
+Task<Result<void>> Coordinator::refuse_blockers_now() {
+  PreflightPeers peers{
+      .source = *source_, .target = target_.get(), .gateway = gateway_.get(), .here = environment_.here};
+  DISKFERRY_CO_TRY(
+      const PreflightFacts facts,
+      co_await collect_preflight(environment_.drivers, std::move(peers), request_, request_.cold));
+  const auto findings = examine(facts);
+  for (const Finding& finding : findings)
+    if (finding.severity == Severity::warning) state_.warnings.push_back(finding.text);
+  co_return refuse_blockers(findings);
+}
+
 Task<Result<void>> Coordinator::prepare() {
   DISKFERRY_CO_TRY(const VmDescription vm, co_await source_->describe(request_.domain));
-  if (vm.state != VmState::running && vm.state != VmState::paused)
-    co_return unexpected(fail(ErrorKind::unsupported, "migrate", printable(vm.name))
-                             .why("the machine is not running")
-                             .remedy("a machine that is shut off is moved with --cold"));
   state_.machine = vm.uuid;
   state_.was_paused = vm.state == VmState::paused;
   state_.is_persistent = vm.is_persistent;
-  DISKFERRY_CO_CHECK(co_await choose_disks(vm));
+  state_.is_cold = request_.cold;
+  DISKFERRY_CO_CHECK(co_await refuse_blockers_now());
+  DISKFERRY_CO_TRY(state_.disks, co_await choose_disks(environment_.drivers, *source_, vm, request_));
   DISKFERRY_CO_CHECK(co_await prepare_targets());
   DISKFERRY_CO_CHECK(co_await rewrite(vm));
-  DISKFERRY_CO_CHECK(co_await open_sources());
+  if (!request_.cold) DISKFERRY_CO_CHECK(co_await open_sources());
   co_return co_await enter(Phase::prepared);
 }
 
-Task<Result<void>> Coordinator::choose_disks(const VmDescription& vm) {
-  state_.disks.clear();
-  for (const MoveDisk& wanted : request_.disks) {
-    const auto disk = std::ranges::find(vm.disks, wanted.target, &VmDisk::target);
-    if (disk == vm.disks.end())
-      co_return unexpected(fail(ErrorKind::not_found, "find the disk", printable(wanted.target))
-                               .why("the machine has no such disk")
-                               .remedy("virsh domblklist shows those it has"));
-    DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(wanted.uri));
-    MoveDiskState state{.target = wanted.target,
-                        .source = disk->source,
-                        .uri = wanted.uri,
-                        .format = wanted.format.empty() ? format_for_target(uri) : wanted.format,
-                        .drive = drive_export_name(*disk)};
-    state.route = route_of(uri.scheme(), state.format);
-    if (state.route == DiskRoute::direct && state.format != "raw")
-      co_return unexpected(fail(ErrorKind::unsupported, "migrate", printable(wanted.uri))
-                               .why("on network storage a running machine's disk is written raw")
-                               .remedy("say raw, or name a file"));
-    DISKFERRY_CO_TRY(state.size_bytes, co_await source_->disk_bytes(vm.name, wanted.target));
-    state_.disks.push_back(std::move(state));
-  }
+Task<Result<void>> Coordinator::rewrite(const VmDescription& vm) {
+  DISKFERRY_CO_TRY(MoveDefinitions made, co_await rewrite_definitions(*source_, vm, request_, state_.disks));
+  state_.destination_xml = std::move(made.running);
+  state_.persistent_xml = std::move(made.persistent);
+  for (std::string& warning : made.warnings) state_.warnings.push_back(std::move(warning));
   co_return Result<void>{};
 }
 
-Task<Result<void>> Coordinator::rewrite(const VmDescription& vm) {
-  DomainRewrite changes{.networks = request_.networks, .name = request_.new_name};
-  for (const MoveDiskState& disk : state_.disks) {
-    if (disk.route == DiskRoute::shared) {
-      changes.keep_disks.push_back(disk.target);
-      continue;
-    }
-    DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(disk.uri));
-    DISKFERRY_CO_TRY(DiskSource place, disk_source(uri, disk.format, disk.is_block_device));
-    changes.disks.push_back({.target = disk.target, .source = std::move(place)});
-  }
-  DISKFERRY_CO_TRY(const std::string live, co_await source_->xml(vm.name, Libvirt::Xml::migratable));
-  DISKFERRY_CO_TRY(RewrittenDomain running, rewrite_domain(live, changes));
-  state_.destination_xml = std::move(running.xml);
-  state_.warnings = std::move(running.warnings);
-  if (!vm.is_persistent) co_return Result<void>{};
-  changes.is_persistent_form = true;
-  DISKFERRY_CO_TRY(const std::string inactive, co_await source_->xml(vm.name, Libvirt::Xml::inactive));
-  DISKFERRY_CO_TRY(RewrittenDomain defined, rewrite_domain(inactive, changes));
-  state_.persistent_xml = std::move(defined.xml);
-  co_return Result<void>{};
+unsigned Coordinator::connections() const {
+  return request_.connections != 0 ? request_.connections : environment_.connections;
 }
 
 Task<Result<void>> Coordinator::prepare_targets() {
@@ -131,21 +105,20 @@ Task<Result<void>> Coordinator::open_sources() {
                              .flushed = [this] { return barrier_->flushed(); }};
   disks_ = std::make_unique<SourceDisks>(environment_.drivers, std::move(options));
   std::vector<SourceDisk> wanted;
-  const unsigned connections = request_.connections != 0 ? request_.connections : environment_.connections;
   for (const MoveDiskState& disk : state_.disks) {
     if (disk.route == DiskRoute::shared) continue;
     SourceDisk source{.target = disk.target,
                       .export_name = disk.drive,
                       .size_bytes = disk.size_bytes,
                       .target_uri = disk.uri,
-                      .connections = connections,
+                      .connections = connections(),
                       .table_path = fmt::format("{}/tables/{}-{}.table", environment_.state_folder,
                                                 state_.machine, disk.target),
                       .target_identity = request_.destination + " " + disk.uri,
                       .is_taken_up = disk.is_taken_up};
     if (disk.route != DiskRoute::direct) {
       DISKFERRY_CO_TRY(source.target_uri,
-                       gateway_->export_uri({.export_name = disk.export_name}, connections));
+                       gateway_->export_uri({.export_name = disk.export_name}, connections()));
     }
     wanted.push_back(std::move(source));
   }

@@ -69,6 +69,7 @@ void Coordinator::on_event(bool is_source, const LibvirtEvent& event) {
 }
 
 Task<Result<void>> Coordinator::migrate() {
+  if (request_.cold) co_return co_await copy_cold();
   DISKFERRY_CO_CHECK(co_await source_->watch([this](const LibvirtEvent& event) { on_event(true, event); }));
   DISKFERRY_CO_CHECK(co_await target_->watch([this](const LibvirtEvent& event) { on_event(false, event); }));
   DISKFERRY_CO_CHECK(co_await enter(Phase::bulk));

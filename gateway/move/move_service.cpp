@@ -79,6 +79,11 @@ Task<Result<void>> MoveService::start() {
   co_return Result<void>{};
 }
 
+Task<Result<MovePlan>> MoveService::plan(std::string request_json, unsigned watch_seconds) {
+  DISKFERRY_CO_TRY(MoveRequest request, parse_move_request(request_json));
+  co_return co_await plan_move(environment_, std::move(request), watch_seconds);
+}
+
 Task<Result<JobRecord>> MoveService::begin(std::string request_json) {
   DISKFERRY_CO_TRY(const MoveRequest request, parse_move_request(request_json));
   DISKFERRY_CO_TRY(JobRecord job,

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "gateway/move/coordinator.hpp"
+#include "gateway/move/move_plan.hpp"
 
 #include <map>
 #include <memory>
@@ -24,6 +25,8 @@ class MoveService {
   /// Takes up the moves that an earlier process left: goes forward where they are committed, back where they
   /// are not.
   Task<Result<void>> start();
+  /// What a move would do. Errors: as plan_move().
+  Task<Result<MovePlan>> plan(std::string request_json, unsigned watch_seconds);
   /// Records a move and begins it. Errors: invalid_argument, in_use (the machine is being moved).
   Task<Result<JobRecord>> begin(std::string request_json);
   /// Asks for the end; it has come when the job says so. Errors: not_found, in_use (it is committed: fall

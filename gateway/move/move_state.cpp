@@ -17,6 +17,7 @@ constexpr std::array<std::string_view, 4> routes{"gateway", "through", "direct",
 json::object encode(const MoveDiskState& disk) {
   return {{"target", disk.target},
           {"source", disk.source},
+          {"source-format", disk.source_format},
           {"uri", disk.uri},
           {"format", disk.format},
           {"route", to_string(disk.route)},
@@ -42,6 +43,7 @@ Result<MoveDiskState> read_disk(const json::object& object) {
   JsonFields fields(object, "a disk of a move's state");
   fields.take("target", disk.target);
   fields.take("source", disk.source);
+  fields.take("source-format", disk.source_format);
   fields.take("uri", disk.uri);
   fields.take("format", disk.format);
   fields.take("route", route);
@@ -93,9 +95,9 @@ std::string_view to_string(DiskRoute route) noexcept {
   return routes[static_cast<std::size_t>(route)];
 }
 
-DiskRoute route_of(std::string_view scheme, std::string_view format) noexcept {
+DiskRoute route_of(std::string_view scheme, std::string_view format, bool is_running) noexcept {
   if (scheme != "file") return DiskRoute::direct;
-  return format == "raw" ? DiskRoute::gateway : DiskRoute::through;
+  return format == "raw" || !is_running ? DiskRoute::gateway : DiskRoute::through;
 }
 
 std::string to_json(const MoveState& state) {
@@ -108,6 +110,7 @@ std::string to_json(const MoveState& state) {
                       {"machine", state.machine},
                       {"paused", state.was_paused},
                       {"persistent", state.is_persistent},
+                      {"cold", state.is_cold},
                       {"disks", std::move(disks)},
                       {"destination-xml", state.destination_xml},
                       {"persistent-xml", state.persistent_xml},
@@ -132,6 +135,7 @@ Result<MoveState> parse_move_state(std::string_view text) {
   fields.take("machine", state.machine);
   fields.take("paused", state.was_paused);
   fields.take("persistent", state.is_persistent);
+  fields.take("cold", state.is_cold);
   fields.each("disks", [&](const json::object& each) -> Result<void> {
     DISKFERRY_TRY(MoveDiskState disk, read_disk(each));
     state.disks.push_back(std::move(disk));

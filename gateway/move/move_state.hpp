@@ -26,7 +26,8 @@ std::string_view to_string(DiskRoute route) noexcept;
 struct MoveDiskState {
   std::string target{};  ///< "vda"
   std::string source{};  ///< where it is now, for people
-  std::string uri{};     ///< where it goes
+  std::string source_format{};
+  std::string uri{};  ///< where it goes
   std::string format{};
   DiskRoute route = DiskRoute::gateway;
   std::uint64_t size_bytes = 0;
@@ -57,6 +58,7 @@ struct MoveState {
   std::string machine{};  ///< UUID
   bool was_paused = false;
   bool is_persistent = true;
+  bool is_cold = false;
   std::vector<MoveDiskState> disks{};
   std::string destination_xml{};
   std::string persistent_xml{};
@@ -68,7 +70,8 @@ struct MoveState {
 std::string to_json(const MoveState& state);
 Result<MoveState> parse_move_state(std::string_view json);
 
-/// Which route a disk of the request takes. `is_network`: of the scheme of its URI.
-DiskRoute route_of(std::string_view scheme, std::string_view format) noexcept;
+/// Which route a disk of the request takes. `is_running`: the machine, whose hypervisor then opens the target
+/// early.
+DiskRoute route_of(std::string_view scheme, std::string_view format, bool is_running) noexcept;
 
 }  // namespace diskferry

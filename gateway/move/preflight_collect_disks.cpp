@@ -134,7 +134,7 @@ Task<Result<TargetDiskFacts>> PreflightCollector::ask_for_disk(const DiskFacts& 
 Task<void> PreflightCollector::look_at_target(DiskFacts& disk) {
   const auto uri = ImageUri::parse(disk.move->uri);
   const std::string format = format_there(*disk.move);
-  if (uri && route_of(uri->scheme(), format) == DiskRoute::direct)
+  if (uri && route_of(uri->scheme(), format, !facts_.is_cold) == DiskRoute::direct)
     co_return co_await look_at_network_target(disk, *uri);
   if (peers_.gateway == nullptr) co_return;  // that it does not answer is a finding of its own
   auto there = co_await ask_for_disk(disk, disk.move->uri, format);

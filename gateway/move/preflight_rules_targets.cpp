@@ -21,9 +21,9 @@ void for_each_target(const PreflightFacts& facts, Check check) {
     if (each.move && each.target) check(each, *each.move, *each.target);
 }
 
-DiskRoute route_to(const MoveDisk& move) {
+DiskRoute route_to(const PreflightFacts& facts, const MoveDisk& move) {
   const auto uri = ImageUri::parse(move.uri);
-  return uri ? route_of(uri->scheme(), format_there(move)) : DiskRoute::gateway;
+  return uri ? route_of(uri->scheme(), format_there(move), !facts.is_cold) : DiskRoute::gateway;
 }
 
 /// What is at the target is used as it is and not made anew: an attempt before this one left it, or it is
@@ -74,7 +74,7 @@ void check_target(const PreflightFacts& facts, const DiskFacts& disk, const Move
 
 void targets_are_usable(const PreflightFacts& facts, Findings& found) {
   for_each_target(facts, [&](const DiskFacts& each, const MoveDisk& move, const TargetDiskFacts& target) {
-    if (route_to(move) == DiskRoute::direct && target.problem.empty())
+    if (route_to(facts, move) == DiskRoute::direct && target.problem.empty())
       check_network_target(each, move, target, found);
     else
       check_target(facts, each, move, target, found);
@@ -182,7 +182,7 @@ void targets_have_space(const PreflightFacts& facts, Findings& found) {
 void routes_lead_there(const PreflightFacts& facts, Findings& found) {
   for (const MoveDisk& move : facts.request.disks) {
     const std::string format = format_there(move);
-    const DiskRoute route = route_to(move);
+    const DiskRoute route = route_to(facts, move);
     if (route == DiskRoute::through)
       found.note("through-hypervisor", move.target,
                  fmt::format("QEMU at the target writes the {} image itself; the gateways only pass it on.",

@@ -51,6 +51,7 @@ Result<MoveRequest> parse_move_request(std::string_view text) {
     request.disks.push_back(std::move(disk));
     return {};
   });
+  fields.take("cold", request.cold);
   fields.take("overwrite", request.overwrite);
   fields.take("networks", request.networks);
   fields.take("new-name", request.new_name);
@@ -90,6 +91,7 @@ std::string to_json(const MoveRequest& request) {
       {"destination", request.destination},
       {"gateway", request.gateway},
       {"disks", std::move(disks)},
+      {"cold", request.cold},
       {"overwrite", request.overwrite},
       {"networks", std::move(networks)},
       {"new-name", request.new_name},

@@ -26,6 +26,7 @@ struct MoveRequest {
   std::string destination{};  ///< libvirt URI of the other host
   std::string gateway{};  ///< the other host's gateway: "https://host:port", "ssh://[user@]host", "unix:PATH"
   std::vector<MoveDisk> disks{};
+  bool cold = false;                              ///< the machine is shut off, and its disks are copied
   bool overwrite = false;                         ///< a target that is there already may be overwritten
   std::map<std::string, std::string> networks{};  ///< network or bridge here -> there
   std::string new_name{};

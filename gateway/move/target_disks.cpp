@@ -141,7 +141,7 @@ Task<Result<void>> TargetDisks::make_storage(TargetDiskRequest request, Disk& di
   co_return co_await create_target(context_, copy, request.size_bytes);
 }
 
-Task<Result<DevicePtr>> TargetDisks::open(TargetDiskRequest request) {
+Task<Result<std::shared_ptr<BlockDevice>>> TargetDisks::open(TargetDiskRequest request) {
   if (request.through_hypervisor) {
     DISKFERRY_CO_TRY(ImageUri uri, ImageUri::parse("nbd+unix:///?socket=/"));
     uri.set_path("/" + request.hypervisor_export);
@@ -153,12 +153,18 @@ Task<Result<DevicePtr>> TargetDisks::open(TargetDiskRequest request) {
                         .is_read_only = false,
                         .can_discard = true,
                         .can_multi_connection = true};
-    co_return make_deferred_device(
+    co_return checked(make_deferred_device(
         context_.clock,
         {.info = std::move(promised), .size_bytes = request.size_bytes, .open_limit = hypervisor_limit},
-        [this, uri] { return open_storage(context_, uri, {.writable = true}); });
+        [this, uri] { return open_storage(context_, uri, {.writable = true}); }));
   }
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(request.uri));
+  if (request.format != "raw") {
+    // Nobody else has it open: the machine is shut off, and the lock of the image says so.
+    DISKFERRY_CO_TRY(const Image image,
+                     co_await open_image(context_, uri, {.format = request.format, .writable = true}));
+    co_return image.shared_device();
+  }
   // Once with the lock, so that nobody else has it; then without, for the destination's QEMU opens it, too,
   // and writes nothing before the switchover.
   DISKFERRY_CO_TRY(const DevicePtr locked, co_await open_storage(context_, uri, {.writable = true}));
@@ -168,8 +174,8 @@ Task<Result<DevicePtr>> TargetDisks::open(TargetDiskRequest request) {
 
 Task<Result<void>> TargetDisks::offer(Disk& disk, std::string client) {
   const TargetDiskRequest& request = disk.record.request;
-  DISKFERRY_CO_TRY(DevicePtr opened, co_await open(request));
-  std::shared_ptr<BlockDevice> device = with_byte_granularity(checked(std::move(opened)));
+  DISKFERRY_CO_TRY(std::shared_ptr<BlockDevice> opened, co_await open(request));
+  std::shared_ptr<BlockDevice> device = with_byte_granularity(std::move(opened));
   const auto refuse = [&](Error error) -> Task<Result<void>> {
     (void)co_await device->close();
     co_return unexpected(std::move(error));

@@ -61,7 +61,7 @@ class TargetDisks {
   struct Move;
   static PreparedDisk prepared(const Disk& disk);
   Task<Result<void>> make_storage(TargetDiskRequest request, Disk& disk);
-  Task<Result<DevicePtr>> open(TargetDiskRequest request);
+  Task<Result<std::shared_ptr<BlockDevice>>> open(TargetDiskRequest request);
   Task<Result<void>> offer(Disk& disk, std::string client);
   Task<Result<void>> withdraw(Disk& disk);
   Task<Result<void>> write_record(std::string move);

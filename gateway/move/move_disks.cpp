@@ -1,0 +1,93 @@
+// See the header.
+#include "gateway/move/move_disks.hpp"
+
+#include "diskferry/image_uri.hpp"
+#include "drivers/image/image.hpp"
+
+#include <algorithm>
+
+namespace diskferry {
+namespace {
+
+bool runs(const VmDescription& machine) {
+  return machine.state == VmState::running || machine.state == VmState::paused;
+}
+
+/// Of a machine that is shut off, the image itself says how large the disk is.
+Task<Result<std::uint64_t>> size_of(DriverContext& context, Libvirt& source, const VmDescription& machine,
+                                    const VmDisk& disk) {
+  if (runs(machine)) co_return co_await source.disk_bytes(machine.name, disk.target);
+  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(disk.source));
+  DISKFERRY_CO_TRY(Image image, co_await open_image(context, uri, {.format = disk.format}));
+  const std::uint64_t size_bytes = image.device().size_bytes();
+  DISKFERRY_CO_CHECK(co_await image.close());
+  co_return size_bytes;
+}
+
+Result<DomainRewrite> changes_for(const MoveRequest& request, const std::vector<MoveDiskState>& disks) {
+  DomainRewrite changes{.networks = request.networks, .name = request.new_name};
+  for (const MoveDiskState& disk : disks) {
+    if (disk.route == DiskRoute::shared) {
+      changes.keep_disks.push_back(disk.target);
+      continue;
+    }
+    DISKFERRY_TRY(const ImageUri uri, ImageUri::parse(disk.uri));
+    DISKFERRY_TRY(DiskSource place, disk_source(uri, disk.format, disk.is_block_device));
+    changes.disks.push_back({.target = disk.target, .source = std::move(place)});
+  }
+  return changes;
+}
+
+}  // namespace
+
+Task<Result<std::vector<MoveDiskState>>> choose_disks(DriverContext& context, Libvirt& source,
+                                                      const VmDescription& machine,
+                                                      const MoveRequest& request) {
+  std::vector<MoveDiskState> chosen;
+  for (const MoveDisk& wanted : request.disks) {
+    const auto disk = std::ranges::find(machine.disks, wanted.target, &VmDisk::target);
+    if (disk == machine.disks.end())
+      co_return unexpected(fail(ErrorKind::not_found, "find the disk", printable(wanted.target))
+                               .why("the machine has no such disk")
+                               .remedy("virsh domblklist shows those it has"));
+    DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(wanted.uri));
+    MoveDiskState state{.target = wanted.target,
+                        .source = disk->source,
+                        .source_format = disk->format,
+                        .uri = wanted.uri,
+                        .format = wanted.format.empty() ? format_for_target(uri) : wanted.format,
+                        .drive = drive_export_name(*disk)};
+    state.route = route_of(uri.scheme(), state.format, runs(machine));
+    if (state.route == DiskRoute::direct && state.format != "raw")
+      co_return unexpected(fail(ErrorKind::unsupported, "migrate", printable(wanted.uri))
+                               .why("on network storage a disk is written raw")
+                               .remedy("say raw, or name a file"));
+    DISKFERRY_CO_TRY(state.size_bytes, co_await size_of(context, source, machine, *disk));
+    chosen.push_back(std::move(state));
+  }
+  co_return chosen;
+}
+
+Task<Result<MoveDefinitions>> rewrite_definitions(Libvirt& source, const VmDescription& machine,
+                                                  const MoveRequest& request,
+                                                  const std::vector<MoveDiskState>& disks) {
+  DISKFERRY_CO_TRY(DomainRewrite changes, changes_for(request, disks));
+  MoveDefinitions made;
+  if (runs(machine)) {
+    DISKFERRY_CO_TRY(const std::string live, co_await source.xml(machine.name, Libvirt::Xml::migratable));
+    DISKFERRY_CO_TRY(RewrittenDomain running, rewrite_domain(live, changes));
+    made.diff = xml_diff(live, running.xml);
+    made.running = std::move(running.xml);
+    made.warnings = std::move(running.warnings);
+  }
+  if (!machine.is_persistent) co_return made;
+  changes.is_persistent_form = true;
+  DISKFERRY_CO_TRY(const std::string inactive, co_await source.xml(machine.name, Libvirt::Xml::inactive));
+  DISKFERRY_CO_TRY(RewrittenDomain defined, rewrite_domain(inactive, changes));
+  made.diff = xml_diff(inactive, defined.xml);
+  made.persistent = std::move(defined.xml);
+  if (made.warnings.empty()) made.warnings = std::move(defined.warnings);
+  co_return made;
+}
+
+}  // namespace diskferry

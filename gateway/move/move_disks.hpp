@@ -1,0 +1,31 @@
+// Which disk of a machine goes where and how, and the definitions that say so to the other host. Used by the
+// coordinator, which acts on it, and by the plan, which shows it.
+#pragma once
+
+#include "gateway/hypervisor/domain_xml.hpp"
+#include "gateway/hypervisor/libvirt.hpp"
+#include "gateway/move/move_state.hpp"
+
+#include <string>
+#include <vector>
+
+namespace diskferry {
+
+/// The disks of the request with their routes and sizes. Errors: not_found (no such disk), unsupported (a
+/// format that cannot be written there), those of asking for the sizes.
+Task<Result<std::vector<MoveDiskState>>> choose_disks(DriverContext& context, Libvirt& source,
+                                                      const VmDescription& machine,
+                                                      const MoveRequest& request);
+
+struct MoveDefinitions {
+  std::string running{};     ///< of the machine that runs there; empty for one that is shut off
+  std::string persistent{};  ///< what stays defined there; empty for a transient machine
+  std::string diff{};        ///< of the definition that stays (else of the running one), for people
+  std::vector<std::string> warnings{};
+};
+/// Errors: those of the hypervisor and of rewriting.
+Task<Result<MoveDefinitions>> rewrite_definitions(Libvirt& source, const VmDescription& machine,
+                                                  const MoveRequest& request,
+                                                  const std::vector<MoveDiskState>& disks);
+
+}  // namespace diskferry

@@ -1,0 +1,101 @@
+// Connects to whom it can, asks, judges, and rewrites the definition for show.
+#include "gateway/move/move_plan.hpp"
+
+#include "gateway/move/move_disks.hpp"
+#include "gateway/move/preflight_collect.hpp"
+#include "gateway/move/preflight_report.hpp"
+
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+
+namespace diskferry {
+namespace json = boost::json;
+
+std::string to_json(const MovePlan& plan) {
+  json::array disks;
+  for (const MoveDiskState& disk : plan.disks)
+    disks.push_back({{"disk", disk.target},
+                     {"source", disk.source},
+                     {"target", disk.uri},
+                     {"format", disk.format},
+                     {"route", to_string(disk.route)},
+                     {"size-bytes", disk.size_bytes}});
+  json::object object{{"way", plan.is_cold ? "cold" : "intercept"},
+                      {"disks", std::move(disks)},
+                      {"preflight", to_json(plan.findings)},
+                      {"text", to_text(plan.findings)},
+                      {"definition-diff", plan.definition_diff}};
+  if (plan.prediction) {
+    object["prediction"] = to_json(*plan.prediction);
+    object["prediction-text"] = to_text(*plan.prediction);
+  }
+  return json::serialize(object);
+}
+
+namespace {
+
+struct Connections {
+  std::unique_ptr<Libvirt> source{};
+  std::unique_ptr<Libvirt> target{};
+  std::unique_ptr<TargetGateway> gateway{};
+};
+
+Task<PreflightPeers> connect_all(MoveEnvironment& environment, const MoveRequest& request,
+                                 Connections& connections) {
+  PreflightPeers peers{.source = *connections.source, .here = environment.here};
+  if (auto target = co_await Libvirt::connect(environment.drivers, request.destination)) {
+    connections.target = *std::move(target);
+    peers.target = connections.target.get();
+  } else {
+    peers.target_problem = std::move(target).error();
+  }
+  Result<std::string> address = request.gateway;
+  if (request.gateway.empty()) address = gateway_beside(request.destination);
+  if (!address) {
+    peers.gateway_problem = std::move(address).error();
+  } else if (auto gateway = co_await environment.connect_gateway(*address)) {
+    connections.gateway = *std::move(gateway);
+    peers.gateway = connections.gateway.get();
+  } else {
+    peers.gateway_problem = std::move(gateway).error();
+  }
+  co_return peers;
+}
+
+Task<Result<MovePlan>> plan_connected(MoveEnvironment& environment, const MoveRequest& request,
+                                      PreflightPeers peers, unsigned watch_seconds) {
+  Libvirt& source = peers.source;
+  DISKFERRY_CO_TRY(const PreflightFacts facts,
+                   co_await collect_preflight(environment.drivers, std::move(peers), request, request.cold));
+  MovePlan plan{.findings = examine(facts), .is_cold = request.cold};
+  // Of a request that does not fit the machine there is nothing to show but the findings, which say so.
+  auto disks = co_await choose_disks(environment.drivers, source, facts.machine, request);
+  if (!disks) co_return plan;
+  plan.disks = *std::move(disks);
+  if (auto definitions = co_await rewrite_definitions(source, facts.machine, request, plan.disks))
+    plan.definition_diff = std::move(definitions->diff);
+  if (watch_seconds == 0 || request.cold) co_return plan;
+  DISKFERRY_CO_TRY(const MeasuredPrediction measured,
+                   co_await measure_for_prediction(environment.drivers, source, facts, watch_seconds, 0));
+  plan.prediction = predict(measured.input);
+  co_return plan;
+}
+
+}  // namespace
+
+Task<Result<MovePlan>> plan_move(MoveEnvironment& environment, MoveRequest request, unsigned watch_seconds) {
+  Connections connections;
+  const std::string here = request.source.empty() ? environment.libvirt_uri : request.source;
+  auto source = co_await Libvirt::connect(environment.drivers, here);
+  if (!source) co_return unexpected(std::move(source).error().in("reach the hypervisor of this host"));
+  connections.source = *std::move(source);
+  PreflightPeers peers = co_await connect_all(environment, request, connections);
+  auto plan = co_await plan_connected(environment, request, std::move(peers), watch_seconds);
+  if (connections.gateway) co_await connections.gateway->close();
+  if (connections.target) co_await connections.target->close();
+  co_await connections.source->close();
+  co_return plan;
+}
+
+}  // namespace diskferry

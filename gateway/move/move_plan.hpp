@@ -1,0 +1,29 @@
+// What a move would do and what speaks against it. Changes nothing. The coordinator refuses by the same
+// findings.
+#pragma once
+
+#include "gateway/move/coordinator.hpp"
+#include "gateway/move/prediction.hpp"
+#include "gateway/move/preflight.hpp"
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace diskferry {
+
+struct MovePlan {
+  std::vector<Finding> findings{};
+  std::vector<MoveDiskState> disks{};
+  bool is_cold = false;
+  std::string definition_diff{};
+  std::optional<Prediction> prediction{};
+};
+/// {"way", "disks", "findings", ...}: for `diskferry plan migrate`.
+std::string to_json(const MovePlan& plan);
+
+/// `watch_seconds`: how long the running machine is watched for a prediction; 0: none. Errors: those of the
+/// hypervisor here; what else cannot be asked is a finding.
+Task<Result<MovePlan>> plan_move(MoveEnvironment& environment, MoveRequest request, unsigned watch_seconds);
+
+}  // namespace diskferry
