@@ -27,9 +27,9 @@ extern const Command watch_command;
 namespace {
 // One line a command, in the order of --help.
 constexpr std::array commands{
-    &inspect_command, &map_command,    &copy_command,   &verify_command, &plan_command,   &export_command,
-    &migrate_command, &exports_command, &jobs_command,  &status_command, &watch_command,  &set_command,
-    &pause_command,   &resume_command, &cancel_command, &commit_command, &fallback_command, &pki_command,
+    &inspect_command, &map_command,     &copy_command,   &verify_command, &plan_command,     &export_command,
+    &migrate_command, &exports_command, &jobs_command,   &status_command, &watch_command,    &set_command,
+    &pause_command,   &resume_command,  &cancel_command, &commit_command, &fallback_command, &pki_command,
 };
 }  // namespace
 

@@ -39,10 +39,10 @@ std::string text_in(const json::object& object, std::string_view name) {
 }  // namespace
 
 JobViewer::JobViewer(Invocation& invocation, ProgressMode mode)
-      : out_(invocation.out),
-        is_json_(mode == ProgressMode::json),
-        bar_(is_json_ ? ProgressMode::none : mode, invocation.runtime.context().clock,
-             ProgressOutput::standard_error()) {}
+    : out_(invocation.out),
+      is_json_(mode == ProgressMode::json),
+      bar_(is_json_ ? ProgressMode::none : mode, invocation.runtime.context().clock,
+           ProgressOutput::standard_error()) {}
 
 void JobViewer::show(const control::JobEvent& event) {
   if (is_json_) {
@@ -118,8 +118,9 @@ Task<Result<control::JobDescription>> watch_job(Invocation& invocation, std::str
 Result<ExitCode> outcome_of(const control::JobDescription& job, std::string_view command) {
   if (job.status == "done") return ExitCode::done;
   const bool is_cancelled = job.status == "cancelled" || job.status == "rolled-back";
-  return unexpected(fail(is_cancelled ? ErrorKind::cancelled : ErrorKind::io, std::string(command), printable(job.id))
-                        .why(job.error.empty() ? "the job ended as " + job.status : job.error));
+  return unexpected(
+      fail(is_cancelled ? ErrorKind::cancelled : ErrorKind::io, std::string(command), printable(job.id))
+          .why(job.error.empty() ? "the job ended as " + job.status : job.error));
 }
 
 }  // namespace diskferry::cli

@@ -24,8 +24,9 @@ class JobViewer {
   ProgressReporter bar_;
 };
 
-/// Follows a job to its end and returns what it ended as. A gateway that is lost on the way is asked again, and the events
-/// go on where they stopped. Errors: not_found at once; gone when the gateway was away for too long.
+/// Follows a job to its end and returns what it ended as. A gateway that is lost on the way is asked again,
+/// and the events go on where they stopped. Errors: not_found at once; gone when the gateway was away for too
+/// long.
 Task<Result<control::JobDescription>> watch_job(Invocation& invocation, std::string gateway, std::string job,
                                                 JobViewer& viewer);
 

@@ -21,7 +21,8 @@ CommandBody declare(CLI::App& app) {
   add_progress_option(app, options->progress);
   return [options](Invocation& invocation) -> Result<ExitCode> {
     JobViewer viewer(invocation, options->progress);
-    const auto job = invocation.runtime.run_until_signal(watch_job(invocation, options->gateway, options->job, viewer));
+    const auto job =
+        invocation.runtime.run_until_signal(watch_job(invocation, options->gateway, options->job, viewer));
     viewer.finish();
     if (!job) return unexpected(job.error());
     return outcome_of(*job, "watch");

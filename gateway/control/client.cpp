@@ -48,8 +48,10 @@ struct ControlClient::State {
   Task<Result<std::unique_ptr<EventSource>>> open_events(std::string target);
   template <class T>
   Task<Result<T>> call_for(std::string method, std::string target, std::string body = {});
-  Error at_gateway(Error error) const {
-    if (error.kind() == ErrorKind::cancelled) return error;
+  /// Says which gateway, where that is not plain: it is another host's, or the connection to it failed.
+  Error at_gateway(Error error, bool is_its_own) const {
+    const bool is_plain = is_its_own ? name.starts_with("unix:") : !error.object().empty();
+    if (is_plain || error.kind() == ErrorKind::cancelled) return error;
     return std::move(error).in("gateway " + name);
   }
 
@@ -103,9 +105,9 @@ Task<Result<std::string>> ControlClient::State::call(std::string method, std::st
   HttpRequest request{.method = std::move(method), .target = std::move(target), .body = std::move(body)};
   auto response = co_await with_deadline(context.clock, options.request_time, "ask gateway",
                                          exchange(std::move(request)));
-  if (!response) co_return unexpected(at_gateway(std::move(response).error()));
+  if (!response) co_return unexpected(at_gateway(std::move(response).error(), false));
   if (response->status >= 300)
-    co_return unexpected(at_gateway(error_from_json(response->body, response->status)));
+    co_return unexpected(at_gateway(error_from_json(response->body, response->status), true));
   co_return std::move(response->body);
 }
 
@@ -115,8 +117,8 @@ Task<Result<T>> ControlClient::State::call_for(std::string method, std::string t
                    co_await call(std::move(method), std::move(target), std::move(body)));
   auto value = from_json<T>(text, Unknown::ignored, limits.json_depth_max * 2);
   if (!value)
-    co_return unexpected(
-        at_gateway(fail(ErrorKind::protocol, "ask gateway").why("its answer: " + value.error().why())));
+    co_return unexpected(at_gateway(
+        fail(ErrorKind::protocol, "ask gateway").why("its answer: " + value.error().why()), false));
   co_return std::move(*value);
 }
 
@@ -138,7 +140,7 @@ Task<Result<std::unique_ptr<EventSource>>> begin_events(DriverContext& context, 
 Task<Result<std::unique_ptr<EventSource>>> ControlClient::State::open_events(std::string target) {
   auto source = co_await with_deadline(context.clock, options.request_time, "ask gateway",
                                        begin_events(context, limits, connector, std::move(target)));
-  if (!source) co_return unexpected(at_gateway(std::move(source).error()));
+  if (!source) co_return unexpected(at_gateway(std::move(source).error(), false));
   co_return std::move(*source);
 }
 

@@ -92,7 +92,9 @@ struct Server::State {
   Task<Result<void>> accept_from(Listener& listener);
   Task<Result<void>> serve_unix(int fd);
   Task<Result<void>> serve_tcp(int fd);
+  Task<Result<void>> serve_tls(std::unique_ptr<nbd_server::Stream> connection);
   Task<Result<void>> serve(std::unique_ptr<ByteStream> stream, Caller caller);
+  Task<Result<void>> refuse(ByteStream& stream, std::string who, std::string why);
   void report(const std::string& who, const Result<void>& result) const;
 
   DriverContext& context;
@@ -131,15 +133,13 @@ Task<Result<void>> Server::State::listen_unix() {
 }
 
 Task<Result<void>> Server::State::listen_tcp() {
-  nbd_server::TlsOptions tls_options{.mode = nbd_server::TlsMode::require,
-                                     .certificates = options.certificates,
-                                     .verify_peer = true,
-                                     .allow = options.allow};
-  tls_options.allow.insert(tls_options.allow.end(), options.peers.begin(), options.peers.end());
-  if (tls_options.allow.empty())
+  if (options.allow.empty() && options.peers.empty())
     co_return unexpected(fail(ErrorKind::invalid_argument, "listen for commands", options.host)
                              .why("nobody is allowed to command this gateway from other hosts"));
-  DISKFERRY_CO_TRY(tls, nbd_server::TlsContext::make(tls_options));
+  // Names are compared here and not by TLS, so that whoever is not on the list is told.
+  DISKFERRY_CO_TRY(tls, nbd_server::TlsContext::make({.mode = nbd_server::TlsMode::require,
+                                                      .certificates = options.certificates,
+                                                      .verify_peer = true}));
   auto bound = co_await Listener::bind(context, context.reactors[0],
                                        {.host = options.host, .port = options.port, .path = {}});
   if (!bound)
@@ -229,6 +229,19 @@ Task<Result<void>> Server::State::serve(std::unique_ptr<ByteStream> stream, Call
   co_return Result<void>{};
 }
 
+/// Tells a client why it may not come in.
+Task<Result<void>> Server::State::refuse(ByteStream& stream, std::string who, std::string why) {
+  const Error error = fail(ErrorKind::permission, "accept client", printable(who)).why(std::move(why));
+  HttpResponse response = to_response(error);
+  response.keep_alive = false;
+  const std::string text = to_wire(response);
+  (void)co_await with_deadline(context.clock, options.limits.write_time, "answer",
+                               stream.write(std::as_bytes(std::span(text))));
+  stream.say_goodbye();
+  log(Severity::warn, error.message());
+  co_return Result<void>{};
+}
+
 Task<Result<void>> Server::State::serve_unix(int fd) {
   Caller caller{.rights = Rights::operate};
   const bool may = may_operate(fd, group, caller.name);
@@ -236,15 +249,7 @@ Task<Result<void>> Server::State::serve_unix(int fd) {
   if (stream && may) {
     (void)co_await serve(std::move(*stream), std::move(caller));
   } else if (stream) {
-    const Error error = fail(ErrorKind::permission, "accept client", caller.name)
-                            .why("it is neither root nor the gateway's user or group");
-    HttpResponse response = to_response(error);
-    response.keep_alive = false;
-    const std::string text = to_wire(response);
-    (void)co_await with_deadline(context.clock, options.limits.write_time, "answer",
-                                 (*stream)->write(std::as_bytes(std::span(text))));
-    (*stream)->say_goodbye();
-    log(Severity::warn, error.message());
+    (void)co_await refuse(**stream, caller.name, "it is neither root nor the gateway's user or group");
   }
   --unix_connections;
   co_return Result<void>{};
@@ -253,19 +258,26 @@ Task<Result<void>> Server::State::serve_unix(int fd) {
 Task<Result<void>> Server::State::serve_tcp(int fd) {
   nbd_server::set_up_connection(fd, options.limits.keepalive_time);
   auto connection = nbd_server::Stream::make(context.reactors[0], fd, fd);
-  if (connection) {
-    const auto proved = co_await with_deadline(context.clock, options.limits.tls_handshake_time, "start TLS",
-                                               (*connection)->start_tls(*tls));
-    if (proved) {
-      Caller caller{.name = proved->names.empty() ? std::string() : proved->names.front(),
-                    .rights = contains_any(options.allow, proved->names) ? Rights::operate : Rights::peer};
-      (void)co_await serve(make_stream(std::move(*connection)), std::move(caller));
-    } else {
-      report("a client over TCP", unexpected(proved.error()));
-    }
-  }
+  if (connection) (void)co_await serve_tls(std::move(*connection));
   --tcp_connections;
   co_return Result<void>{};
+}
+
+Task<Result<void>> Server::State::serve_tls(std::unique_ptr<nbd_server::Stream> connection) {
+  const auto proved = co_await with_deadline(context.clock, options.limits.tls_handshake_time, "start TLS",
+                                             connection->start_tls(*tls));
+  if (!proved) {
+    report("a client over TCP", unexpected(proved.error()));
+    co_return Result<void>{};
+  }
+  auto stream = make_stream(std::move(connection));
+  std::string name = proved->names.empty() ? std::string() : proved->names.front();
+  if (contains_any(options.allow, proved->names))
+    co_return co_await serve(std::move(stream), {.name = std::move(name), .rights = Rights::operate});
+  if (contains_any(options.peers, proved->names))
+    co_return co_await serve(std::move(stream), {.name = std::move(name), .rights = Rights::peer});
+  co_return co_await refuse(*stream, std::move(name),
+                            "this name is in neither control.allow nor control.peers");
 }
 
 Task<Result<void>> Server::stop() {

@@ -2,6 +2,7 @@
 #include "gateway/control/session.hpp"
 
 #include "gateway/control/json.hpp"
+#include "gateway/control/status.hpp"
 
 #include <optional>
 
@@ -45,7 +46,11 @@ class Session {
 
  private:
   Task<Result<Answer>> try_handle(HttpRequest request) {
-    co_return co_await answer(context_.api, context_.limits, std::move(request), caller_);
+    Answer given = co_await answer(context_.api, context_.limits, std::move(request), caller_);
+    // What was done all the same is told; what was given up is told by whoever gave it up.
+    if (given.response.status == status_of(ErrorKind::cancelled) && co_await is_cancelled())
+      co_return unexpected(cancelled_error("handle request"));
+    co_return given;
   }
   /// Errors: cancelled.
   Task<Result<Answer>> handle(HttpRequest request) {

@@ -18,6 +18,13 @@ namespace diskferry::control {
 namespace {
 using Status = nbd_server::Stream::Status;
 
+/// Whether TLS ended over who somebody is, at either end.
+bool is_verdict(std::string_view problem) {
+  return problem.contains("certificate") || problem.contains("unknown ca");
+}
+constexpr const char* verdict_remedy =
+    "the certificates of both ends must be signed by one authority, see diskferryd(8)";
+
 class SocketStream final : public ByteStream {
  public:
   explicit SocketStream(std::unique_ptr<nbd_server::Stream> stream) : stream_(std::move(stream)) {}
@@ -63,8 +70,11 @@ class SocketStream final : public ByteStream {
 
  private:
   Error broken(std::string operation) const {
-    const bool is_tls = stream_->problem().starts_with("TLS");
-    return fail(is_tls ? ErrorKind::protocol : ErrorKind::gone, std::move(operation)).why(stream_->problem());
+    const std::string& problem = stream_->problem();
+    if (is_verdict(problem))
+      return fail(ErrorKind::permission, std::move(operation)).why(problem).remedy(verdict_remedy);
+    const bool is_tls = problem.starts_with("TLS");
+    return fail(is_tls ? ErrorKind::protocol : ErrorKind::gone, std::move(operation)).why(problem);
   }
   std::unique_ptr<nbd_server::Stream> stream_;
 };
@@ -138,13 +148,10 @@ namespace {
 Error refused_tls(const Error& error, const GatewayAddress& address) {
   const std::string& why = error.why();
   if (error.kind() == ErrorKind::cancelled) return error;
-  const bool is_verdict =
-      why.find("certificate") != std::string::npos || why.find("unknown ca") != std::string::npos;
-  return fail(is_verdict ? ErrorKind::permission : error.kind(), "connect", address.to_string())
+  const bool is_refusal = is_verdict(why);
+  return fail(is_refusal ? ErrorKind::permission : error.kind(), "connect", address.to_string())
       .why(fmt::format("TLS: {}", why.empty() ? "the gateway left" : why))
-      .remedy(is_verdict ? fmt::format("see which certificates {} and the gateway have",
-                                       printable(address.certificates))
-                         : "");
+      .remedy(is_refusal ? verdict_remedy : "");
 }
 }  // namespace
 

@@ -19,7 +19,8 @@ Task<Result<std::string>> LocalPeers::peer(control::PeerCall call) {
   }
   if (call.verb == "prepare") {
     DISKFERRY_CO_TRY(auto request, parse_target_disk_request(call.body_json));
-    DISKFERRY_CO_TRY(const auto prepared, co_await disks_.prepare(std::move(request), std::move(call.caller)));
+    DISKFERRY_CO_TRY(const auto prepared,
+                     co_await disks_.prepare(std::move(request), std::move(call.caller)));
     co_return to_json(prepared);
   }
   if (call.verb == "finish") {
@@ -27,7 +28,8 @@ Task<Result<std::string>> LocalPeers::peer(control::PeerCall call) {
     DISKFERRY_CO_CHECK(co_await disks_.finish(std::move(request.move), request.end, std::move(call.caller)));
     co_return "{}";
   }
-  co_return unexpected(fail(ErrorKind::not_found, "help with a move", call.verb).why("there is no such verb"));
+  co_return unexpected(
+      fail(ErrorKind::not_found, "help with a move", call.verb).why("there is no such verb"));
 }
 
 }  // namespace diskferry::daemon

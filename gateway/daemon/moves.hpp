@@ -1,5 +1,5 @@
-// All that moves need in a daemon: the job store, the bus, the disks that come here, the machines that leave. Made and ended as
-// one by daemon.cpp.
+// All that moves need in a daemon: the job store, the bus, the disks that come here, the machines that leave.
+// Made and ended as one by daemon.cpp.
 #pragma once
 
 #include "gateway/config/config.hpp"
@@ -17,7 +17,8 @@ namespace diskferry::daemon {
 class Moves {
  public:
   Moves(DriverContext& context, const Config& config, nbd_server::Server& nbd);
-  /// Opens the job store, offers the disks of moves that have not ended, and takes up the moves of an earlier process.
+  /// Opens the job store, offers the disks of moves that have not ended, and takes up the moves of an earlier
+  /// process.
   Task<Result<void>> start(std::string name, std::string id);
   control::JobsApi& jobs() noexcept { return *jobs_; }
   control::PeerApi& peers() noexcept { return *peers_; }

@@ -10,7 +10,8 @@ namespace {
 
 class RemoteTarget final : public TargetGateway {
  public:
-  RemoteTarget(std::unique_ptr<control::ControlClient> client, RemoteTargetOptions options, GatewayFacts facts)
+  RemoteTarget(std::unique_ptr<control::ControlClient> client, RemoteTargetOptions options,
+               GatewayFacts facts)
       : client_(std::move(client)), options_(std::move(options)), facts_(std::move(facts)) {}
 
   Task<Result<GatewayFacts>> facts() override {
@@ -18,11 +19,13 @@ class RemoteTarget final : public TargetGateway {
     co_return parse_gateway_facts(text);
   }
   Task<Result<TargetDiskFacts>> look(TargetDiskRequest request) override {
-    DISKFERRY_CO_TRY(const std::string text, co_await client_->peer({.verb = "look", .body_json = to_json(request)}));
+    DISKFERRY_CO_TRY(const std::string text,
+                     co_await client_->peer({.verb = "look", .body_json = to_json(request)}));
     co_return parse_target_disk_facts(text);
   }
   Task<Result<PreparedDisk>> prepare(TargetDiskRequest request) override {
-    DISKFERRY_CO_TRY(const std::string text, co_await client_->peer({.verb = "prepare", .body_json = to_json(request)}));
+    DISKFERRY_CO_TRY(const std::string text,
+                     co_await client_->peer({.verb = "prepare", .body_json = to_json(request)}));
     co_return parse_prepared_disk(text);
   }
   Task<Result<void>> finish(std::string move, TargetEnd end) override {
@@ -32,9 +35,9 @@ class RemoteTarget final : public TargetGateway {
   }
   Result<std::string> export_uri(const PreparedDisk& disk, unsigned connections) const override {
     const bool is_v6 = options_.host.contains(':');
-    DISKFERRY_TRY(ImageUri uri,
-                  ImageUri::parse(fmt::format("{}://{}{}{}:{}/", facts_.nbd_requires_tls ? "nbds" : "nbd", is_v6 ? "[" : "",
-                                              options_.host, is_v6 ? "]" : "", facts_.nbd_port)));
+    DISKFERRY_TRY(ImageUri uri, ImageUri::parse(fmt::format(
+                                    "{}://{}{}{}:{}/", facts_.nbd_requires_tls ? "nbds" : "nbd",
+                                    is_v6 ? "[" : "", options_.host, is_v6 ? "]" : "", facts_.nbd_port)));
     uri.set_path("/" + disk.export_name);
     uri.set_query("connections", fmt::format("{}", connections));
     if (facts_.nbd_requires_tls) {
@@ -53,8 +56,8 @@ class RemoteTarget final : public TargetGateway {
 
 }  // namespace
 
-Task<Result<std::unique_ptr<TargetGateway>>> make_remote_target(std::unique_ptr<control::ControlClient> client,
-                                                                RemoteTargetOptions options) {
+Task<Result<std::unique_ptr<TargetGateway>>> make_remote_target(
+    std::unique_ptr<control::ControlClient> client, RemoteTargetOptions options) {
   DISKFERRY_CO_TRY(const std::string text, co_await client->peer({.verb = "facts", .body_json = "{}"}));
   DISKFERRY_CO_TRY(GatewayFacts facts, parse_gateway_facts(text));
   if (facts.nbd_port == 0)

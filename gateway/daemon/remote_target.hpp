@@ -16,10 +16,11 @@ struct RemoteTargetOptions {
 };
 
 /// Errors: as ControlClient; unsupported when it takes no disks over TCP.
-Task<Result<std::unique_ptr<TargetGateway>>> make_remote_target(std::unique_ptr<control::ControlClient> client,
-                                                                RemoteTargetOptions options);
+Task<Result<std::unique_ptr<TargetGateway>>> make_remote_target(
+    std::unique_ptr<control::ControlClient> client, RemoteTargetOptions options);
 
-/// "https://host[:port]..." as MoveRequest::gateway has it. Errors: as ControlClient; unsupported for other schemes.
+/// "https://host[:port]..." as MoveRequest::gateway has it. Errors: as ControlClient; unsupported for other
+/// schemes.
 Task<Result<std::unique_ptr<TargetGateway>>> connect_target(DriverContext& context, std::string address,
                                                             std::string certificates);
 

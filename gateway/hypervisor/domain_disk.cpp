@@ -54,13 +54,13 @@ void fit_driver(pugi::xml_node driver, const DiskRewrite& change, Warnings& warn
     warnings.push_back(fmt::format("{}: {}", printable(change.target), text));
   };
   if (format_of(change.source) != "qcow2") {
-    if (const auto metadata_cache = driver.child("metadata_cache")) {
-      remove_element(metadata_cache);
+    if (driver.child("metadata_cache")) {
+      remove_elements(driver, "metadata_cache");
       warn("the size of the qcow2 metadata cache is left out, the new format has none");
     }
     set_attribute(driver, "discard_no_unref", "");
   }
-  set_attribute(driver, "cache", change.cache.empty() ? driver.attribute("cache").value() : change.cache);
+  if (!change.cache.empty()) set_attribute(driver, "cache", change.cache);
   const std::string_view cache = driver.attribute("cache").value();
   const bool is_native = std::string_view(driver.attribute("io").value()) == "native";
   if (is_native && cache != "none" && cache != "directsync") {
@@ -79,22 +79,23 @@ void rewrite_driver(pugi::xml_node disk, const DiskRewrite& change, Warnings& wa
   fit_driver(driver, change, warnings);
 }
 
-/// Empties the source, or makes one in front of the target, where libvirt has it. Only the policy for a
-/// missing medium outlives the old source.
-pugi::xml_node fresh_source(pugi::xml_node disk, const DiskRewrite& change, Warnings& warnings) {
+/// Empties the source and fills it again, or makes one in front of the target, where libvirt has it. Only the
+/// policy for a missing medium outlives the old source.
+void rewrite_source(pugi::xml_node disk, const DiskRewrite& change, Warnings& warnings) {
   auto source = disk.child("source");
-  if (!source) return insert_element_before(disk.child("target"), "source");
   const std::string policy = source.attribute("startupPolicy").value();
-  remove_content(source);
-  source.remove_attributes();
-  if (policy.empty()) return source;
-  if (type_of(change.source) == std::string_view("network")) {
+  if (source) {
+    remove_content(source);
+    source.remove_attributes();
+  } else {
+    source = insert_element_before(disk.child("target"), "source");
+  }
+  write_source(source, change.source);
+  const bool can_have_policy = type_of(change.source) != std::string_view("network");
+  if (can_have_policy) set_attribute(source, "startupPolicy", policy);
+  if (!can_have_policy && !policy.empty())
     warnings.push_back(fmt::format("{}: startupPolicy='{}' is left out, network storage has none",
                                    printable(change.target), printable(policy)));
-  } else {
-    set_attribute(source, "startupPolicy", policy);
-  }
-  return source;
 }
 
 /// What a URI says and XML cannot.
@@ -117,10 +118,8 @@ Result<void> rewrite_disk(pugi::xml_node disk, const DiskRewrite& change, Warnin
   warn_of_old_source(disk, change.target, warnings);
   warn_of_queries(change, warnings);
   set_attribute(disk, "type", type_of(change.source));
-  for (const char* name : {"backingStore", "mirror", "encryption", "auth"}) {
-    while (const auto child = disk.child(name)) remove_element(child);
-  }
-  write_source(fresh_source(disk, change, warnings), change.source);
+  for (const char* name : {"backingStore", "mirror", "encryption", "auth"}) remove_elements(disk, name);
+  rewrite_source(disk, change, warnings);
   rewrite_driver(disk, change, warnings);
   return {};
 }

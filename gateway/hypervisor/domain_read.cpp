@@ -7,6 +7,7 @@
 #include <cctype>
 #include <charconv>
 #include <fmt/format.h>
+#include <initializer_list>
 #include <iterator>
 #include <limits>
 #include <optional>
@@ -72,6 +73,15 @@ Result<std::uint64_t> bytes_of(const pugi::xml_node& element) {
   return *count * *unit;
 }
 
+/// What a definition has once: of two, libvirt and we might take different ones.
+Result<void> check_single(const pugi::xml_node& parent, std::initializer_list<const char*> names) {
+  for (const char* name : names) {
+    if (parent.child(name).next_sibling(name))
+      return unexpected(bad_domain(fmt::format("<{}> has more than one <{}>", parent.name(), name)));
+  }
+  return {};
+}
+
 std::vector<std::string> read_backing(const pugi::xml_node& disk) {
   std::vector<std::string> layers;
   for (auto layer = disk.child("backingStore"); layer; layer = layer.child("backingStore")) {
@@ -83,6 +93,7 @@ std::vector<std::string> read_backing(const pugi::xml_node& disk) {
 }
 
 Result<VmDisk> read_disk(const pugi::xml_node& element) {
+  DISKFERRY_CHECK(check_single(element, {"source", "target", "driver", "backingStore"}));
   VmDisk disk;
   const auto target = element.child("target");
   const auto source = element.child("source");
@@ -255,6 +266,8 @@ Result<VmDescription> read_domain(std::string_view xml) {
   DISKFERRY_CHECK(parse_xml(xml, "domain XML", document));
   const auto domain = document.child("domain");
   if (!domain) return unexpected(bad_domain("its root element is not <domain>"));
+  DISKFERRY_CHECK(
+      check_single(domain, {"name", "uuid", "memory", "vcpu", "os", "cpu", "devices", "cputune"}));
   VmDescription vm;
   DISKFERRY_CHECK(read_basics(domain, vm));
   const auto devices = domain.child("devices");

@@ -26,7 +26,7 @@ void remove_layer_numbers(pugi::xml_node disk) {
     set_attribute(layer.child("source"), "index", "");
   for (auto layer = disk.child("backingStore"); layer; layer = layer.child("backingStore"))
     set_attribute(layer, "index", "");
-  if (const auto mirror = disk.child("mirror")) remove_element(mirror);
+  remove_elements(disk, "mirror");
 }
 
 void remove_interface_state(pugi::xml_node interface) {
@@ -94,9 +94,7 @@ void remove_generated_labels(pugi::xml_node domain) {
     // With a base label the element is the operator's; what was made from it is not.
     if (attribute(label, "type") == "dynamic") {
       if (label.child("baselabel")) {
-        for (const char* name : {"label", "imagelabel"}) {
-          if (const auto made = label.child(name)) remove_element(made);
-        }
+        for (const char* name : {"label", "imagelabel"}) remove_elements(label, name);
       } else {
         remove_element(label);
       }

@@ -164,8 +164,10 @@ class Libvirt {
   /// Cancel: aborts the job (libvirt rolls back), then waits; a migration that was done all the same has
   /// done. Errors also: cancelled, mismatch, invalid_argument.
   Task<Result<void>> migrate(LibvirtMigration migration);
+  /// Where the domain is in no job, one that is not active. Can take seconds while a bounded copy begins.
   Task<Result<LibvirtJob>> job(std::string domain);
-  /// The statistics of the last job that ended there (with the downtime).
+  /// The statistics of the last job that ended there (with the downtime). After a migration it is there while
+  /// the source stays defined; the destination has it in any case.
   Task<Result<LibvirtJob>> completed_job(std::string domain);
   Task<Result<void>> abort_job(std::string domain);
   Task<Result<void>> set_memory_bytes_per_s(std::string domain, std::uint64_t bytes_per_s);

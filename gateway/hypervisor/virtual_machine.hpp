@@ -25,7 +25,8 @@ struct VmDisk {
   /// Where the active layer is: a path, or a URI as ImageUri reads it ("nbd://...", "rbd://..."). Empty: no
   /// medium, or a source that has no such name.
   std::string source{};
-  /// The same in words where `source` is empty ("volume a.qcow2 of pool images"), else equal to it. For messages.
+  /// The same in words where `source` is empty ("volume a.qcow2 of pool images"), else equal to it. For
+  /// messages.
   std::string source_text{};
   std::string format{};  ///< of the active layer: "raw", "qcow2"; empty: not said
   std::string cache{};   ///< "none", "writeback", ...; empty: the default
@@ -68,10 +69,11 @@ struct VmDescription {
   std::string loader{};
   bool has_emulated_tpm = false;
   bool has_shared_memory_device = false;
-  bool has_qemu_arguments = false;  ///< arguments for QEMU that libvirt does not understand (<qemu:commandline>)
-  std::string launch_security{};    ///< "sev", ...; empty: memory is not encrypted
-  bool has_snapshots = false;  ///< filled in by the hypervisor
-  bool is_persistent = true;   ///< filled in by the hypervisor
+  bool has_qemu_arguments =
+      false;  ///< arguments for QEMU that libvirt does not understand (<qemu:commandline>)
+  std::string launch_security{};  ///< "sev", ...; empty: memory is not encrypted
+  bool has_snapshots = false;     ///< filled in by the hypervisor
+  bool is_persistent = true;      ///< filled in by the hypervisor
   VmState state = VmState::shut_off;
 };
 

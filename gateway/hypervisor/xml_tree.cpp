@@ -103,6 +103,9 @@ Result<void> parse_xml(std::string_view xml, std::string_view what, pugi::xml_do
   if (is_deeper_than(into, domain_xml_depth_max))
     return unexpected(fail(ErrorKind::too_large, "read", std::string(what))
                           .why(fmt::format("elements are nested more than {} deep", domain_xml_depth_max)));
+  // Only numbers of characters ("&#55296;") make text of UTF-8 into something else.
+  if (xml.contains("&#") && !is_utf8(xml_text(into)))
+    return unexpected(bad_xml(what, "a character is given by a number that no character has"));
   return check_top(what, into);
 }
 
@@ -125,6 +128,14 @@ void remove_element(pugi::xml_node element) {
   const bool is_empty =
       std::ranges::all_of(parent.children(), [](const auto& node) { return is_blank_text(node); });
   if (is_empty) remove_content(parent);
+}
+
+void remove_elements(pugi::xml_node parent, const char* name) {
+  for (auto child = parent.child(name); child;) {
+    const auto next = child.next_sibling(name);
+    remove_element(child);
+    child = next;
+  }
 }
 
 void remove_content(pugi::xml_node element) {

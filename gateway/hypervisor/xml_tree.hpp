@@ -37,6 +37,8 @@ std::string xml_text(const pugi::xml_node& element);
 
 /// Takes the element away, with the line it stands on.
 void remove_element(pugi::xml_node element);
+/// Takes all its children of this name away.
+void remove_elements(pugi::xml_node parent, const char* name);
 /// Empties an element; its attributes stay.
 void remove_content(pugi::xml_node element);
 /// A new element as the last child of `parent`.

@@ -14,14 +14,16 @@ struct EventSubscription::Queue {
   explicit Queue(std::string job_) : job(std::move(job_)) {}
   const std::string job;  // empty: all
   // The rest is guarded by the mutex of Shared.
-  std::deque<JobEvent> events;
+  // Shared with the queues of the other watchers: many slow ones need no more memory than one.
+  std::deque<std::shared_ptr<const JobEvent>> events;
   std::uint64_t lost = 0;  // progress, in front of the first of `events`
   std::optional<Error> end;
   WaitQueue waiting;
 
   /// Makes room; false where there is none.
   bool drop_progress() {
-    const auto oldest = std::ranges::find(events, progress_event, &JobEvent::kind);
+    const auto oldest = std::ranges::find(events, progress_event,
+                                          [](const auto& one) -> std::string_view { return one->kind; });
     if (oldest == events.end()) return false;
     events.erase(oldest);
     ++lost;
@@ -42,10 +44,10 @@ struct EventSubscription::Shared {
   bool is_closed = false;
 
   /// `guard` is held.
-  void put(Queue& queue, const JobEvent& event) const {
-    if (queue.end || (!queue.job.empty() && queue.job != event.job)) return;
+  void put(Queue& queue, const std::shared_ptr<const JobEvent>& event) const {
+    if (queue.end || (!queue.job.empty() && queue.job != event->job)) return;
     if (queue.events.size() >= limits.events_per_subscriber && !queue.drop_progress()) {
-      if (event.kind == progress_event) {
+      if (event->kind == progress_event) {
         ++queue.lost;
       } else {
         queue.finish(fail(ErrorKind::too_large, "watch events", queue.job)
@@ -80,8 +82,7 @@ Task<Result<ReceivedEvent>> EventSubscription::take(std::shared_ptr<Shared> shar
       co_return unexpected(cancelled_error("wait for event", queue->job));
     lock.lock();
   }
-  ReceivedEvent received{.event = std::move(queue->events.front()),
-                         .lost_before = std::exchange(queue->lost, 0)};
+  ReceivedEvent received{.event = *queue->events.front(), .lost_before = std::exchange(queue->lost, 0)};
   queue->events.pop_front();
   co_return received;
 }
@@ -117,8 +118,9 @@ Result<EventSubscription> EventBus::subscribe(std::string job) {
 }
 
 void EventBus::publish(JobEvent event) {
+  const auto shared = std::make_shared<const JobEvent>(std::move(event));
   std::lock_guard lock(shared_->guard);
-  for (const auto& queue : shared_->queues) shared_->put(*queue, event);
+  for (const auto& queue : shared_->queues) shared_->put(*queue, shared);
 }
 
 void EventBus::close() {

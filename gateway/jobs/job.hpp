@@ -29,6 +29,8 @@ struct JobLimits {
   /// A job that speaks more than that loses its oldest events; a move of a week has some hundreds.
   static constexpr std::uint64_t events_per_job_max = 10'000;
   static constexpr std::size_t list_max = 1'000;  ///< jobs or events in one answer
+  /// Texts in one answer; a list of jobs that would hold more is refused, for the caller to ask for fewer.
+  static constexpr std::size_t list_bytes_max = std::size_t{64} << 20;
 };
 
 /// Times are milliseconds since 1970, UTC.

@@ -5,7 +5,9 @@
 #include "gateway/jobs/schema.hpp"
 
 #include <algorithm>
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 namespace diskferry {
 namespace {
@@ -70,6 +72,18 @@ Result<void> check_integrity(sqlite::Database& database, const std::string& path
                   "it away or restore a copy, and start it again"));
 }
 
+/// Room that the file system keeps for what is written first, into the log beside the database: when the disk
+/// is full, a job under way can still note some hundred changes, and so come to its end. The log is written
+/// from its beginning again and again while the database is open, so that what is reserved once stays.
+/// Without it nothing is lost but that. SQLite holds no lock on this file, or closing it here would drop it.
+constexpr off_t reserved_bytes = 8 << 20;
+void reserve_log(const std::string& path) {
+  const int fd = ::open((path + "-wal").c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) return;
+  (void)::fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, reserved_bytes);
+  ::close(fd);
+}
+
 }  // namespace
 
 Result<JobDatabase> JobDatabase::open(const std::string& folder, std::uint64_t bytes_max) {
@@ -81,6 +95,7 @@ Result<JobDatabase> JobDatabase::open(const std::string& folder, std::uint64_t b
   DISKFERRY_CHECK(check_schema(database, path));
   DISKFERRY_CHECK(configure(database, bytes_max));
   DISKFERRY_CHECK(migrate_schema(database));
+  reserve_log(path);
   return JobDatabase(std::move(taken), std::move(database));
 }
 
@@ -154,9 +169,16 @@ Result<std::vector<JobRecord>> JobDatabase::list(const JobFilter& filter) {
       .with(filter.subject)
       .with(static_cast<std::int64_t>(std::min(filter.limit, JobLimits::list_max)));
   std::vector<JobRecord> jobs;
+  std::size_t bytes = 0;
   DISKFERRY_TRY(bool has_row, query.next());
   while (has_row) {
     DISKFERRY_TRY(auto job, record_of(query));
+    bytes += job.request.size() + job.state.size() + job.error.size() + job.report.size();
+    if (bytes > JobLimits::list_bytes_max)
+      return unexpected(fail(ErrorKind::too_large, "list jobs")
+                            .why(fmt::format("the first {} have more than {} bytes", jobs.size() + 1,
+                                             JobLimits::list_bytes_max))
+                            .remedy("ask for fewer"));
     jobs.push_back(std::move(job));
     DISKFERRY_TRY(has_row, query.next());
   }

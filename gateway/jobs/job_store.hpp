@@ -44,7 +44,7 @@ class JobStore {
   Task<Result<JobRecord>> create(NewJob job);
   /// Errors: not_found.
   Task<Result<JobRecord>> load(std::string id);
-  /// Newest first.
+  /// Newest first. Errors: too_large (JobLimits::list_bytes_max).
   Task<Result<std::vector<JobRecord>>> list(JobFilter filter);
 
   /// Writes what is given, if the job is still of that generation. Returns the sequence number of the event,

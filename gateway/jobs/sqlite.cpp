@@ -79,8 +79,9 @@ Result<Database> Database::open(std::string path) {
       SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_NOFOLLOW | SQLITE_OPEN_EXRESCODE, nullptr);
   database.connection_.reset(connection);
   if (connection == nullptr)
-    return unexpected(fail(ErrorKind::too_large, "open", printable(database.path_)).why("out of memory"));
-  if (code != SQLITE_OK) return unexpected(database.error("open"));
+    return unexpected(
+        fail(ErrorKind::too_large, "open job database", printable(database.path_)).why("out of memory"));
+  if (code != SQLITE_OK) return unexpected(database.error("open job database"));
   sqlite3_busy_timeout(connection, busy_timeout_ms);
   // What is read may have been damaged: SQLite looks twice, and nothing in the file may run anything.
   sqlite3_db_config(connection, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
@@ -90,7 +91,7 @@ Result<Database> Database::open(std::string path) {
 
 Result<void> Database::execute(const std::string& sql) {
   if (sqlite3_exec(connection_.get(), sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
-    return unexpected(error("write"));
+    return unexpected(error("use job database"));
   return {};
 }
 
@@ -171,7 +172,7 @@ Result<bool> Query::next() {
     case SQLITE_DONE:
       return false;
     default:
-      return unexpected(database_.error("use"));
+      return unexpected(database_.error("use job database"));
   }
 }
 

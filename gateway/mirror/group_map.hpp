@@ -75,13 +75,17 @@ class GroupMap {
     ++size_;
     return group;
   }
+  /// The group may be gone afterwards.
   void remove(Group& group) noexcept {
     Group** at = &buckets_[bucket_of(group.number)];
     while (*at != &group) at = &(*at)->next;
     *at = group.next;
     group.next = free_;
     free_ = &group;
-    --size_;
+    if (--size_ == 0 && groups_.size() > kept_max) {
+      groups_.clear();
+      free_ = nullptr;
+    }
   }
   std::uint64_t size() const noexcept { return size_; }
   /// Calls `visit(group)` for each; it may remove that group.
@@ -98,6 +102,7 @@ class GroupMap {
 
  private:
   static constexpr std::size_t buckets_min = 64;  // a power of two
+  static constexpr std::size_t kept_max = 4096;   // for reuse, when nothing is pending
 
   std::size_t bucket_of(std::uint64_t number) const noexcept {
     return static_cast<std::size_t>((number * 0x9e3779b97f4a7c15u) >> 20) & (buckets_.size() - 1);

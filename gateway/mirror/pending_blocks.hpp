@@ -132,6 +132,7 @@ class PendingBlocks {
   void occupy(Group& group, unsigned bit) noexcept;
   void queue_slot(Group& group, unsigned bit, PayloadStore::Slot slot, bool is_partial) noexcept;
   void queue_zero(Group& group, unsigned bit) noexcept;
+  void queue_arrived(Group& group, Arrival& arrival, unsigned i);
   void merge_part(Group& group, unsigned bit, Range part, const std::byte* from);
   Group& group_for(std::uint64_t number);
   void sync_barrier(Group& group) noexcept;

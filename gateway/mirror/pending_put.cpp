@@ -173,15 +173,19 @@ unsigned PendingBlocks::choose(Arrival& arrival, std::uint64_t room_bytes) {
   const bool has_all_room = used_bytes() == 0;
   arrival.needed = 0;
   std::uint64_t cost_bytes = group == nullptr ? GroupMap::group_bytes : 0;
+  bool is_first = true;
   if (arrival.count == group_blocks) store_.prefer_whole_slab();
   try {
     for (unsigned i = 0; i < arrival.count; ++i) {
       if (judge(group, arrival.first + i, arrival.hash[i]) != Verdict::needed) continue;
-      cost_bytes += limits_.block_bytes;
-      if (cost_bytes > room_bytes && !(has_all_room && arrival.needed == 0)) {
+      const bool is_zero = arrival.hash[i].is_zero();
+      if (!is_zero) cost_bytes += limits_.block_bytes;
+      if (cost_bytes > room_bytes && !(has_all_room && is_first)) {
         arrival.count = i;
         break;
       }
+      is_first = false;
+      if (is_zero) continue;  // zeros need no memory, however they were written
       arrival.slot[i] = store_.take();
       arrival.memory[i] = store_.memory(arrival.slot[i]);
       arrival.needed |= bit_of(i);
@@ -205,6 +209,19 @@ void PendingBlocks::copy(const Arrival& arrival) const noexcept {
   });
 }
 
+void PendingBlocks::queue_arrived(Group& group, Arrival& arrival, unsigned i) {
+  const std::uint64_t block = arrival.first + i;
+  const std::uint64_t length = length_of(block, 1);
+  if ((arrival.needed & bit_of(i)) == 0) {  // another write came between, and what was needless is needed now
+    arrival.slot[i] = store_.take();
+    std::memcpy(store_.memory(arrival.slot[i]), arrival.from + std::size_t{i} * limits_.block_bytes, length);
+  }
+  arrival.needed &= ~bit_of(i);
+  store_.content(arrival.slot[i]) = {
+      .hash = arrival.hash[i], .from = 0, .to = static_cast<std::uint32_t>(length)};
+  queue_slot(group, bit_in_group(block), arrival.slot[i], false);
+}
+
 void PendingBlocks::publish(Arrival& arrival, TimePoint now) {
   Group* group = groups_.find(arrival.first / group_blocks);
   if (group != nullptr) sync_barrier(*group);
@@ -213,18 +230,13 @@ void PendingBlocks::publish(Arrival& arrival, TimePoint now) {
     for (unsigned i = 0; i < arrival.count; ++i) {
       const std::uint64_t block = arrival.first + i;
       const Verdict verdict = judge(group, block, arrival.hash[i]);
-      const bool has_slot = (arrival.needed & bit_of(i)) != 0;
       if (verdict == Verdict::needed) {
         if (group == nullptr) group = &group_for(arrival.first / group_blocks);
-        if (!has_slot) {  // another write came between, and what had been needless is not
-          arrival.slot[i] = store_.take();
-          std::memcpy(store_.memory(arrival.slot[i]), arrival.from + std::size_t{i} * limits_.block_bytes,
-                      length_of(block, 1));
+        if (arrival.hash[i].is_zero()) {
+          queue_zero(*group, bit_in_group(block));
+        } else {
+          queue_arrived(*group, arrival, i);
         }
-        arrival.needed &= ~bit_of(i);
-        const auto length = static_cast<std::uint32_t>(length_of(block, 1));
-        store_.content(arrival.slot[i]) = {.hash = arrival.hash[i], .from = 0, .to = length};
-        queue_slot(*group, bit_in_group(block), arrival.slot[i], false);
         continue;
       }
       counters_.unchanged_bytes += length_of(block, 1);

@@ -39,7 +39,8 @@ PendingLimits limits_for(const DeviceInfo& target, std::uint64_t size_bytes, std
   return {.size_bytes = size_bytes,
           .block_bytes = block_bytes,
           .request_blocks = static_cast<unsigned>(request_bytes / block_bytes),
-          .zero_blocks = std::max<std::uint64_t>(1, zero_bytes / block_bytes)};
+          .zero_blocks = std::max<std::uint64_t>(1, zero_bytes / block_bytes),
+          .folded_blocks = target.zero >= ZeroSupport::fast ? PendingLimits{}.folded_blocks : group_blocks};
 }
 
 DeviceInfo info_for(const DeviceInfo& target, std::uint32_t block_bytes) {

@@ -96,6 +96,8 @@ class Window final : public BlockDevice {
 
   /// Waits until nothing is pending; does not flush the target. Errors: cancelled, those of the class.
   Task<Result<void>> drain();
+  /// As flush(), without before_flush_returns: for whoever holds that barrier.
+  Task<Result<void>> settle();
   /// Sends nothing any more and drops what is pending; every call fails with `gone` from now on. Completes
   /// when the target has let go. Call from one task at a time; a second call does nothing.
   Task<Result<void>> stop();
@@ -134,7 +136,6 @@ class Window final : public BlockDevice {
   // window_send.cpp: sending
   Task<Result<void>> send_loop(std::size_t sender);
   Task<Result<void>> send(const Flight& flight, std::span<std::byte> buffer);
-  Task<Result<void>> settle();
   void landed(const Flight& flight, const Result<void>& result, std::size_t sender);
   void advance_barriers();
   void fail_with(const Error& error);

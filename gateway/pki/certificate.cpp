@@ -11,11 +11,20 @@
 #include <ctime>
 #include <fmt/format.h>
 
+#include <openssl/bn.h>
 #include <openssl/ec.h>
+#include <openssl/evp.h>
 #include <openssl/rsa.h>
+#include <openssl/x509.h>
+#include <openssl/x509v3.h>
 
 namespace diskferry::pki {
 namespace {
+
+struct FreeParts {
+  void operator()(BIGNUM* number) const noexcept { BN_free(number); }
+  void operator()(X509_EXTENSION* extension) const noexcept { X509_EXTENSION_free(extension); }
+};
 
 constexpr unsigned rsa_bits = 3072;  // NIST SP 800-57: good beyond 2030
 constexpr const char* curve = "P-256";
@@ -49,18 +58,19 @@ class Builder {
  public:
   explicit Builder(EVP_PKEY* key) : certificate_(X509_new()) {
     // 159 random bits: positive, and at most the 20 bytes of RFC 5280.
-    const std::unique_ptr<BIGNUM, Free> serial(BN_new());
+    const std::unique_ptr<BIGNUM, FreeParts> serial(BN_new());
     expect(certificate_ && X509_set_version(certificate_.get(), X509_VERSION_3) == 1 && serial &&
            BN_rand(serial.get(), 159, BN_RAND_TOP_ONE, BN_RAND_BOTTOM_ANY) == 1 &&
            BN_to_ASN1_INTEGER(serial.get(), X509_get_serialNumber(certificate_.get())) != nullptr &&
            X509_set_pubkey(certificate_.get(), key) == 1);
   }
 
-  void name_is(const std::string& common_name) {
-    const auto* text = reinterpret_cast<const unsigned char*>(common_name.data());
+  /// Adds a part to the subject's name.
+  void name_part(int nid, const std::string& value) {
+    const auto* text = reinterpret_cast<const unsigned char*>(value.data());
     expect(is_good_ &&
-           X509_NAME_add_entry_by_NID(X509_get_subject_name(certificate_.get()), NID_commonName,
-                                      MBSTRING_UTF8, text, static_cast<int>(common_name.size()), -1, 0) == 1);
+           X509_NAME_add_entry_by_NID(X509_get_subject_name(certificate_.get()), nid, MBSTRING_UTF8, text,
+                                      static_cast<int>(value.size()), -1, 0) == 1);
   }
   /// `end` (nullptr: none) is the authority's: a certificate that outlives it verifies nowhere.
   void valid_for(unsigned days, const ASN1_TIME* end) {
@@ -80,7 +90,7 @@ class Builder {
     X509V3_CTX context{};
     X509V3_set_ctx(&context, issuer == nullptr ? certificate_.get() : issuer, certificate_.get(), nullptr,
                    nullptr, 0);
-    const std::unique_ptr<X509_EXTENSION, Free> extension(
+    const std::unique_ptr<X509_EXTENSION, FreeParts> extension(
         X509V3_EXT_conf_nid(nullptr, &context, nid, value.c_str()));
     expect(extension && X509_add_ext(certificate_.get(), extension.get(), -1) == 1);
   }
@@ -130,7 +140,7 @@ Result<Authority> parse_authority(const KeyPair& pair) {
 
 Result<std::string> sign_authority(EVP_PKEY* key, const std::string& name, unsigned days) {
   Builder builder(key);
-  builder.name_is(name);
+  builder.name_part(NID_commonName, name);
   builder.valid_for(days, nullptr);
   // Hosts only: it signs no further authorities.
   builder.extend(NID_basic_constraints, "critical,CA:TRUE,pathlen:0");
@@ -149,7 +159,10 @@ struct HostCertificate {
 
 Result<std::string> sign_host(const Authority& authority, const HostCertificate& wanted) {
   Builder builder(wanted.key);
-  builder.name_is(wanted.name);
+  // virt-pki-validate wants the authority's name as the organization.
+  const std::string organization = common_name_in(X509_get_subject_name(authority.certificate.get()));
+  if (!organization.empty()) builder.name_part(NID_organizationName, organization);
+  builder.name_part(NID_commonName, wanted.name);
   builder.valid_for(wanted.days, X509_get0_notAfter(authority.certificate.get()));
   builder.extend(NID_basic_constraints, "critical,CA:FALSE");
   // TLS 1.2 clients may send their secret encrypted to an RSA key, and GnuTLS asks whether they may.

@@ -1,4 +1,5 @@
-// Owners of OpenSSL's objects, for the .cpp files of this room.
+// Owners of OpenSSL's objects, for the .cpp files of this room. The types are OpenSSL's own, by the names of
+// their structs.
 #pragma once
 
 #include "diskferry/error.hpp"
@@ -7,24 +8,18 @@
 #include <string>
 #include <vector>
 
-#include <openssl/bio.h>
-#include <openssl/evp.h>
-#include <openssl/x509.h>
-#include <openssl/x509v3.h>
+struct x509_st;       // X509
+struct evp_pkey_st;   // EVP_PKEY
+struct X509_name_st;  // X509_NAME
 
 namespace diskferry::pki {
 
 struct Free {
-  void operator()(X509* certificate) const noexcept { X509_free(certificate); }
-  void operator()(EVP_PKEY* key) const noexcept { EVP_PKEY_free(key); }
-  void operator()(BIO* bio) const noexcept { BIO_free(bio); }
-  void operator()(BIGNUM* number) const noexcept { BN_free(number); }
-  void operator()(X509_EXTENSION* extension) const noexcept { X509_EXTENSION_free(extension); }
-  void operator()(GENERAL_NAMES* names) const noexcept { GENERAL_NAMES_free(names); }
+  void operator()(x509_st* certificate) const noexcept;
+  void operator()(evp_pkey_st* key) const noexcept;
 };
-using Certificate = std::unique_ptr<X509, Free>;
-using Key = std::unique_ptr<EVP_PKEY, Free>;
-using Bio = std::unique_ptr<BIO, Free>;
+using Certificate = std::unique_ptr<x509_st, Free>;
+using Key = std::unique_ptr<evp_pkey_st, Free>;
 
 /// What OpenSSL's queue of errors says first; empties it.
 Error openssl_error(std::string operation, ErrorKind kind = ErrorKind::internal);
@@ -33,11 +28,13 @@ Error openssl_error(std::string operation, ErrorKind kind = ErrorKind::internal)
 Result<Certificate> parse_certificate(const std::string& pem);
 /// Never asks for a passphrase. Errors: corrupt.
 Result<Key> parse_key(const std::string& pem);
-Result<std::string> to_pem(X509* certificate);
+Result<std::string> to_pem(x509_st* certificate);
 /// PKCS #8 without a passphrase, as daemons need it.
-Result<std::string> to_pem(EVP_PKEY* key);
+Result<std::string> to_pem(evp_pkey_st* key);
 
+/// Empty where there is none.
+std::string common_name_in(const X509_name_st* name);
 /// "10.0.0.1", "host.example" of the subject alternative names.
-std::vector<std::string> addresses_of(const X509* certificate);
+std::vector<std::string> addresses_of(const x509_st* certificate);
 
 }  // namespace diskferry::pki

@@ -2,16 +2,27 @@
 #include "gateway/pki/certificate.hpp"
 #include "gateway/pki/openssl_owners.hpp"
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <array>
 #include <ctime>
 #include <fmt/format.h>
 
+#include <openssl/bio.h>
 #include <openssl/err.h>
+#include <openssl/evp.h>
 #include <openssl/pem.h>
+#include <openssl/x509.h>
+#include <openssl/x509v3.h>
 
 namespace diskferry::pki {
 namespace {
+
+struct FreeParts {
+  void operator()(BIO* bio) const noexcept { BIO_free(bio); }
+  void operator()(GENERAL_NAMES* names) const noexcept { GENERAL_NAMES_free(names); }
+};
+using Bio = std::unique_ptr<BIO, FreeParts>;
 
 Bio bio_over(const std::string& text) {
   return Bio(BIO_new_mem_buf(text.data(), static_cast<int>(std::min<std::size_t>(text.size(), 1u << 20))));
@@ -25,17 +36,6 @@ std::string text_in(BIO* bio) {
 
 int no_passphrase(char*, int, int, void*) {
   return -1;
-}
-
-std::string common_name(const X509_NAME* name) {
-  const int at = X509_NAME_get_index_by_NID(name, NID_commonName, -1);
-  if (at < 0) return {};
-  unsigned char* text = nullptr;
-  const int bytes = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
-  std::string found =
-      bytes > 0 ? std::string(reinterpret_cast<char*>(text), static_cast<std::size_t>(bytes)) : "";
-  OPENSSL_free(text);
-  return found;
 }
 
 std::int64_t seconds_of(const ASN1_TIME* time) {
@@ -66,6 +66,13 @@ std::string address_text(const GENERAL_NAME& name) {
 }
 
 }  // namespace
+
+void Free::operator()(X509* certificate) const noexcept {
+  X509_free(certificate);
+}
+void Free::operator()(EVP_PKEY* key) const noexcept {
+  EVP_PKEY_free(key);
+}
 
 Error openssl_error(std::string operation, ErrorKind kind) {
   std::string why;
@@ -100,8 +107,19 @@ Result<std::string> to_pem(EVP_PKEY* key) {
   return text_in(bio.get());
 }
 
+std::string common_name_in(const X509_NAME* name) {
+  const int at = X509_NAME_get_index_by_NID(name, NID_commonName, -1);
+  if (at < 0) return {};
+  unsigned char* text = nullptr;
+  const int bytes = ASN1_STRING_to_UTF8(&text, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(name, at)));
+  std::string found =
+      bytes > 0 ? std::string(reinterpret_cast<char*>(text), static_cast<std::size_t>(bytes)) : "";
+  OPENSSL_free(text);
+  return found;
+}
+
 std::vector<std::string> addresses_of(const X509* certificate) {
-  const std::unique_ptr<GENERAL_NAMES, Free> names(
+  const std::unique_ptr<GENERAL_NAMES, FreeParts> names(
       static_cast<GENERAL_NAMES*>(X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr)));
   std::vector<std::string> found;
   for (int i = 0; names && i < sk_GENERAL_NAME_num(names.get()); ++i) {
@@ -118,8 +136,8 @@ Result<CertificateFacts> describe(const std::string& pem) {
   const std::uint32_t purposes = X509_get_extended_key_usage(x509);  // all bits set where it does not say
   const bool is_authority = X509_check_ca(x509) == 1;
   return CertificateFacts{
-      .name = common_name(X509_get_subject_name(x509)),
-      .issuer = common_name(X509_get_issuer_name(x509)),
+      .name = common_name_in(X509_get_subject_name(x509)),
+      .issuer = common_name_in(X509_get_issuer_name(x509)),
       .addresses = addresses_of(x509),
       .not_before_s = seconds_of(X509_get0_notBefore(x509)),
       .not_after_s = seconds_of(X509_get0_notAfter(x509)),

@@ -108,6 +108,14 @@ class ConsoleTest(unittest.TestCase):
         self.assertEqual([(ack.connection, ack.first, ack.last) for ack in self.console.acks], [(1, 1, 2), (2, 5, 6)])
         self.assertEqual(self.console.trouble, ["WERR 7 no"])
 
+    def test_the_kernel_of_the_guest_can_be_in_trouble(self):
+        client = self.connect()
+        lines = ["[    0.1] all is well", "[   20.018863] general protection fault, probably for non-canonical address 0x34",
+                 "[   20.1] Kernel panic - not syncing: Fatal exception", "[    9.5] blk_update_request: I/O error, dev vda"]
+        client.sendall("".join(line + "\n" for line in lines).encode())
+        self.texts(len(lines))
+        self.assertEqual(self.console.trouble, lines[1:])
+
     def test_the_log_is_what_the_checker_reads(self):
         before = time.monotonic()
         client = self.connect()

@@ -14,6 +14,8 @@ import time
 ACK = re.compile(r"^ACK (\d+) (\d+) w=(\d+) t=\d+$")
 TICK = re.compile(r"^TICK (\d+) \d+$")
 TROUBLE = ("WERR ", "RERR ", "BAD ", "FATAL ")
+# The guest's kernel in its own words. Lines of the kernel begin with its time.
+KERNEL_TROUBLE = re.compile(r"^\[ *\d+\.\d+\] (Kernel panic|general protection fault|BUG: |Oops|I/O error|.*I/O error, dev )")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +134,7 @@ class Console(threading.Thread):
         self.lines.append((now, connection, text))
         if ack := parse(now, connection, text):
             self.acks.append(ack)
-        elif text.startswith(TROUBLE):
+        elif text.startswith(TROUBLE) or KERNEL_TROUBLE.match(text):
             self.trouble.append(text)
 
     def close(self):

@@ -96,7 +96,12 @@ class Guest:
         try:
             return wait_until(condition, what, timeout)
         except Failed as failure:
-            raise Failed(f"{failure}; the console's last lines: {[line[2] for line in self.console.lines[-5:]]}") from None
+            raise Failed(f"{failure}; {self._last_words()}") from None
+
+    def _last_words(self):
+        if self.console.trouble:
+            return f"the guest is in trouble: {self.console.trouble[:5]}"
+        return f"the console's last lines: {[line[2] for line in self.console.lines[-5:]]}"
 
     def gap_ms(self, since=0.0, until=None):
         """The longest time without an acknowledged write between two moments (time.monotonic), now by default."""
@@ -135,6 +140,10 @@ class Guest:
         raw = pathlib.Path(image) if is_raw_here else self.snapshot(image, image_format, host)
         try:
             return check_image(self.image.check, raw, self.console.log, number, before)
+        except Failed as failure:
+            if self.console.trouble:
+                raise Failed(f"{failure}\n{self._last_words()}") from None
+            raise
         finally:
             if not is_raw_here:
                 raw.unlink()

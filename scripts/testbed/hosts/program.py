@@ -12,7 +12,7 @@ from report import Failed
 class Program:
     """Made by Host.start. `pid` is the program's own pid on this machine, or None when it ended before we could look.
 
-    What it prints goes to the file `log`. It dies with its host at the latest.
+    What it prints is appended to the file `log`. It dies with its host at the latest.
     """
 
     def __init__(self, entry, words, log):
@@ -20,6 +20,7 @@ class Program:
         self.log = pathlib.Path(log)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as out:
+            self._log_begin = out.tell()
             # A session of its own: Ctrl-C in the test's terminal is the test's business.
             self._entry = subprocess.Popen([*entry, *self.words], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
                                            start_new_session=True)
@@ -61,8 +62,10 @@ class Program:
         return self.output()
 
     def output(self):
-        """Everything that is in its log so far."""
-        return self.log.read_text(encoding="utf-8", errors="replace")
+        """Everything it has printed so far."""
+        with open(self.log, "rb") as log:
+            log.seek(self._log_begin)
+            return log.read().decode("utf-8", "replace")
 
     def signal(self, number):
         # While nsenter is not reaped the child's pid cannot be anybody else's.

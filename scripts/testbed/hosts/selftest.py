@@ -128,8 +128,14 @@ def try_crashes(bed):
     say("libvirtd and a host came back after a crash")
 
 
+def devices():
+    """The network devices of this machine."""
+    return sorted(line.split()[0] for line in run("ip", "-br", "link").splitlines())
+
+
 def main():
     cache = sys.argv[1]
+    devices_before = devices()
     with tempfile.TemporaryDirectory() as temporary:
         folder = sys.argv[2] if len(sys.argv) > 2 else temporary
         with Testbed(folder) as bed:
@@ -141,7 +147,7 @@ def main():
             expect(str(bed.folder) not in mounts, "the testbed is mounted on this machine")
             hosts = [host.folder for host in bed.hosts]
         expect(not any(inhabitants.keepers(host) for host in hosts), "a host is left")
-        expect("veth0" not in run("ip", "-br", "link"), "the wire is left")
+        expect(devices() == devices_before, "the wire is left")
     say("nothing is left")
 
 

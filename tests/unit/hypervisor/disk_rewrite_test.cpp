@@ -320,6 +320,22 @@ TEST(DiskSourceOf, ImagesAsOperatorsNameThem) {
   EXPECT_EQ(std::get<UriDiskSource>(*rbd).uri, uri("rbd://p/i"));
 }
 
+// What is written for a URI is read as the same URI.
+TEST(DiskSourceOf, GoesThroughXmlAndBack) {
+  const std::string xml = domain_with("<disk><source file='/a'/><target dev='vda'/></disk>");
+  for (const std::string name : {"/srv/a b'\"<&>.raw", "nbd://h:10809/x%20y", "nbds://h:1/x?tls-hostname=n",
+                                 "nbd://[::1]:10809/a/b", "nbd+unix:///x?socket=/run/s%3F", "rbd://p/i",
+                                 "rbd://p/ns/i@s?conf=/etc/c&id=u&mon_host=a:1,%5B::1%5D:2",
+                                 "iscsi://u@h:3260/iqn.x:y/1", "nfs://h/v/a?uid=1&gid=2"}) {
+    const auto source = disk_source(uri(name), "raw", false, "0a81f5b2-8403-7b23-c8d6-21ccc2f80d6f");
+    ASSERT_TRUE(source) << source.error().message();
+    const auto rewritten = rewrite_domain(xml, {.disks = {{"vda", *source}}});
+    ASSERT_TRUE(rewritten) << rewritten.error().message();
+    EXPECT_EQ(rewritten->warnings, Texts{});
+    EXPECT_TRUE(uri(test::read(rewritten->xml).disks[0].source) == uri(name)) << name << rewritten->xml;
+  }
+}
+
 TEST(DiskSourceOf, RefusesWhatLibvirtCannotName) {
   EXPECT_EQ(disk_source(ImageUri::from_path("/srv/a"), "", false).error().kind(),
             ErrorKind::invalid_argument);

@@ -106,7 +106,6 @@ TEST(RewriteDomain, OperatorsLabelsStay) {
       "</domain>");
 }
 
-// What libvirt writes for the definition of the same machine is the measure.
 TEST(RewriteDomain, PersistentFormHasNothingOfTheRun) {
   const auto xml = rewritten(domain_file("running.xml"), {.is_persistent_form = true}).xml;
   for (const char* gone : {"<alias", ".qcow2' index=", "<backingStore type='file' index=", "/dev/pts",

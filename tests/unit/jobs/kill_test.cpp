@@ -4,8 +4,10 @@
 
 #include <cstdlib>
 #include <fcntl.h>
+#include <filesystem>
 #include <poll.h>
 #include <random>
+#include <sstream>
 #include <unistd.h>
 
 namespace diskferry::test {
@@ -98,6 +100,29 @@ TEST_F(KillTest, WhatWasDurableIsThereAndNothingIsHalfThere) {
     }
   }
   EXPECT_EQ(expected, before + 1);
+}
+
+TEST_F(KillTest, AJobUnderWayCanStillNoteItsEndOnAFullDisk) {
+  std::filesystem::create_directory(folder / "disk");
+  std::vector<std::string> command{"unshare", "--map-root-user", "--mount",
+                                   "--pid",   "--fork",          "--kill-child"};
+  auto mount = command;
+  mount.insert(mount.end(), {"mount", "-t", "tmpfs", "tmpfs", folder / "disk"});
+  if (const auto tried = run_program(mount); tried.exit_code != 0)
+    GTEST_SKIP() << "NOT TESTED: a full disk. This needs user and mount namespaces: " << tried.err;
+  command.insert(command.end(), {FULL_DISK, folder / "disk", DISKFERRY_JOB_WRITER});
+  const auto ran = run_program(command, std::chrono::seconds(200));
+  ASSERT_EQ(ran.exit_code, 0) << ran.err << ran.out;
+  std::istringstream numbers(ran.out);
+  std::uint64_t full = 0;
+  std::uint64_t gave_up = 0;
+  std::uint64_t again = 0;
+  std::uint64_t at_last = 0;
+  numbers >> full >> gave_up >> again >> at_last;
+  EXPECT_GE(gave_up, full + 100) << ran.out;
+  EXPECT_GE(again, gave_up) << ran.out;
+  EXPECT_GT(at_last, again) << "goes on where there is room again: " << ran.out;
+  EXPECT_NE(ran.err.find("free space"), std::string::npos) << ran.err;
 }
 
 }  // namespace

@@ -154,6 +154,17 @@ TEST_F(StoreFileTest, AFullDiskIsToldAndNothingIsHalfWritten) {
   EXPECT_EQ(create().phase, "");
 }
 
+TEST_F(StoreFileTest, AListThatWouldFillTheMemoryIsRefused) {
+  open();
+  create();
+  create();
+  store.reset();
+  execute("UPDATE jobs SET state = hex(zeroblob(" + std::to_string(JobLimits::list_bytes_max / 3) + "))");
+  open();
+  expect_error(run(store->list({})), ErrorKind::too_large, "fewer");
+  EXPECT_EQ(must(run(store->list({.limit = 1}))).size(), 1u);
+}
+
 TEST_F(StoreFileTest, TheOldestEventsOfATalkativeJobGo) {
   open();
   const JobRecord job = create();
