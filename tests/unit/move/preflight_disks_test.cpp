@@ -165,7 +165,7 @@ INSTANTIATE_TEST_SUITE_P(
                        vda(f).identity = "file|0|10|0|aa";
                        at_target(f).identity = vda(f).identity;
                      },
-                     {"warning looks-the-same vda", "warning target-overwritten vda"}},
+                     {"warning target-overwritten vda", "warning looks-the-same vda"}},
         PreflightRow{"another_of_its_disks",
                      [](Facts& f) {
                        f.request.overwrite = true;
