@@ -83,6 +83,10 @@ bool is_comparable(const std::string& identity, const std::string& uri) {
   return !parsed->is_on_this_host() && host != "localhost" && host != "::1" && !host.starts_with("127.");
 }
 
+bool is_proof(const std::string& identity) noexcept {
+  return !identity.empty() && !identity.starts_with("file|0|");
+}
+
 bool has_medium(const VmDisk& disk) noexcept {
   return !disk.source_type.empty() || !disk.source.empty();
 }

@@ -14,11 +14,6 @@ namespace {
 /// A guest that writes changes what its file looks like between the two looks at it.
 constexpr int proof_attempts = 3;
 
-/// Of block devices the identity is their size and how they begin, which copies have in common with them.
-bool is_proof(const std::string& identity) {
-  return !identity.empty() && !identity.starts_with("file|0|");
-}
-
 struct ImageFacts {
   std::uint64_t size_bytes = 0;
   std::optional<std::uint64_t> allocated_bytes{};

@@ -81,18 +81,29 @@ void targets_are_usable(const PreflightFacts& facts, Findings& found) {
   });
 }
 
+void check_not_source(const DiskFacts& disk, const MoveDisk& move, const DiskFacts& source, Findings& found) {
+  if (is_proof(source.identity))
+    return found.block("same-storage", disk.disk.target,
+                       fmt::format("{} is the machine's own disk {}: it would be overwritten with itself.",
+                                   move.uri, source.disk.target),
+                       fmt::format("leave out --disk {}=... if both hosts have this storage, or name another "
+                                   "target",
+                                   disk.disk.target));
+  found.warn(
+      "looks-the-same", disk.disk.target,
+      fmt::format("{} is as large as the machine's disk {} and begins with the same content: an earlier "
+                  "copy of it, or the same device.",
+                  move.uri, source.disk.target),
+      "be sure that it is another device (compare the serial numbers that lsblk -o NAME,SERIAL,WWN shows "
+      "on both hosts)");
+}
+
 void targets_are_not_sources(const PreflightFacts& facts, Findings& found) {
   for_each_target(facts, [&](const DiskFacts& each, const MoveDisk& move, const TargetDiskFacts& target) {
     if (!is_comparable(target.identity, move.uri)) return;
-    for (const DiskFacts& source : facts.disks) {
-      if (!is_comparable(source.identity, source.disk.source) || source.identity != target.identity) continue;
-      found.block("same-storage", each.disk.target,
-                  fmt::format("{} is the machine's own disk {}: it would be overwritten with itself.",
-                              move.uri, source.disk.target),
-                  fmt::format("leave out --disk {}=... if both hosts have this storage, or name another "
-                              "target",
-                              each.disk.target));
-    }
+    for (const DiskFacts& source : facts.disks)
+      if (is_comparable(source.identity, source.disk.source) && source.identity == target.identity)
+        check_not_source(each, move, source, found);
   });
 }
 

@@ -158,6 +158,14 @@ INSTANTIATE_TEST_SUITE_P(
                        at_target(f).identity = vda(f).identity;
                      },
                      {"blocker same-storage vda", "warning target-overwritten vda"}},
+        PreflightRow{"block_device_that_begins_alike",
+                     [](Facts& f) {
+                       f.request.overwrite = true;
+                       at_target(f).exists = true;
+                       vda(f).identity = "file|0|10|0|aa";
+                       at_target(f).identity = vda(f).identity;
+                     },
+                     {"warning target-overwritten vda", "warning looks-the-same vda"}},
         PreflightRow{"another_of_its_disks",
                      [](Facts& f) {
                        f.request.overwrite = true;

@@ -33,6 +33,7 @@ using Facts = PreflightFacts;
 
 void shut_off(Facts& facts) {
   facts.machine.state = VmState::shut_off;
+  facts.is_cold = true;
 }
 
 INSTANTIATE_TEST_SUITE_P(
