@@ -5,6 +5,8 @@
 #include "diskferry/sync.hpp"
 #include "diskferry/task_group.hpp"
 
+#include <algorithm>
+#include <chrono>
 #include <mutex>
 #include <new>
 #include <system_error>
@@ -12,6 +14,9 @@
 
 namespace diskferry {
 namespace {
+/// How often a call that waits looks whether its peer is lost.
+constexpr Duration lost_interval = std::chrono::seconds(1);
+
 enum class Outcome : std::uint8_t { undecided, returned, left_behind };
 
 struct Call {
@@ -20,6 +25,7 @@ struct Call {
   std::mutex guard;
   WaitQueue waiting;
   Outcome outcome = Outcome::undecided;
+  bool was_lost = false;
   Result<void> result{};
 };
 
@@ -44,11 +50,26 @@ void run_on_thread(const std::shared_ptr<Call>& call) {
   call->waiting.wake_all();
 }
 
-Task<Result<void>> leave_behind(Clock& clock, Duration limit, std::shared_ptr<Call> call) {
-  DISKFERRY_CO_CHECK(co_await clock.sleep_for(limit));
+/// Returns when `limit` has passed, or when the peer was lost for as long as it takes to look twice.
+Task<Result<void>> wait_for_limit(Clock& clock, Duration limit, std::function<bool()> is_lost,
+                                  bool& was_lost) {
+  const auto latest = Clock::after(clock.now(), limit);
+  while (clock.now() < latest && !was_lost) {
+    was_lost = is_lost && is_lost();
+    DISKFERRY_CO_CHECK(
+        co_await clock.sleep_until(std::min(latest, Clock::after(clock.now(), lost_interval))));
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> leave_behind(Clock& clock, Duration limit, std::function<bool()> is_lost,
+                                std::shared_ptr<Call> call) {
+  bool was_lost = false;
+  DISKFERRY_CO_CHECK(co_await wait_for_limit(clock, limit, std::move(is_lost), was_lost));
   std::lock_guard lock(call->guard);
   if (call->outcome == Outcome::undecided) {
     call->outcome = Outcome::left_behind;
+    call->was_lost = was_lost;
     call->stuck->fetch_add(1);
     call->waiting.wake_all();
   }
@@ -74,7 +95,7 @@ Task<Result<void>> CallThreads::run(CallTerms terms, std::function<Result<void>(
   call->stuck = stuck_;
   TaskGroup timer(co_await boost::asio::this_coro::executor);
   DISKFERRY_CO_TRY(std::thread thread, start_thread(call));
-  timer.spawn(leave_behind(clock_, terms.limit, call));
+  timer.spawn(leave_behind(clock_, terms.limit, terms.is_lost, call));
   {
     std::unique_lock lock(call->guard);
     if (call->outcome == Outcome::undecided) co_await call->waiting.wait_uncancelled(lock);
@@ -87,8 +108,12 @@ Task<Result<void>> CallThreads::run(CallTerms terms, std::function<Result<void>(
     co_return std::move(call->result);
   }
   thread.detach();
-  co_return unexpected(fail(ErrorKind::timed_out, std::move(terms.operation), std::move(terms.object))
-                           .why("the hypervisor does not answer; the call may still take effect"));
+  auto error = call->was_lost
+                   ? fail(ErrorKind::gone, std::move(terms.operation), std::move(terms.object))
+                         .why("the connection was lost; the call may have taken effect")
+                   : fail(ErrorKind::timed_out, std::move(terms.operation), std::move(terms.object))
+                         .why("the hypervisor does not answer; the call may still take effect");
+  co_return unexpected(std::move(error));
 }
 
 }  // namespace diskferry

@@ -20,6 +20,10 @@ struct CallTerms {
   std::string operation;
   std::string object{};
   Duration limit = std::chrono::seconds(60);
+  /// Whether the peer is known to be lost; asked once a second, on the waiting task's thread, so it must not
+  /// block. A call that does not return then is left behind. (libvirt, where several calls wait, tells only
+  /// one of them.)
+  std::function<bool()> is_lost{};
 };
 
 /// The threads of one connection.
@@ -33,9 +37,10 @@ class CallThreads {
 
   /// Runs `work` on a thread of its own. It may outlive this task, so it owns (or shares) all it touches; it
   /// throws nothing but std::bad_alloc.
-  /// Errors: those of `work`; timed_out when the limit passed: the call may still take effect later; gone
-  /// when too many earlier calls hang; too_large when the system has no thread. Cancel: has no effect; the
-  /// call is waited for, within its limit, so that it is known what it did.
+  /// Errors: those of `work`; gone when the connection was lost and the call did not return; timed_out when
+  /// the limit passed: the call may still take effect later; gone when too many earlier calls hang; too_large
+  /// when the system has no thread. Cancel: has no effect; the call is waited for, within its limit, so that
+  /// it is known what it did.
   Task<Result<void>> run(CallTerms terms, std::function<Result<void>()> work);
 
   /// The same for a call that returns something.

@@ -121,6 +121,10 @@ Result<LibvirtConnection::DomainPtr> LibvirtConnection::find(_virConnect* connec
   return found;
 }
 
+bool LibvirtConnection::is_lost(_virConnect* connection) noexcept {
+  return virConnectIsAlive(connection) == 0;
+}
+
 Error LibvirtConnection::closed(CallTerms terms) const {
   return fail(ErrorKind::gone, std::move(terms.operation), std::move(terms.object))
       .why("the connection is closed");

@@ -161,8 +161,9 @@ class Libvirt {
   Task<Result<std::uint64_t>> disk_bytes(std::string domain, std::string target);
 
   /// Migrates peer to peer and waits for the end, however long that takes, on a thread of its own.
-  /// Cancel: aborts the job (libvirt rolls back), then waits; a migration that was done all the same has
-  /// done. Errors also: cancelled, mismatch, invalid_argument.
+  /// Cancel: aborts the job (libvirt rolls back), then waits; one that was done all the same has succeeded.
+  /// Errors also: cancelled, mismatch, invalid_argument. After `gone` it may go on without us: connect again
+  /// and look at both ends. `gone` is also what a source says that lost its destination.
   Task<Result<void>> migrate(LibvirtMigration migration);
   /// Where the domain is in no job, one that is not active. Can take seconds while a bounded copy begins.
   Task<Result<LibvirtJob>> job(std::string domain);

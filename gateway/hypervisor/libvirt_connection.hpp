@@ -41,6 +41,7 @@ class LibvirtConnection : public std::enable_shared_from_this<LibvirtConnection>
   template <class T>
   Task<Result<T>> call(CallTerms terms, std::function<Result<T>(_virConnect*)> work) {
     if (handle == nullptr) co_return unexpected(closed(std::move(terms)));
+    terms.is_lost = [open = handle] { return is_lost(open); };
     std::function<Result<T>()> on_thread = [self = shared_from_this(), work = std::move(work)] {
       return work(self->handle);
     };
@@ -50,17 +51,22 @@ class LibvirtConnection : public std::enable_shared_from_this<LibvirtConnection>
       co_return co_await threads.run_for<T>(std::move(terms), std::move(on_thread));
     }
   }
-  /// The same on a domain, which is looked up by its name and let go afterwards.
+  /// The same on the domain `terms.object`, which is looked up by its name and let go afterwards.
+  template <class T>
+  Task<Result<T>> on_domain(CallTerms terms, std::function<Result<T>(_virConnect*, _virDomain*)> work) {
+    std::function<Result<T>(_virConnect*)> on_connection =
+        [operation = terms.operation, domain = terms.object,
+         work = std::move(work)](_virConnect* connection) -> Result<T> {
+      DISKFERRY_TRY(const DomainPtr found, find(connection, operation, domain));
+      return work(connection, found.get());
+    };
+    return call<T>(std::move(terms), std::move(on_connection));
+  }
   template <class T>
   Task<Result<T>> on_domain(std::string operation, std::string domain,
                             std::function<Result<T>(_virConnect*, _virDomain*)> work) {
-    CallTerms terms{.operation = operation, .object = domain};
-    return call<T>(std::move(terms),
-                   [operation = std::move(operation), domain = std::move(domain),
-                    work = std::move(work)](_virConnect* connection) -> Result<T> {
-                     DISKFERRY_TRY(const DomainPtr found, find(connection, operation, domain));
-                     return work(connection, found.get());
-                   });
+    return on_domain<T>(CallTerms{.operation = std::move(operation), .object = std::move(domain)},
+                        std::move(work));
   }
 
   struct FreeDomain {
@@ -81,6 +87,8 @@ class LibvirtConnection : public std::enable_shared_from_this<LibvirtConnection>
 
  private:
   void stop_watching(_virConnect* closing) noexcept;
+  /// Asks libvirt's client, which sends nothing.
+  static bool is_lost(_virConnect* connection) noexcept;
   Error closed(CallTerms terms) const;
 };
 

@@ -1,76 +1,69 @@
-// The one long call: a migration, on a thread of its own, and its abort. libvirt has no call that waits for
-// an abort, and one that comes before its job has begun is refused; so it is repeated until the migration has
-// ended.
+// The one long call: a migration, and its abort. libvirt has no call that waits for an abort, and one that
+// comes before its job has begun is refused; so it is repeated until the migration has ended.
 #include "gateway/hypervisor/libvirt_migration.hpp"
 
 #include "diskferry/sync.hpp"
+#include "diskferry/task_group.hpp"
 #include "gateway/hypervisor/libvirt_connection.hpp"
 #include "gateway/hypervisor/libvirt_error.hpp"
 
 #include <chrono>
-#include <condition_variable>
-#include <functional>
 #include <mutex>
-#include <system_error>
-#include <thread>
 
 #include <libvirt/libvirt.h>
-#include <libvirt/virterror.h>
 
 namespace diskferry {
 namespace {
-constexpr auto abort_interval = std::chrono::milliseconds(250);
+constexpr Duration abort_interval = std::chrono::milliseconds(250);
 /// After this many tries the abort is given up (post-copy cannot be aborted) and only the end is waited for.
 constexpr int abort_tries_max = 480;
 
-/// A migration that runs. What both threads and the task share.
+/// A migration that runs, as the tasks of migrate() share it.
 struct Running {
-  std::shared_ptr<LibvirtConnection> connection;
-  LibvirtMigration wanted;
-  std::mutex guard;
-  WaitQueue waiting;
-  std::condition_variable ended_for_threads;
+  LibvirtConnection& connection;
+  const std::string domain;
+  std::mutex guard;  // of all below
+  WaitQueue waiting{};
   bool has_ended = false;
   bool abort_was_taken = false;
   Result<void> result{};
 };
 
-Result<void> call_libvirt(const Running& running) {
-  const auto& wanted = running.wanted;
-  virConnectPtr const connection = running.connection->handle;
-  DISKFERRY_TRY(const auto domain, LibvirtConnection::find(connection, "migrate", wanted.domain));
+Result<void> call_libvirt(virConnectPtr connection, virDomainPtr domain, const LibvirtMigration& wanted) {
   LibvirtParameters parameters;
   add_migration_parameters(wanted, parameters);
-  if (virDomainMigrateToURI3(domain.get(), wanted.destination.c_str(), parameters.data(), parameters.size(),
-                             migration_flags(wanted)) < 0)
-    return unexpected(libvirt_error(connection, "migrate", wanted.domain));
-  return {};
+  return check_libvirt(virDomainMigrateToURI3(domain, wanted.destination.c_str(), parameters.data(),
+                                              parameters.size(), migration_flags(wanted)),
+                       connection, "migrate", domain);
 }
 
-void migrate_on_thread(Running& running) {
-  auto result = call_libvirt(running);
+Task<Result<void>> migrate_and_note(Running& running, LibvirtMigration wanted) {
+  auto result = co_await running.connection.on_domain<void>(
+      {.operation = "migrate", .object = running.domain, .limit = Duration::max()},
+      [wanted = std::move(wanted)](auto* connection, auto* domain) {
+        return call_libvirt(connection, domain, wanted);
+      });
   std::lock_guard lock(running.guard);
   running.result = std::move(result);
   running.has_ended = true;
   running.waiting.wake_all();
-  running.ended_for_threads.notify_all();
+  co_return Result<void>{};
 }
 
-/// Whether libvirt took the abort.
-bool abort_once(const Running& running) {
-  const auto domain = LibvirtConnection::find(running.connection->handle, "abort", running.wanted.domain);
-  return domain && virDomainAbortJob(domain->get()) == 0;
-}
-
-void abort_on_thread(Running& running) {
-  std::unique_lock lock(running.guard);
-  for (int i = 0; i < abort_tries_max && !running.has_ended; ++i) {
-    lock.unlock();
-    const bool was_taken = abort_once(running);
-    lock.lock();
-    running.abort_was_taken = running.abort_was_taken || was_taken;
-    running.ended_for_threads.wait_for(lock, abort_interval, [&running] { return running.has_ended; });
+Task<Result<void>> abort_until_ended(Running& running) {
+  for (int i = 0; i < abort_tries_max; ++i) {
+    const auto taken = co_await running.connection.on_domain<void>(
+        {.operation = "abort", .object = running.domain}, [](auto* connection, auto* domain) {
+          return check_libvirt(virDomainAbortJob(domain), connection, "abort", domain);
+        });
+    {
+      std::lock_guard lock(running.guard);
+      running.abort_was_taken = running.abort_was_taken || taken;
+      if (running.has_ended) break;
+    }
+    DISKFERRY_CO_CHECK(co_await running.connection.context.clock.sleep_for(abort_interval));
   }
+  co_return Result<void>{};
 }
 
 /// Whether the migration ended; false when this task was asked to stop before that.
@@ -82,44 +75,32 @@ Task<bool> wait_for_end(Running& running) {
   co_return running.has_ended;
 }
 
-/// Starts a thread; an error where the system has none.
-Result<std::thread> start_thread(void (*run)(Running&), Running& running) {
-  try {
-    return std::thread(run, std::ref(running));
-  } catch (const std::system_error& error) {
-    return unexpected(fail(ErrorKind::too_large, "start thread").cause(error.code()));
-  }
-}
-
 Task<void> abort_and_wait(Running& running) {
-  auto aborting = start_thread(abort_on_thread, running);  // without one, the migration goes on to its end
+  TaskGroup aborting(co_await boost::asio::this_coro::executor);
+  aborting.spawn(abort_until_ended(running));
   {
     std::unique_lock lock(running.guard);
     if (!running.has_ended) co_await running.waiting.wait_uncancelled(lock);
   }
-  if (aborting)
-    aborting->join();  // it wakes with the end; a call of its own takes no longer than keep-alive lets it
+  aborting.cancel();
+  (void)co_await aborting.join();
 }
 }  // namespace
 
 Task<Result<void>> Libvirt::migrate(LibvirtMigration migration) {
   DISKFERRY_CO_CHECK(check_migration(migration));
   if (co_await is_cancelled()) co_return unexpected(cancelled_error("migrate", migration.domain));
-  Running running;
-  running.connection = connection_;
-  running.wanted = std::move(migration);
-  if (connection_->handle == nullptr)
-    co_return unexpected(
-        fail(ErrorKind::gone, "migrate", running.wanted.domain).why("the connection is closed"));
-  DISKFERRY_CO_TRY(std::thread migrating, start_thread(migrate_on_thread, running));
+  Running running{.connection = *connection_, .domain = migration.domain, .guard{}};
+  TaskGroup migrating(co_await boost::asio::this_coro::executor);
+  migrating.spawn(migrate_and_note(running, std::move(migration)));
   const bool has_ended = co_await wait_for_end(running);
   if (!has_ended) co_await abort_and_wait(running);
-  migrating.join();
+  (void)co_await migrating.join();
   // How libvirt tells of an abort depends on what the migration was doing. A lost connection is worth more
   // than the wish to stop: nobody knows then what came of it.
   auto& result = running.result;
   if (!result && running.abort_was_taken && result.error().kind() != ErrorKind::gone)
-    co_return unexpected(cancelled_error("migrate", running.wanted.domain).why(result.error().why()));
+    co_return unexpected(cancelled_error("migrate", running.domain).why(result.error().why()));
   co_return std::move(result);
 }
 

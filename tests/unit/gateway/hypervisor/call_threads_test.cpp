@@ -86,6 +86,20 @@ TEST(CallThreads, RefusesMoreWhenTooManyHang) {
   must(run(threads.run(terms(), []() -> Result<void> { return {}; })));
 }
 
+TEST(CallThreads, LeavesBehindWhatHangsOnALostConnection) {
+  CallThreads threads(test::runtime().context().clock);
+  Gate gate;
+  auto lost = terms(Duration::max());
+  lost.is_lost = [] { return true; };
+  const auto hung = run(threads.run(std::move(lost), gate.hanging_call()));
+  ASSERT_FALSE(hung);
+  EXPECT_EQ(hung.error().kind(), ErrorKind::gone);
+  EXPECT_EQ(threads.stuck(), 1U);
+  must(run(threads.run(terms(), []() -> Result<void> { return {}; })));
+  gate.open();
+  EXPECT_TRUE(test::wait_until([&threads] { return threads.stuck() == 0; }));
+}
+
 Task<Result<void>> call_and_note(CallThreads& threads, std::function<Result<void>()> work,
                                  Result<void>& into) {
   into = co_await threads.run(terms(), std::move(work));
