@@ -105,33 +105,12 @@ class EventSource {
   virtual Task<Result<Batch>> next(Duration wait) = 0;
 };
 
-// What one gateway asks of another: a disk to write a move's bytes to.
+// What one gateway asks of another during a move.
 
-struct PeerDiskRequest {
-  std::string move{};  ///< of the job that moves it, the same for all disks of a machine
-  std::string disk{};  ///< its name in the machine, "vda"
-  std::string uri{};   ///< the storage at the target, as a path or a URI there
-  std::string format{};
-  std::uint64_t size_bytes = 0;
-  bool create = false;  ///< make it; false: it is there and its size fits
-  /// How the bytes get there: "file" opens `uri` itself; "hypervisor-socket" passes them on to an NBD server
-  /// at `socket`, which the target's hypervisor opened over the disk it runs later.
-  std::string through = "file";
-  std::string socket{};
-};
-struct PeerDisk {
-  std::string id{};
-  std::string move{};
-  std::string disk{};
-  std::string state{};  ///< "prepared", "committed", "released", "aborted"
-  std::string export_name{};
-  std::string nbd_address{};  ///< a URI of the export, as the other gateway reaches it
-  std::uint64_t size_bytes = 0;
-};
-enum class PeerDiskAction : std::uint8_t {
-  commit,   ///< the target is in charge: flushed, the export closed, the image left as it is
-  release,  ///< the move is over: everything held for it is let go
-  abort     ///< the source stays in charge: the export is closed, and what was made may be removed
+struct PeerCall {
+  std::string verb{};       ///< "facts", "look", "prepare", "finish"
+  std::string body_json{};  ///< its meaning, and the answer's, is gateway/move's (target_gateway.hpp)
+  std::string caller{};     ///< who asks, as its certificate says; filled in by the server
 };
 
 // The calls. Thread: each from any executor thread, many at once. Cancel: gives up waiting; what was begun
@@ -155,19 +134,14 @@ class JobsApi {
   virtual Task<Result<std::unique_ptr<EventSource>>> events(EventFilter filter) = 0;
 };
 
-class PeerDisksApi {
+class PeerApi {
  public:
-  virtual ~PeerDisksApi() = default;
-  /// May be repeated with the same request: it then returns the same disk. Errors: as create_image() and
-  /// open_image(); in_use (another move has it), mismatch (another size).
-  virtual Task<Result<PeerDisk>> prepare_peer_disk(PeerDiskRequest request) = 0;
-  /// Errors: not_found.
-  virtual Task<Result<PeerDisk>> peer_disk(std::string id) = 0;
-  /// May be repeated. Errors: not_found; those of a flush.
-  virtual Task<Result<PeerDisk>> act_on_peer_disk(std::string id, PeerDiskAction action) = 0;
+  virtual ~PeerApi() = default;
+  /// May be repeated. Errors: not_found (no such verb), invalid_argument, and those of making and opening disks.
+  virtual Task<Result<std::string>> peer(PeerCall call) = 0;
 };
 
-class GatewayApi : public JobsApi, public PeerDisksApi {
+class GatewayApi : public JobsApi, public PeerApi {
  public:
   virtual Task<Result<GatewayInfo>> info() = 0;
   virtual Task<Result<std::vector<ExportDescription>>> exports() = 0;

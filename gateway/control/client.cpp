@@ -244,15 +244,8 @@ Task<Result<std::unique_ptr<EventSource>>> ControlClient::events(EventFilter fil
       filter.job.empty() ? std::string("/v1/events")
                          : fmt::format("/v1/jobs/{}/events?after={}", escape(filter.job), filter.after));
 }
-Task<Result<PeerDisk>> ControlClient::prepare_peer_disk(PeerDiskRequest request) {
-  return state_->call_for<PeerDisk>("POST", "/v1/peer/disks", to_json(request));
-}
-Task<Result<PeerDisk>> ControlClient::peer_disk(std::string id) {
-  return state_->call_for<PeerDisk>("GET", "/v1/peer/disks/" + escape(id));
-}
-Task<Result<PeerDisk>> ControlClient::act_on_peer_disk(std::string id, PeerDiskAction action) {
-  return state_->call_for<PeerDisk>("POST",
-                                    fmt::format("/v1/peer/disks/{}/{}", escape(id), to_string(action)));
+Task<Result<std::string>> ControlClient::peer(PeerCall call) {
+  return state_->call("POST", "/v1/peer/" + escape(call.verb), std::move(call.body_json));
 }
 Task<Result<std::string>> ControlClient::metrics() {
   return state_->call("GET", "/metrics");

@@ -55,9 +55,7 @@ class ControlClient final : public GatewayApi {
   Task<Result<JobDescription>> act_on_job(std::string id, JobAction action) override;
   Task<Result<JobDescription>> set_job(std::string id, JobSettings settings) override;
   Task<Result<std::unique_ptr<EventSource>>> events(EventFilter filter) override;
-  Task<Result<PeerDisk>> prepare_peer_disk(PeerDiskRequest request) override;
-  Task<Result<PeerDisk>> peer_disk(std::string id) override;
-  Task<Result<PeerDisk>> act_on_peer_disk(std::string id, PeerDiskAction action) override;
+  Task<Result<std::string>> peer(PeerCall call) override;
   Task<Result<std::string>> metrics() override;
 
   struct State;

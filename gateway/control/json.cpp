@@ -208,25 +208,6 @@ void fields(auto& v, Same<JobEvent> auto& x) {
   v.required("kind", x.kind);
   v.field("body", document(x.body_json));
 }
-void fields(auto& v, Same<PeerDiskRequest> auto& x) {
-  v.required("move", x.move);
-  v.required("disk", x.disk);
-  v.required("uri", x.uri);
-  v.field("format", x.format);
-  v.field("size", x.size_bytes);
-  v.field("create", x.create);
-  v.field("through", x.through);
-  v.field("socket", x.socket);
-}
-void fields(auto& v, Same<PeerDisk> auto& x) {
-  v.required("id", x.id);
-  v.field("move", x.move);
-  v.field("disk", x.disk);
-  v.field("state", x.state);
-  v.field("export", x.export_name);
-  v.field("nbd-address", x.nbd_address);
-  v.field("size", x.size_bytes);
-}
 void fields(auto& v, Same<std::vector<ExportDescription>> auto& x) {
   v.list("exports", x);
 }
@@ -285,8 +266,6 @@ DISKFERRY_TO_JSON(JobDescription)
 DISKFERRY_TO_JSON(std::vector<JobDescription>)
 DISKFERRY_TO_JSON(JobSettings)
 DISKFERRY_TO_JSON(JobEvent)
-DISKFERRY_TO_JSON(PeerDiskRequest)
-DISKFERRY_TO_JSON(PeerDisk)
 #undef DISKFERRY_TO_JSON
 
 template <class T>
@@ -311,16 +290,9 @@ template Result<JobDescription> from_json(std::string_view, Unknown, std::size_t
 template Result<std::vector<JobDescription>> from_json(std::string_view, Unknown, std::size_t);
 template Result<JobSettings> from_json(std::string_view, Unknown, std::size_t);
 template Result<JobEvent> from_json(std::string_view, Unknown, std::size_t);
-template Result<PeerDiskRequest> from_json(std::string_view, Unknown, std::size_t);
-template Result<PeerDisk> from_json(std::string_view, Unknown, std::size_t);
 
 std::string_view to_string(JobAction action) noexcept {
   constexpr std::array<std::string_view, 5> words{"cancel", "pause", "resume", "commit", "fallback"};
   return words[static_cast<std::size_t>(action)];
 }
-std::string_view to_string(PeerDiskAction action) noexcept {
-  constexpr std::array<std::string_view, 3> words{"commit", "release", "abort"};
-  return words[static_cast<std::size_t>(action)];
-}
-
 }  // namespace diskferry::control

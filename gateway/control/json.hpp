@@ -25,8 +25,6 @@ std::string to_json(const JobDescription& value);
 std::string to_json(const std::vector<JobDescription>& value);  ///< {"jobs": [...]}
 std::string to_json(const JobSettings& value);
 std::string to_json(const JobEvent& value);
-std::string to_json(const PeerDiskRequest& value);
-std::string to_json(const PeerDisk& value);
 /// {"error": {"kind", "message", ...}}
 std::string to_json(const Error& error);
 
@@ -41,6 +39,5 @@ Error error_from_json(std::string_view text, unsigned status);
 
 // The words of the API.
 std::string_view to_string(JobAction action) noexcept;
-std::string_view to_string(PeerDiskAction action) noexcept;
 
 }  // namespace diskferry::control

@@ -23,7 +23,8 @@ struct Call {
   const Limits& limits;
   Target target;
   std::string body;
-  std::string id;  ///< the segment that is a name
+  std::string id;      ///< the segment that is a name
+  std::string caller;  ///< Caller::name
 };
 
 using Handler = Task<Result<Answer>> (*)(Call&);
@@ -102,16 +103,11 @@ Task<Result<Answer>> get_events(Call& call) {
   co_return answer;
 }
 
-Task<Result<Answer>> post_peer_disk(Call& call) {
-  DISKFERRY_CO_TRY(auto request, body_of<PeerDiskRequest>(call));
-  co_return in_json(co_await call.api.prepare_peer_disk(std::move(request)), 201);
-}
-Task<Result<Answer>> get_peer_disk(Call& call) {
-  co_return in_json(co_await call.api.peer_disk(call.id));
-}
-template <PeerDiskAction action>
-Task<Result<Answer>> post_peer_disk_action(Call& call) {
-  co_return in_json(co_await call.api.act_on_peer_disk(call.id, action));
+Task<Result<Answer>> post_peer(Call& call) {
+  DISKFERRY_CO_TRY(std::string text, co_await call.api.peer({.verb = call.id,
+                                                             .body_json = std::move(call.body),
+                                                             .caller = std::move(call.caller)}));
+  co_return text_answer(std::move(text));
 }
 
 struct Route {
@@ -137,11 +133,7 @@ constexpr std::array routes{
     Route{"POST", "v1/jobs/*/set", Rights::operate, post_job_settings},
     Route{"GET", "v1/jobs/*/events", Rights::operate, get_events},
     Route{"GET", "v1/events", Rights::operate, get_events},
-    Route{"POST", "v1/peer/disks", Rights::peer, post_peer_disk},
-    Route{"GET", "v1/peer/disks/*", Rights::peer, get_peer_disk},
-    Route{"POST", "v1/peer/disks/*/commit", Rights::peer, post_peer_disk_action<PeerDiskAction::commit>},
-    Route{"POST", "v1/peer/disks/*/release", Rights::peer, post_peer_disk_action<PeerDiskAction::release>},
-    Route{"POST", "v1/peer/disks/*/abort", Rights::peer, post_peer_disk_action<PeerDiskAction::abort>},
+    Route{"POST", "v1/peer/*", Rights::peer, post_peer},
 };
 
 /// The name in the path, where the path fits; empty where it has none.
@@ -215,7 +207,8 @@ Task<Answer> answer(GatewayApi& api, const Limits& limits, HttpRequest request, 
                                                            .limits = limits,
                                                            .target = std::move(*target),
                                                            .body = std::move(request.body),
-                                                           .id = std::move(found.id)});
+                                                           .id = std::move(found.id),
+                                                           .caller = std::move(caller.name)});
   if (!result) co_return Answer{.response = to_response(result.error())};
   co_return std::move(*result);
 }

@@ -33,7 +33,7 @@ Task<Result<GatewayInfo>> LocalGateway::info() {
                    .nbd_addresses = parts_.nbd.addresses(),
                    .features = {"exports"}};
   if (parts_.jobs != nullptr) info.features.emplace_back("jobs");
-  if (parts_.peer_disks != nullptr) info.features.emplace_back("peer-disks");
+  if (parts_.peers != nullptr) info.features.emplace_back("peers");
   co_return info;
 }
 
@@ -72,17 +72,9 @@ Task<Result<std::unique_ptr<EventSource>>> LocalGateway::events(EventFilter filt
   co_return co_await parts_.jobs->events(std::move(filter));
 }
 
-Task<Result<PeerDisk>> LocalGateway::prepare_peer_disk(PeerDiskRequest request) {
-  if (parts_.peer_disks == nullptr) co_return unexpected(not_here("disks for moves"));
-  co_return co_await parts_.peer_disks->prepare_peer_disk(std::move(request));
-}
-Task<Result<PeerDisk>> LocalGateway::peer_disk(std::string id) {
-  if (parts_.peer_disks == nullptr) co_return unexpected(not_here("disks for moves"));
-  co_return co_await parts_.peer_disks->peer_disk(std::move(id));
-}
-Task<Result<PeerDisk>> LocalGateway::act_on_peer_disk(std::string id, PeerDiskAction action) {
-  if (parts_.peer_disks == nullptr) co_return unexpected(not_here("disks for moves"));
-  co_return co_await parts_.peer_disks->act_on_peer_disk(std::move(id), action);
+Task<Result<std::string>> LocalGateway::peer(PeerCall call) {
+  if (parts_.peers == nullptr) co_return unexpected(not_here("disks for moves"));
+  co_return co_await parts_.peers->peer(std::move(call));
 }
 
 Task<Result<std::string>> LocalGateway::metrics() {

@@ -16,7 +16,7 @@ struct GatewayParts {
   Exports& exports;
   nbd_server::Server& nbd;
   control::JobsApi* jobs = nullptr;             ///< nullptr: no jobs here
-  control::PeerDisksApi* peer_disks = nullptr;  ///< nullptr: no disks of moves are taken
+  control::PeerApi* peers = nullptr;  ///< nullptr: nothing is done for other gateways
 };
 
 class LocalGateway final : public control::GatewayApi {
@@ -33,9 +33,7 @@ class LocalGateway final : public control::GatewayApi {
   Task<Result<control::JobDescription>> act_on_job(std::string id, control::JobAction action) override;
   Task<Result<control::JobDescription>> set_job(std::string id, control::JobSettings settings) override;
   Task<Result<std::unique_ptr<control::EventSource>>> events(control::EventFilter filter) override;
-  Task<Result<control::PeerDisk>> prepare_peer_disk(control::PeerDiskRequest request) override;
-  Task<Result<control::PeerDisk>> peer_disk(std::string id) override;
-  Task<Result<control::PeerDisk>> act_on_peer_disk(std::string id, control::PeerDiskAction action) override;
+  Task<Result<std::string>> peer(control::PeerCall call) override;
   Task<Result<std::string>> metrics() override;
 
  private:
