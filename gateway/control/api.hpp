@@ -137,7 +137,8 @@ class JobsApi {
 class PeerApi {
  public:
   virtual ~PeerApi() = default;
-  /// May be repeated. Errors: not_found (no such verb), invalid_argument, and those of making and opening disks.
+  /// May be repeated. Errors: not_found (no such verb), invalid_argument, and those of making and opening
+  /// disks.
   virtual Task<Result<std::string>> peer(PeerCall call) = 0;
 };
 

@@ -15,7 +15,7 @@ struct GatewayParts {
   std::string id{};
   Exports& exports;
   nbd_server::Server& nbd;
-  control::JobsApi* jobs = nullptr;             ///< nullptr: no jobs here
+  control::JobsApi* jobs = nullptr;   ///< nullptr: no jobs here
   control::PeerApi* peers = nullptr;  ///< nullptr: nothing is done for other gateways
 };
 
