@@ -193,11 +193,27 @@ std::string first_line(std::string_view text) {
   if (text.starts_with("toml::")) text.remove_prefix(text.find(": ") == text.npos ? 0 : text.find(": ") + 2);
   return std::string(text.substr(0, text.find('\n')));
 }
+/// The library calls itself for each level. Brackets in texts are counted, too: nobody has that many.
+bool is_too_deep(std::string_view text) {
+  constexpr std::size_t depth_max = 256;
+  std::size_t depth = 0;
+  for (const char c : text) {
+    if (c == '[' || c == '{') {
+      if (++depth > depth_max) return true;
+    } else if ((c == ']' || c == '}') && depth != 0) {
+      --depth;
+    }
+  }
+  return false;
+}
 }  // namespace
 
 Result<void> read_toml(std::string_view text, const std::string& name,
                        const std::function<void(TomlTable&)>& read) {
   TomlProblems problems;
+  if (is_too_deep(text))
+    return unexpected(
+        fail(ErrorKind::too_large, "read configuration", printable(name)).why("it is nested too deep"));
   try {
     std::istringstream stream{std::string(text)};
     const toml::value document = toml::parse(stream, name);

@@ -51,14 +51,17 @@ class Daemon {
 
   Task<Result<void>> run(std::ostream& out) {
     auto result = co_await start();
-    if (result) {
+    const bool was_ready = result.has_value();
+    if (was_ready) {
       announce(out);
       result = co_await nbd_->wait();
     }
     // From here on nothing is cut short by the signal that got us here; every step has its own bound.
     co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
-    notify_service_manager("STOPPING=1");
-    spdlog::info("stopping");
+    if (was_ready) {
+      notify_service_manager("STOPPING=1");
+      spdlog::info("stopping");
+    }
     auto stopped = co_await stop();
     if (!result) co_return result;
     co_return stopped;

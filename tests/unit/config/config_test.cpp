@@ -166,6 +166,12 @@ TEST(Config, AHugeFileIsRefused) {
   EXPECT_EQ(loaded.error().kind(), ErrorKind::too_large);
 }
 
+TEST(Config, BracketsWithoutEndAreRefused) {
+  const auto parsed = parse_config("a = " + std::string(100'000, '['), "x.toml");
+  ASSERT_FALSE(parsed);
+  EXPECT_EQ(parsed.error().kind(), ErrorKind::too_large);
+}
+
 TEST(Config, AFolderIsNoFile) {
   const test::TemporaryFolder folder;
   EXPECT_FALSE(load_config(folder.path()));

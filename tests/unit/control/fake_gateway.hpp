@@ -108,20 +108,10 @@ class FakeGateway final : public control::GatewayApi {
     }
     co_return std::make_unique<FakeEvents>(clock_, std::move(chosen), events_end);
   }
-  Task<Result<control::PeerDisk>> prepare_peer_disk(control::PeerDiskRequest request) override {
-    co_return control::PeerDisk{.id = "d1",
-                                .move = request.move,
-                                .disk = request.disk,
-                                .state = "prepared",
-                                .export_name = "e",
-                                .nbd_address = "nbds://host/e",
-                                .size_bytes = request.size_bytes};
-  }
-  Task<Result<control::PeerDisk>> peer_disk(std::string id) override {
-    co_return control::PeerDisk{.id = std::move(id), .state = "prepared"};
-  }
-  Task<Result<control::PeerDisk>> act_on_peer_disk(std::string id, control::PeerDiskAction action) override {
-    co_return control::PeerDisk{.id = std::move(id), .state = std::to_string(static_cast<int>(action))};
+  Task<Result<std::string>> peer(control::PeerCall call) override {
+    if (call.verb == "none") co_return unexpected(fail(ErrorKind::not_found, "do for a gateway", call.verb));
+    co_return "{\"verb\":\"" + call.verb + "\",\"caller\":\"" + call.caller +
+        "\",\"body\":" + call.body_json + "}";
   }
   Task<Result<std::string>> metrics() override { co_return std::string("diskferry_up 1\n"); }
 
