@@ -103,6 +103,8 @@ Result<ExitCode> finish(Invocation& invocation, const Options& options, const co
 
 Result<ExitCode> migrate(Invocation& invocation, const Options& options) {
   DISKFERRY_TRY(const MoveRequest request, options.migrate.request());
+  DISKFERRY_TRY(const bool is_refused, show_findings(invocation, options.migrate.gateway, request));
+  if (is_refused) return ExitCode::refused;
   DISKFERRY_TRY(const auto job, invocation.runtime.run_until_signal(
                                     begin(invocation, options.migrate.gateway, to_json(request))));
   if (options.detach) {

@@ -12,12 +12,17 @@ namespace {
 
 constexpr std::size_t events_at_once = 256;
 
+/// As the API spells it.
+std::string status_word(JobStatus status) {
+  return status == JobStatus::rolled_back ? "rolled-back" : std::string(to_string(status));
+}
+
 control::JobDescription describe(const JobRecord& job) {
   return {.id = job.id,
           .kind = job.kind,
           .subject = job.subject,
           .phase = job.phase,
-          .status = std::string(to_string(job.status)),
+          .status = status_word(job.status),
           .error = job.error,
           .created_ms = job.created_ms,
           .updated_ms = job.updated_ms,
