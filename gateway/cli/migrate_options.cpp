@@ -28,11 +28,30 @@ Result<MoveDisk> parse_disk(const std::string& text) {
   return disk;
 }
 
+/// The host of --to, over ssh, where --gateway-to does not name it.
+Result<std::string> ssh_gateway(const MoveRequest& request) {
+  if (request.gateway.starts_with("ssh://")) return request.gateway;
+  if (!request.gateway.empty())
+    return unexpected(fail(ErrorKind::invalid_argument, "migrate")
+                          .why("--via ssh and --gateway-to name different ways")
+                          .remedy("leave one out, or say --gateway-to ssh://HOST"));
+  DISKFERRY_TRY(const ImageUri to, ImageUri::parse(request.destination));
+  if (to.host().empty())
+    return unexpected(fail(ErrorKind::invalid_argument, "migrate")
+                          .why("--to names no host")
+                          .remedy("say --gateway-to ssh://HOST"));
+  const std::string host = to.host().contains(':') ? "[" + to.host() + "]" : to.host();
+  return "ssh://" + (to.user().empty() ? host : to.user() + "@" + host);
+}
+
 }  // namespace
 
 Result<MoveRequest> MigrateOptions::request() const {
   MoveRequest request = move;
   request.verify = !no_verify;
+  if (via_ssh) {
+    DISKFERRY_TRY(request.gateway, ssh_gateway(request));
+  }
   for (const std::string& text : disks) {
     DISKFERRY_TRY(MoveDisk disk, parse_disk(text));
     request.disks.push_back(std::move(disk));

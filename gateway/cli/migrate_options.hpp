@@ -17,6 +17,7 @@ struct MigrateOptions {
   MoveRequest move;
   std::vector<std::string> disks;
   std::vector<std::string> networks;
+  bool via_ssh = false;
   bool no_verify = false;
 
   /// Errors: invalid_argument.

@@ -3,6 +3,7 @@
 #include "diskferry/image_uri.hpp"
 #include "gateway/daemon/connect.hpp"
 #include "gateway/daemon/daemon.hpp"
+#include "gateway/daemon/one_move.hpp"
 #include "gateway/daemon/settings.hpp"
 
 #include <csignal>
@@ -23,6 +24,8 @@ struct Options {
   bool config_is_given = false;
   bool check_only = false;
   bool connect = false;
+  std::string one_move_folder;
+  std::string run_folder = MoveConfig{}.run_folder;
 };
 
 /// Without a file at the place where one is expected the defaults hold; one that was named must be there.
@@ -34,6 +37,7 @@ Result<Config> read_config(const Options& options) {
 }
 
 Result<void> run(const Options& options) {
+  if (!options.one_move_folder.empty()) return run_for_one_move(options.one_move_folder, options.run_folder);
   DISKFERRY_TRY(const Config config, read_config(options));
   if (options.connect) return connect_stdio(config.control.socket);
   DISKFERRY_CHECK(check_settings(config));
@@ -64,6 +68,13 @@ int run_program(int argument_count, char** arguments) {
   app.add_flag("--foreground", foreground, "stay in the foreground (it always does)");
   app.add_flag("--connect", options.connect,
                "carry stdin and stdout to the gateway that runs here, and end with it; for use through ssh");
+  app.add_option("--for-one-move", options.one_move_folder,
+                 "be the gateway of one move, with everything in a new folder of that name, until stdin "
+                 "ends; started "
+                 "through ssh by 'diskferry migrate --via ssh'")
+      ->type_name("FOLDER");
+  app.add_option("--run-folder", options.run_folder, "with --for-one-move: where moves have their sockets")
+      ->type_name("FOLDER");
   app.set_version_flag("--version", std::string("diskferryd ") + DISKFERRY_VERSION, "print the version");
   app.set_help_flag("-h,--help", "print this help");
   app.footer("The manual is 'man diskferryd'.");

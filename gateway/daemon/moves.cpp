@@ -4,6 +4,7 @@
 #include "diskferry/image_uri.hpp"
 #include "drivers/support/blocking_pool.hpp"
 #include "gateway/daemon/remote_target.hpp"
+#include "gateway/daemon/ssh_target.hpp"
 #include "gateway/daemon/users.hpp"
 
 #include <fmt/format.h>
@@ -25,6 +26,13 @@ std::uint16_t tcp_port(const nbd_server::Server& nbd) {
 std::string controller_name(const std::string& id) {
   const auto now = std::chrono::system_clock::now().time_since_epoch().count();
   return fmt::format("{}-{}-{}", id, ::getpid(), now);
+}
+
+Task<Result<std::unique_ptr<TargetGateway>>> connect_any(DriverContext& context, std::string address,
+                                                         std::string certificates, std::string run_folder) {
+  if (address.starts_with("ssh://"))
+    return connect_ssh_target(context, std::move(address), std::move(run_folder));
+  return connect_target(context, std::move(address), std::move(certificates));
 }
 
 }  // namespace
@@ -65,8 +73,8 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                                  .window_bytes = config_.move.window_bytes,
                                  .connections = config_.move.connections,
                                  .here = facts,
-                                 .connect_gateway = [this, certificates](std::string address) {
-                                   return connect_target(context_, std::move(address), certificates);
+                                 .connect_gateway = [this, certificates, run_folder](std::string address) {
+                                   return connect_any(context_, std::move(address), certificates, run_folder);
                                  }});
   jobs_.emplace(*store_, bus_, *moves_);
   co_return co_await moves_->start();

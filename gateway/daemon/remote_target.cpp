@@ -67,6 +67,10 @@ Task<Result<std::unique_ptr<TargetGateway>>> make_remote_target(
   co_return std::make_unique<RemoteTarget>(std::move(client), std::move(options), std::move(facts));
 }
 
+std::unique_ptr<TargetGateway> make_local_target(std::unique_ptr<control::ControlClient> client) {
+  return std::make_unique<RemoteTarget>(std::move(client), RemoteTargetOptions{}, GatewayFacts{});
+}
+
 Task<Result<std::unique_ptr<TargetGateway>>> connect_target(DriverContext& context, std::string address,
                                                             std::string certificates) {
   DISKFERRY_CO_TRY(auto where, control::GatewayAddress::parse(address));

@@ -19,6 +19,9 @@ struct RemoteTargetOptions {
 Task<Result<std::unique_ptr<TargetGateway>>> make_remote_target(
     std::unique_ptr<control::ControlClient> client, RemoteTargetOptions options);
 
+/// A gateway whose sockets are on this host: export_uri() is the caller's business, and fails.
+std::unique_ptr<TargetGateway> make_local_target(std::unique_ptr<control::ControlClient> client);
+
 /// "https://host[:port]..." as MoveRequest::gateway has it. Errors: as ControlClient; unsupported for other
 /// schemes.
 Task<Result<std::unique_ptr<TargetGateway>>> connect_target(DriverContext& context, std::string address,
