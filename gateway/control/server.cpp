@@ -82,7 +82,10 @@ struct Server::State {
         options(std::move(server_options)),
         accepting(context.reactors[0]),
         serving(context.reactors[0]),
-        shared{.api = gateway, .clock = context.clock, .limits = options.limits} {}
+        shared{.api = gateway,
+               .clock = context.clock,
+               .limits = options.limits,
+               .changed = [this](std::string text) { log(Severity::info, std::move(text)); }} {}
 
   void log(Severity severity, std::string text) const {
     if (options.log) options.log(severity, std::move(text));

@@ -1,9 +1,11 @@
 // A connection's life: read a request, answer it, and again.
 #include "gateway/control/session.hpp"
 
+#include "diskferry/image_uri.hpp"
 #include "gateway/control/json.hpp"
 #include "gateway/control/status.hpp"
 
+#include <fmt/format.h>
 #include <optional>
 
 namespace diskferry::control {
@@ -34,7 +36,12 @@ class Session {
       if (!*request) co_return Result<void>{};
       const Counted handling(context_.handling);
       const bool keep_alive = (*request)->keep_alive;
+      const std::string asked =
+          (*request)->method == "GET" ? std::string() : (*request)->method + " " + (*request)->target;
       DISKFERRY_CO_TRY(Answer given, co_await handle(std::move(**request)));
+      if (!asked.empty() && context_.changed)
+        context_.changed(printable(fmt::format("{}: {}: {}", caller_.name, asked.substr(0, asked.find('?')),
+                                               given.response.status)));
       if (given.events) co_return co_await stream_events(std::move(given.events));
       given.response.keep_alive = keep_alive && !context_.stopping.load();
       DISKFERRY_CO_CHECK(co_await write(to_wire(given.response)));

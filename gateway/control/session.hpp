@@ -5,7 +5,9 @@
 #include "gateway/control/routes.hpp"
 
 #include <atomic>
+#include <functional>
 #include <memory>
+#include <string>
 
 namespace diskferry::control {
 
@@ -14,6 +16,8 @@ struct SessionContext {
   GatewayApi& api;
   Clock& clock;
   const Limits& limits;
+  /// Gets one line for each request that may have changed something: who, what, and how it ended.
+  std::function<void(std::string)> changed{};
   std::atomic<bool> stopping = false;     ///< no further requests
   std::atomic<std::size_t> handling = 0;  ///< requests that are being answered
   std::atomic<std::size_t> event_streams = 0;
