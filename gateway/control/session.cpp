@@ -5,6 +5,7 @@
 #include "gateway/control/json.hpp"
 #include "gateway/control/status.hpp"
 
+#include <array>
 #include <fmt/format.h>
 #include <optional>
 
@@ -79,7 +80,7 @@ class Session {
     if (error.kind() == ErrorKind::too_large) response.status = reader_.over_limit_status();
     response.keep_alive = false;
     DISKFERRY_CO_CHECK(co_await write(to_wire(response)));
-    stream_.say_goodbye();
+    (void)co_await part_from(stream_, context_.clock, context_.limits);
     co_return unexpected(std::move(error));
   }
 
@@ -124,7 +125,24 @@ class Session {
   HttpReader reader_;
 };
 
+/// Until the client ends, too.
+Task<Result<void>> discard(ByteStream& stream, std::size_t bytes_max) {
+  std::array<std::byte, 4096> scratch;
+  for (std::size_t discarded = 0; discarded < bytes_max;) {
+    DISKFERRY_CO_TRY(const std::size_t got, co_await stream.read_some(scratch));
+    if (got == 0) break;
+    discarded += got;
+  }
+  co_return Result<void>{};
+}
+
 }  // namespace
+
+Task<Result<void>> part_from(ByteStream& stream, Clock& clock, const Limits& limits) {
+  stream.say_goodbye();
+  co_return co_await with_deadline(clock, limits.linger_time, "part from client",
+                                   discard(stream, limits.linger_bytes_max));
+}
 
 Task<Result<void>> run_session(SessionContext& context, ByteStream& stream, Caller caller) {
   Session session(context, stream, std::move(caller));

@@ -27,4 +27,7 @@ struct SessionContext {
 /// client did wrong, for the log.
 Task<Result<void>> run_session(SessionContext& context, ByteStream& stream, Caller caller);
 
+/// Says goodbye to a client that was refused, and lets it read why, within the limits of lingering.
+Task<Result<void>> part_from(ByteStream& stream, Clock& clock, const Limits& limits);
+
 }  // namespace diskferry::control
