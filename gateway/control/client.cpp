@@ -140,7 +140,7 @@ Task<Result<std::unique_ptr<EventSource>>> begin_events(DriverContext& context, 
 Task<Result<std::unique_ptr<EventSource>>> ControlClient::State::open_events(std::string target) {
   auto source = co_await with_deadline(context.clock, options.request_time, "ask gateway",
                                        begin_events(context, limits, connector, std::move(target)));
-  if (!source) co_return unexpected(at_gateway(std::move(source).error(), false));
+  if (!source) co_return unexpected(at_gateway(std::move(source).error(), true));
   co_return std::move(*source);
 }
 

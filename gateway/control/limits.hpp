@@ -28,6 +28,10 @@ struct Limits {
   Duration handle_time = std::chrono::seconds(120);
   /// An event stream says something at least this often, so that both ends notice when the other is gone.
   Duration heartbeat_time = std::chrono::seconds(5);
+  /// What a client that was refused may still send while it reads why: a socket that is closed with something
+  /// unread in it takes the answer away from the other end.
+  Duration linger_time = std::chrono::seconds(1);
+  std::size_t linger_bytes_max = 4u << 20;
   /// What a shutdown waits for requests that are being handled.
   Duration drain_time = std::chrono::seconds(10);
   /// Idle TCP connections are probed after this long.

@@ -82,7 +82,10 @@ struct Server::State {
         options(std::move(server_options)),
         accepting(context.reactors[0]),
         serving(context.reactors[0]),
-        shared{.api = gateway, .clock = context.clock, .limits = options.limits} {}
+        shared{.api = gateway,
+               .clock = context.clock,
+               .limits = options.limits,
+               .changed = [this](std::string text) { log(Severity::info, std::move(text)); }} {}
 
   void log(Severity severity, std::string text) const {
     if (options.log) options.log(severity, std::move(text));
@@ -237,7 +240,7 @@ Task<Result<void>> Server::State::refuse(ByteStream& stream, std::string who, st
   const std::string text = to_wire(response);
   (void)co_await with_deadline(context.clock, options.limits.write_time, "answer",
                                stream.write(std::as_bytes(std::span(text))));
-  stream.say_goodbye();
+  (void)co_await part_from(stream, context.clock, options.limits);
   log(Severity::warn, error.message());
   co_return Result<void>{};
 }

@@ -1,9 +1,12 @@
 // A connection's life: read a request, answer it, and again.
 #include "gateway/control/session.hpp"
 
+#include "diskferry/image_uri.hpp"
 #include "gateway/control/json.hpp"
 #include "gateway/control/status.hpp"
 
+#include <array>
+#include <fmt/format.h>
 #include <optional>
 
 namespace diskferry::control {
@@ -34,7 +37,12 @@ class Session {
       if (!*request) co_return Result<void>{};
       const Counted handling(context_.handling);
       const bool keep_alive = (*request)->keep_alive;
+      const std::string asked =
+          (*request)->method == "GET" ? std::string() : (*request)->method + " " + (*request)->target;
       DISKFERRY_CO_TRY(Answer given, co_await handle(std::move(**request)));
+      if (!asked.empty() && context_.changed)
+        context_.changed(printable(fmt::format("{}: {}: {}", caller_.name, asked.substr(0, asked.find('?')),
+                                               given.response.status)));
       if (given.events) co_return co_await stream_events(std::move(given.events));
       given.response.keep_alive = keep_alive && !context_.stopping.load();
       DISKFERRY_CO_CHECK(co_await write(to_wire(given.response)));
@@ -72,7 +80,7 @@ class Session {
     if (error.kind() == ErrorKind::too_large) response.status = reader_.over_limit_status();
     response.keep_alive = false;
     DISKFERRY_CO_CHECK(co_await write(to_wire(response)));
-    stream_.say_goodbye();
+    (void)co_await part_from(stream_, context_.clock, context_.limits);
     co_return unexpected(std::move(error));
   }
 
@@ -117,7 +125,24 @@ class Session {
   HttpReader reader_;
 };
 
+/// Until the client ends, too.
+Task<Result<void>> discard(ByteStream& stream, std::size_t bytes_max) {
+  std::array<std::byte, 4096> scratch;
+  for (std::size_t discarded = 0; discarded < bytes_max;) {
+    DISKFERRY_CO_TRY(const std::size_t got, co_await stream.read_some(scratch));
+    if (got == 0) break;
+    discarded += got;
+  }
+  co_return Result<void>{};
+}
+
 }  // namespace
+
+Task<Result<void>> part_from(ByteStream& stream, Clock& clock, const Limits& limits) {
+  stream.say_goodbye();
+  co_return co_await with_deadline(clock, limits.linger_time, "part from client",
+                                   discard(stream, limits.linger_bytes_max));
+}
 
 Task<Result<void>> run_session(SessionContext& context, ByteStream& stream, Caller caller) {
   Session session(context, stream, std::move(caller));

@@ -5,7 +5,9 @@
 #include "gateway/control/routes.hpp"
 
 #include <atomic>
+#include <functional>
 #include <memory>
+#include <string>
 
 namespace diskferry::control {
 
@@ -14,6 +16,8 @@ struct SessionContext {
   GatewayApi& api;
   Clock& clock;
   const Limits& limits;
+  /// Gets one line for each request that may have changed something: who, what, and how it ended.
+  std::function<void(std::string)> changed{};
   std::atomic<bool> stopping = false;     ///< no further requests
   std::atomic<std::size_t> handling = 0;  ///< requests that are being answered
   std::atomic<std::size_t> event_streams = 0;
@@ -22,5 +26,8 @@ struct SessionContext {
 /// Serves until the client leaves, breaks a rule or a limit, or this is cancelled. Errors: cancelled; what a
 /// client did wrong, for the log.
 Task<Result<void>> run_session(SessionContext& context, ByteStream& stream, Caller caller);
+
+/// Says goodbye to a client that was refused, and lets it read why, within the limits of lingering.
+Task<Result<void>> part_from(ByteStream& stream, Clock& clock, const Limits& limits);
 
 }  // namespace diskferry::control

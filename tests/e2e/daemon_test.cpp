@@ -105,6 +105,10 @@ TEST(Daemon, ExportsComeAndGoWhileItRuns) {
   EXPECT_EQ(removed.exit_code, 0) << removed.err;
   expect_refused(daemon.ask({"exports", "remove", "a/b"}), "exports", 3);
   EXPECT_NE(run_program({"nbdinfo", "--size", daemon.uri("a/b")}).exit_code, 0);
+  EXPECT_NE(text_of(daemon.log())
+                .find("control: uid " + std::to_string(geteuid()) + ": DELETE /v1/exports/a%2Fb: 200"),
+            std::string::npos)
+      << text_of(daemon.log());
   // The image is free for others again.
   tool({"qemu-io", "-f", "raw", "-c", "write -q -P 1 0 512", image});
   EXPECT_EQ(daemon.end(), 0);
