@@ -72,6 +72,7 @@ unsigned Coordinator::connections() const {
 Task<Result<void>> Coordinator::prepare_targets() {
   // Written down first: what a crash leaves at the other gateway is found by this move's id.
   DISKFERRY_CO_CHECK(co_await save({}));
+  if (!request_.cold) DISKFERRY_CO_CHECK(co_await gateway_->prepare({.move = job_.id}));
   for (MoveDiskState& disk : state_.disks) {
     if (disk.route == DiskRoute::direct || disk.route == DiskRoute::shared) continue;
     auto prepared = co_await gateway_->prepare({.move = job_.id,

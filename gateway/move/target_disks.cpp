@@ -211,9 +211,10 @@ PreparedDisk TargetDisks::prepared(const Disk& disk) {
 
 Task<Result<PreparedDisk>> TargetDisks::prepare(TargetDiskRequest request, std::string client) {
   DISKFERRY_CO_CHECK(check_move_id(request.move));
-  DISKFERRY_CO_CHECK(check_move_id(request.disk));
   DISKFERRY_CO_TRY(const auto lock, co_await changing_.lock());
   DISKFERRY_CO_CHECK(make_folder(request.move));
+  if (request.uri.empty()) co_return PreparedDisk{};
+  DISKFERRY_CO_CHECK(check_move_id(request.disk));
   const bool is_taken_up = was_left_for(request);
   Disk* disk = nullptr;
   {

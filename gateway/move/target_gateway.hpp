@@ -17,7 +17,8 @@ struct TargetDiskRequest {
   std::string move{};     ///< the move's id: letters, digits and '-'
   std::string machine{};  ///< its UUID: what an earlier attempt of the same machine left is taken up again
   std::string disk{};     ///< "vda"
-  std::string uri{};      ///< as that host names it
+  /// As that host names it. Empty: no disk comes to it, only the folder for the hypervisor's socket is made.
+  std::string uri{};
   std::string format{};
   std::uint64_t size_bytes = 0;
   /// What is there may be overwritten. Without it, what is there is refused, but for what an earlier attempt
