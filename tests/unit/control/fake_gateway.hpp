@@ -78,6 +78,9 @@ class FakeGateway final : public control::GatewayApi {
     if (!jobs_.contains(id)) co_return unexpected(fail(ErrorKind::not_found, "find job", id));
     co_return jobs_.at(id);
   }
+  Task<Result<std::string>> plan_job(control::JobRequest request) override {
+    co_return R"({"way":")" + request.kind + R"("})";
+  }
   Task<Result<control::JobDescription>> create_job(control::JobRequest request) override {
     std::lock_guard lock(guard_);
     const std::string id = "j" + std::to_string(jobs_.size());
