@@ -26,6 +26,8 @@ from report import Failed, say
 IMAGES = "/var/lib/libvirt/images"
 MOVES = "/run/diskferry/moves"
 RECORDS = "/var/lib/diskferry/targets"
+SMALL = "/var/lib/libvirt/small"  # a file system of its own on host b
+STORE_FAILS = f"{IMAGES}/store-fails"  # while it is there, the store of that case answers with errors
 DISK_MIB = 96
 SETTLE_SECONDS = 90
 
@@ -38,10 +40,11 @@ def expect(condition, what):
 class Place:
     """A fresh testbed for one case. Ends everything in it; a case that failed leaves the logs in `keep`, when given."""
 
-    def __init__(self, programs, cache, keep=None):
+    def __init__(self, programs, cache, keep=None, more=""):
         self.programs = programs
         self.cache = cache
         self.keep = keep
+        self.more = more  # lines of the gateways' configuration, in [move]
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="moves-"))
         self.bed = Testbed(self.folder)
         self.gateways = None
@@ -52,7 +55,7 @@ class Place:
     def __enter__(self):
         try:
             self.bed.up(stays=False)
-            self.gateways = Gateways(self.bed, self.programs)
+            self.gateways = Gateways(self.bed, self.programs, log="debug", more=self.more)
             for host in self.bed.hosts:
                 self.gateways.start(host)
         except BaseException as failure:
@@ -109,6 +112,11 @@ class Place:
         self.helpers.append(host.start(*words, log=host.folder / f"{name}.log"))
         wait_until(lambda: host._answers("nbdinfo", "--size", f"nbd://{host.name}:{port}"), f"the store {name}", 30)
         return f"nbd://{host.name}:{port}", image
+
+    def small(self, mib=160):
+        """A file system of its own for targets on host b: large enough, until somebody fills it."""
+        self.bed.b.run("mkdir", "-p", SMALL)
+        self.bed.b.run("mount", "-t", "tmpfs", "-o", f"size={mib}m", "small", SMALL)
 
     # -- a move
 
