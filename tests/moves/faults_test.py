@@ -140,7 +140,7 @@ def arguments():
     parser.add_argument("cache")
     parser.add_argument("--results")
     parser.add_argument("cases", nargs="*", metavar="CASE")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main():
