@@ -61,12 +61,20 @@ Task<Result<void>> Coordinator::let_source_go() {
 }
 
 Task<Result<void>> Coordinator::release() {
+  DISKFERRY_CO_CHECK(co_await load());
   if (state_.phase != Phase::retained)
     co_return unexpected(fail(ErrorKind::in_use, "release the source", job_.id)
                              .why(fmt::format("the move is {}", to_string(state_.phase))));
   request_.keep_source = false;
-  DISKFERRY_CO_CHECK(co_await let_source_go());
-  co_return co_await save({.status = JobStatus::done});
+  // The other host has no part in this, and may be away.
+  const std::string here = request_.source.empty() ? environment_.libvirt_uri : request_.source;
+  auto source = co_await Libvirt::connect(environment_.drivers, here);
+  if (!source) co_return unexpected(std::move(source).error().in("reach the hypervisor of this host"));
+  source_ = *std::move(source);
+  auto released = co_await let_source_go();
+  if (released) released = co_await save({.status = JobStatus::done});
+  co_await close();
+  co_return released;
 }
 
 Task<void> Coordinator::close() {
