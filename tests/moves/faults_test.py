@@ -24,9 +24,9 @@ from place import IMAGES, Place, expect  # noqa: E402
 from processes import wait_until  # noqa: E402
 from report import Failed, say  # noqa: E402
 
-# 16 MiB of data and a window of 1 MiB: at this rate the bulk takes some seconds, and the memory half a minute.
+# 11 MiB of data and a window of 1 MiB: at this rate the bulk takes some seconds, and the memory half a minute.
 SLOW_MBIT = 20
-PREFILL_BLOCKS = 3000
+PREFILL_BLOCKS = 1000
 WINDOW = 'window = "1M"\n'
 # From the event to the end of the job, whatever happened.
 END_SECONDS = 200
