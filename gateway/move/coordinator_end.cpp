@@ -2,7 +2,9 @@
 #include "diskferry/image_uri.hpp"
 #include "gateway/move/coordinator.hpp"
 
+#include <filesystem>
 #include <fmt/format.h>
+#include <system_error>
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
@@ -82,6 +84,9 @@ Task<void> Coordinator::close() {
     (void)co_await disks_->stop(false);
     disks_.reset();
   }
+  // After a crash there are no disks that would take it with them.
+  std::error_code ignored;
+  std::filesystem::remove_all(std::filesystem::path(socket()).parent_path(), ignored);
   if (gateway_) co_await gateway_->close();
   if (source_) co_await source_->close();
   if (target_) co_await target_->close();
