@@ -63,12 +63,15 @@ Task<Result<void>> Coordinator::enter(Phase next) {
   co_return saved;
 }
 
+Task<Result<void>> Coordinator::load() {
+  DISKFERRY_CO_TRY(job_, co_await environment_.jobs.take_lease(job_.id, environment_.controller, lease));
+  DISKFERRY_CO_TRY(request_, parse_move_request(job_.request));
+  DISKFERRY_CO_TRY(state_, parse_move_state(job_.state.empty() ? "{}" : job_.state));
+  co_return Result<void>{};
+}
+
 Task<Result<void>> Coordinator::run() {
-  {
-    DISKFERRY_CO_TRY(job_, co_await environment_.jobs.take_lease(job_.id, environment_.controller, lease));
-    DISKFERRY_CO_TRY(request_, parse_move_request(job_.request));
-    DISKFERRY_CO_TRY(state_, parse_move_state(job_.state.empty() ? "{}" : job_.state));
-  }
+  DISKFERRY_CO_CHECK(co_await load());
   bytes_per_s_ = request_.bytes_per_s;
   max_pause_ms_ = request_.max_pause_ms;
   const bool is_new = state_.phase == Phase::planned;

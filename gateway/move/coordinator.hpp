@@ -63,6 +63,7 @@ class Coordinator {
 
  private:
   // coordinator.cpp: the list of steps
+  Task<Result<void>> load();
   Task<Result<void>> forward();
   Task<Result<void>> undo(Error why);
   Task<Result<void>> find_out(bool may_wait);

@@ -2,7 +2,9 @@
 #include "diskferry/image_uri.hpp"
 #include "gateway/move/coordinator.hpp"
 
+#include <filesystem>
 #include <fmt/format.h>
+#include <system_error>
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
@@ -61,12 +63,20 @@ Task<Result<void>> Coordinator::let_source_go() {
 }
 
 Task<Result<void>> Coordinator::release() {
+  DISKFERRY_CO_CHECK(co_await load());
   if (state_.phase != Phase::retained)
     co_return unexpected(fail(ErrorKind::in_use, "release the source", job_.id)
                              .why(fmt::format("the move is {}", to_string(state_.phase))));
   request_.keep_source = false;
-  DISKFERRY_CO_CHECK(co_await let_source_go());
-  co_return co_await save({.status = JobStatus::done});
+  // The other host has no part in this, and may be away.
+  const std::string here = request_.source.empty() ? environment_.libvirt_uri : request_.source;
+  auto source = co_await Libvirt::connect(environment_.drivers, here);
+  if (!source) co_return unexpected(std::move(source).error().in("reach the hypervisor of this host"));
+  source_ = *std::move(source);
+  auto released = co_await let_source_go();
+  if (released) released = co_await save({.status = JobStatus::done});
+  co_await close();
+  co_return released;
 }
 
 Task<void> Coordinator::close() {
@@ -74,6 +84,9 @@ Task<void> Coordinator::close() {
     (void)co_await disks_->stop(false);
     disks_.reset();
   }
+  // After a crash there are no disks that would take it with them.
+  std::error_code ignored;
+  std::filesystem::remove_all(std::filesystem::path(socket()).parent_path(), ignored);
   if (gateway_) co_await gateway_->close();
   if (source_) co_await source_->close();
   if (target_) co_await target_->close();

@@ -20,6 +20,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <spdlog/spdlog.h>
+
 namespace diskferry {
 namespace nbd = nbd_server;
 
@@ -141,7 +143,7 @@ Task<Result<void>> TargetDisks::make_storage(TargetDiskRequest request, Disk& di
   co_return co_await create_target(context_, copy, request.size_bytes);
 }
 
-Task<Result<std::shared_ptr<BlockDevice>>> TargetDisks::open(TargetDiskRequest request) {
+Task<Result<std::shared_ptr<BlockDevice>>> TargetDisks::open(TargetDiskRequest request, bool is_again) {
   if (request.through_hypervisor) {
     DISKFERRY_CO_TRY(ImageUri uri, ImageUri::parse("nbd+unix:///?socket=/"));
     uri.set_path("/" + request.hypervisor_export);
@@ -166,15 +168,17 @@ Task<Result<std::shared_ptr<BlockDevice>>> TargetDisks::open(TargetDiskRequest r
     co_return image.shared_device();
   }
   // Once with the lock, so that nobody else has it; then without, for the destination's QEMU opens it, too,
-  // and writes nothing before the switchover.
-  DISKFERRY_CO_TRY(const DevicePtr locked, co_await open_storage(context_, uri, {.writable = true}));
-  DISKFERRY_CO_CHECK(co_await locked->close());
+  // and writes nothing before the switchover. A gateway that comes back finds that QEMU, and its lock, there.
+  if (!is_again) {
+    DISKFERRY_CO_TRY(const DevicePtr locked, co_await open_storage(context_, uri, {.writable = true}));
+    DISKFERRY_CO_CHECK(co_await locked->close());
+  }
   co_return co_await open_storage(context_, uri, {.writable = true, .without_lock = true});
 }
 
-Task<Result<void>> TargetDisks::offer(Disk& disk, std::string client) {
+Task<Result<void>> TargetDisks::offer(Disk& disk, std::string client, bool is_again) {
   const TargetDiskRequest& request = disk.record.request;
-  DISKFERRY_CO_TRY(std::shared_ptr<BlockDevice> opened, co_await open(request));
+  DISKFERRY_CO_TRY(std::shared_ptr<BlockDevice> opened, co_await open(request, is_again));
   std::shared_ptr<BlockDevice> device = with_byte_granularity(std::move(opened));
   const auto refuse = [&](Error error) -> Task<Result<void>> {
     (void)co_await device->close();
@@ -244,7 +248,7 @@ Task<Result<PreparedDisk>> TargetDisks::prepare(TargetDiskRequest request, std::
     co_return unexpected(std::move(made).error());
   }
   DISKFERRY_CO_CHECK(co_await write_record(request.move));
-  DISKFERRY_CO_CHECK(co_await offer(*disk, client));
+  DISKFERRY_CO_CHECK(co_await offer(*disk, client, false));
   co_return prepared(*disk);
 }
 
@@ -335,7 +339,9 @@ Task<Result<void>> TargetDisks::load_record(std::string path) {
     if (disk.record.is_left) continue;
     DISKFERRY_CO_CHECK(make_folder(disk.record.request.move));
     // Storage that is away now keeps one move from going on, not the gateway from starting.
-    if (auto offered = co_await offer(disk, disk.record.client); !offered) continue;
+    if (auto offered = co_await offer(disk, disk.record.client, true); !offered)
+      spdlog::warn("disk {} of move {}: not offered again: {}", disk.record.request.disk,
+                   disk.record.request.move, offered.error().message());
   }
   co_return Result<void>{};
 }

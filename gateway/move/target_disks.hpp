@@ -61,8 +61,9 @@ class TargetDisks {
   struct Move;
   static PreparedDisk prepared(const Disk& disk);
   Task<Result<void>> make_storage(TargetDiskRequest request, Disk& disk);
-  Task<Result<std::shared_ptr<BlockDevice>>> open(TargetDiskRequest request);
-  Task<Result<void>> offer(Disk& disk, std::string client);
+  Task<Result<std::shared_ptr<BlockDevice>>> open(TargetDiskRequest request, bool is_again);
+  /// `is_again`: by a gateway that came back while the move goes on.
+  Task<Result<void>> offer(Disk& disk, std::string client, bool is_again);
   Task<Result<void>> withdraw(Disk& disk);
   Task<Result<void>> write_record(std::string move);
   Task<Result<void>> remove_record(std::string move);

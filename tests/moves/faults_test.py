@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Something fails during a move: afterwards one guest runs, it has every write, nothing is left, and a second attempt succeeds.
+
+    faults_test.py PROGRAMS CACHE [--results FILE] CASE...|all      no CASE: the names of all
+
+With --results each case's outcome is appended to FILE, one JSON object a line, and a failure does not end the run;
+fault_table.py makes a page of them.
+"""
+
+import argparse
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+TESTBED = HERE.parents[1] / "scripts" / "testbed"
+sys.path[:0] = [str(HERE), str(TESTBED / "hosts"), str(TESTBED)]
+
+import faults  # noqa: E402
+import place as places  # noqa: E402
+from place import IMAGES, Place, expect  # noqa: E402
+from processes import wait_until  # noqa: E402
+from report import Failed, say  # noqa: E402
+
+# 11 MiB of data and a window of 1 MiB: at this rate the bulk takes some seconds, and the memory half a minute.
+SLOW_MBIT = 20
+PREFILL_BLOCKS = 1000
+WINDOW = 'window = "1M"\n'
+# From the event to the end of the job, whatever happened.
+END_SECONDS = 200
+
+
+def target_of(place, case):
+    """The target's URI, the image and the format for the check."""
+    if case.target == "small":
+        place.small()
+        return (f"{places.SMALL}/new.raw",) * 2 + ("raw",)
+    if case.target == "store":
+        return *place.store(place.bed.b, "store", filters=("error",), more=("error=EIO", "error-rate=100%",
+                            f"error-file={places.STORE_FAILS}")), "raw"
+    if case.target == "slow-store":
+        return *place.store(place.bed.b, "store", filters=("delay",), more=("wdelay=300ms",)), "raw"
+    return (f"{IMAGES}/new.{case.target}",) * 2 + (case.target,)
+
+
+def begin(place, case, target):
+    """Begins the move, slowly, and returns its job once the case's phase is reached."""
+    place.bed.link(mbit=SLOW_MBIT)
+    if case.attached:
+        command = place.gateways.begin(place.vm, {"vda": target})
+        name = wait_until(lambda: next((job["id"] for job in place.gateways.jobs(place.bed.a)), None), "a job", 60)
+        job = place.follow(name)
+        job.command = command
+    else:
+        job = place.begin({"vda": target})
+    job.wait_phase(case.phase)
+    return job
+
+
+def judge(place, case, ended, outcome):
+    """What must hold: the guest is where it must be, nothing is left, the cause is named."""
+    if case.where == faults.GONE:
+        wait_until(lambda: not set(place.states().values()) & {"running", "paused"}, "the end of the guest", 60)
+        outcome["where"] = "nowhere"
+    else:
+        host = place.where()
+        outcome["where"] = host.name
+        place.vm.wait_writing(100)
+        expect(case.where in (faults.EITHER, host.short), f"the guest runs on {host}")
+        expect((ended["status"] == "done") == (host is place.bed.b),
+               f"the guest runs on {host}, and the move says {ended['status']}: {ended.get('error')}")
+    expect(not case.status or ended["status"] in case.status, f"the move is {ended['status']}: {ended.get('error')}")
+    expect(case.error in (ended.get("error") or ""), f"the cause '{case.error}' is not named: {ended.get('error')}")
+
+
+def leftovers(place):
+    try:
+        place.expect_nothing_left()
+        return []
+    except Failed:
+        return place.left()
+
+
+def finish(place, case, target, image, image_format, outcome):
+    """A second attempt where the first was undone; then every write must be there."""
+    if outcome["where"] == "nowhere":
+        # A guest that was ended has its disk: on the source, as it was.
+        place.check(f"{IMAGES}/g1.qcow2", "qcow2", place.bed.a)
+        return
+    if outcome["where"] == place.bed.a.name:
+        try:
+            place.begin({"vda": target}).wait_end(status="done")
+            place.expect_on(place.bed.b)
+            outcome["second"] = "done"
+        except Failed as failure:
+            outcome["second"] = str(failure)
+            place.check(f"{IMAGES}/g1.qcow2", "qcow2", place.where())
+            raise Failed(f"the second attempt: {failure}") from None
+    place.check(image, image_format, place.bed.b)
+
+
+def run(place, case, outcome):
+    target, image, image_format = target_of(place, case)
+    place.guest(place.chain(), prefill=PREFILL_BLOCKS, rate=60)
+    say("the guest writes")
+    job = begin(place, case, target)
+    say(f"{case.phase}: now {case.event.__name__}")
+    began = time.monotonic()
+    case.event(place, job)
+    place.bed.link()
+    ended = job.wait_end(END_SECONDS)
+    outcome.update(seconds=round(time.monotonic() - began, 1), status=ended["status"], phase=ended["phase"],
+                   error=ended.get("error") or "", reached=job.phases()[-1:])
+    say(f"{ended['status']} in phase {ended['phase']} after {outcome['seconds']} s: {outcome['error']}")
+    judge(place, case, ended, outcome)
+    if case.heal:
+        case.heal(place)
+    outcome["left"] = leftovers(place)
+    finish(place, case, target, image, image_format, outcome)
+    expect(not outcome["left"], "left over: " + ", ".join(outcome["left"]))
+
+
+def attempt(programs, cache, case):
+    """One case from nothing to nothing; returns what happened."""
+    outcome = {"case": case.name, "event": case.event.__name__, "at": case.phase, "target": case.target,
+               "expected": case.where}
+    try:
+        with Place(programs, cache, keep=f"{cache}/kept/{case.name}", more=WINDOW) as place:
+            run(place, case, outcome)
+    except (Failed, OSError, subprocess.SubprocessError) as failure:
+        outcome["problem"] = str(failure)
+    return outcome
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("programs")
+    parser.add_argument("cache")
+    parser.add_argument("--results")
+    parser.add_argument("cases", nargs="*", metavar="CASE")
+    return parser.parse_intermixed_args()
+
+
+def main():
+    given = arguments()
+    if not given.cases:
+        print("\n".join(faults.BY_NAME))
+    names = list(faults.BY_NAME) if given.cases == ["all"] else given.cases
+    problems = []
+    for name in names:
+        say(f"{name}: begins")
+        outcome = attempt(given.programs, given.cache, faults.BY_NAME[name])
+        say(f"{name}: {'FAILED: ' + outcome['problem'] if 'problem' in outcome else 'passed'}")
+        if given.results:
+            with open(given.results, "a", encoding="utf-8") as results:
+                results.write(json.dumps(outcome) + "\n")
+        if "problem" in outcome:
+            problems.append(name)
+    if problems:
+        print(f"FAILED: {', '.join(problems)}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
