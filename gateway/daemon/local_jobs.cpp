@@ -136,7 +136,8 @@ Task<Result<control::JobDescription>> LocalJobs::act_on_job(std::string id, cont
     case control::JobAction::pause:
       co_return unexpected(cannot("a move between hosts cannot be paused; cancel it, or set its rate"));
     case control::JobAction::fallback:
-      co_return unexpected(cannot("a machine is moved back by a move from the other host"));
+      DISKFERRY_CO_CHECK(co_await moves_.revert(id));
+      break;
   }
   co_return co_await job(std::move(id));
 }

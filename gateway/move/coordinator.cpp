@@ -23,6 +23,7 @@ std::int64_t now_ms() {
 /// a reboot answers within it.
 constexpr Duration find_out_limit = std::chrono::minutes(15);
 constexpr Duration find_out_pause = std::chrono::milliseconds(500);
+constexpr Duration connect_pause = std::chrono::seconds(2);
 /// A lease that outlives every step: it is what tells another process of this gateway to keep off.
 constexpr Duration lease = std::chrono::hours(24 * 365);
 
@@ -79,7 +80,7 @@ Task<Result<void>> Coordinator::run() {
   auto result = is_new ? co_await forward() : co_await settle_after_crash();
   // Whatever happened, cancellation included, is followed through.
   co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
-  if (!result && can_undo(state_.phase)) result = co_await undo(std::move(result).error());
+  if (!result && may_undo()) result = co_await undo(std::move(result).error());
   co_await close();
   JobChanges end;
   if (result) {
@@ -99,6 +100,15 @@ Task<Result<void>> Coordinator::run() {
   co_return saved;
 }
 
+bool Coordinator::may_undo() const noexcept {
+  if (!can_undo(state_.phase)) return false;
+  // Once the hypervisor was asked, only what both hosts say can tell that the machine is not on the other
+  // one.
+  const bool was_asked = state_.phase >= Phase::bulk && state_.phase <= Phase::switching && !state_.is_cold;
+  if (!was_asked) return true;
+  return outcome_ == Outcome::rolled_back || outcome_ == Outcome::ended;
+}
+
 Task<Result<void>> Coordinator::forward() {
   struct Step {
     Task<Result<void>> (Coordinator::*act)();
@@ -114,8 +124,19 @@ Task<Result<void>> Coordinator::forward() {
   co_return Result<void>{};
 }
 
+Task<Result<void>> Coordinator::connect_again() {
+  const TimePoint end = Clock::after(environment_.drivers.clock.now(), find_out_limit);
+  while (true) {
+    auto connected = co_await connect();
+    if (connected || environment_.drivers.clock.now() >= end) co_return connected;
+    spdlog::info("move {}: waits: {}", job_.id, connected.error().message());
+    co_await close();
+    DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_for(connect_pause));
+  }
+}
+
 Task<Result<void>> Coordinator::settle_after_crash() {
-  DISKFERRY_CO_CHECK(co_await connect());
+  DISKFERRY_CO_CHECK(co_await connect_again());
   if (state_.phase == Phase::aborting || state_.phase == Phase::prepared)
     co_return unexpected(
         fail(ErrorKind::gone, "migrate", job_.subject).why("the gateway ended before the move had begun"));
@@ -180,7 +201,7 @@ Task<Result<void>> Coordinator::undo(Error why) {
   auto finished = co_await finish_target(request_.keep_partial ? TargetEnd::leave : TargetEnd::remove);
   if (!finished) {
     for (const MoveDiskState& disk : state_.disks)
-      if (disk.was_created) state_.leftovers.push_back("on the target host: " + disk.uri);
+      if (disk.was_created) state_.leftovers.push_back("on the other host: " + disk.uri);
     spdlog::warn("move {}: {}", job_.id, finished.error().message());
   }
   DISKFERRY_CO_CHECK(co_await enter(Phase::aborted));

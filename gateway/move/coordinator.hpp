@@ -52,8 +52,11 @@ class Coordinator {
   /// The move, from wherever its record says it is, to its end. Cancel: undoes what can be undone, and ends;
   /// after the commit it has no effect. Errors: why it was undone. What is left is in the record.
   Task<Result<void>> run();
-  /// Lets a retained source go. Errors: in_use in another phase.
+  /// Lets a retained source go. Instead of run(). Errors: in_use in another phase.
   Task<Result<void>> release();
+  /// Takes a cold move back: the machine is defined here again, and there no more. Instead of run(). Errors:
+  /// in_use in another phase, or where the machine runs there.
+  Task<Result<void>> revert();
 
   /// How it stands, as JSON for `watch` and the job's progress events.
   std::string progress() const;
@@ -68,6 +71,9 @@ class Coordinator {
   Task<Result<void>> undo(Error why);
   Task<Result<void>> find_out(bool may_wait);
   Task<Result<void>> settle_after_crash();
+  Task<Result<void>> connect_again();
+  bool may_undo() const noexcept;
+  Task<Result<void>> take_over();
   // coordinator_prepare.cpp
   Task<Result<void>> connect();
   Task<Result<void>> prepare();
@@ -95,6 +101,8 @@ class Coordinator {
   // coordinator_end.cpp
   Task<Result<void>> commit();
   Task<Result<void>> let_source_go();
+  Task<Result<void>> release_taken_over();
+  Task<Result<void>> revert_taken_over();
   Task<Result<void>> finish_target(TargetEnd end);
   Task<void> close();
 

@@ -14,17 +14,25 @@
 
 namespace diskferry {
 namespace json = boost::json;
+namespace {
+constexpr Duration lease = std::chrono::minutes(10);  // longer than any of these steps
+}
 
 Task<Result<void>> Coordinator::finish_target(TargetEnd end) {
-  if (!gateway_) co_return Result<void>{};
-  co_return co_await gateway_->finish(job_.id, end);
+  if (gateway_) co_return co_await gateway_->finish(job_.id, end);
+  const bool has_any =
+      std::ranges::any_of(state_.disks, [](const MoveDiskState& disk) { return !disk.export_name.empty(); });
+  if (!has_any) co_return Result<void>{};
+  co_return unexpected(
+      fail(ErrorKind::gone, "end the move at the other gateway", job_.id).why("it cannot be reached"));
 }
 
 Task<Result<void>> Coordinator::commit() {
   if (state_.is_cold) {
     // A machine that is shut off decides nothing by itself: it is where its definition is.
     DISKFERRY_CO_CHECK(co_await enter(Phase::committed));
-    (void)co_await finish_target(TargetEnd::keep);
+    // With the source kept the other gateway keeps its record, too: the move can still be taken back.
+    if (!request_.keep_source) (void)co_await finish_target(TargetEnd::keep);
     co_return co_await enter(Phase::retained);
   }
   if (auto done = co_await source_->completed_job(job_.subject); done && done->downtime_ms && state_.pause)
@@ -62,21 +70,52 @@ Task<Result<void>> Coordinator::let_source_go() {
   co_return co_await enter(Phase::released);
 }
 
-Task<Result<void>> Coordinator::release() {
-  DISKFERRY_CO_CHECK(co_await load());
+Task<Result<void>> Coordinator::take_over() {
+  DISKFERRY_CO_TRY(request_, parse_move_request(job_.request));
+  DISKFERRY_CO_TRY(state_, parse_move_state(job_.state));
   if (state_.phase != Phase::retained)
-    co_return unexpected(fail(ErrorKind::in_use, "release the source", job_.id)
-                             .why(fmt::format("the move is {}", to_string(state_.phase))));
+    co_return unexpected(fail(ErrorKind::in_use, "end the move", job_.id)
+                             .why(fmt::format("it is {}", to_string(state_.phase)))
+                             .remedy("diskferry status " + job_.id));
+  DISKFERRY_CO_TRY(job_, co_await environment_.jobs.take_lease(job_.id, environment_.controller, lease));
+  co_return co_await connect();
+}
+
+Task<Result<void>> Coordinator::release_taken_over() {
   request_.keep_source = false;
-  // The other host has no part in this, and may be away.
-  const std::string here = request_.source.empty() ? environment_.libvirt_uri : request_.source;
-  auto source = co_await Libvirt::connect(environment_.drivers, here);
-  if (!source) co_return unexpected(std::move(source).error().in("reach the hypervisor of this host"));
-  source_ = *std::move(source);
-  auto released = co_await let_source_go();
-  if (released) released = co_await save({.status = JobStatus::done});
+  if (state_.is_cold) DISKFERRY_CO_CHECK(co_await finish_target(TargetEnd::keep));
+  DISKFERRY_CO_CHECK(co_await let_source_go());
+  co_return co_await save({.status = JobStatus::done, .report = progress()});
+}
+
+Task<Result<void>> Coordinator::release() {
+  auto result = co_await take_over();
+  if (result) result = co_await release_taken_over();
   co_await close();
-  co_return released;
+  co_return result;
+}
+
+Task<Result<void>> Coordinator::revert_taken_over() {
+  const auto refuse = [this](std::string why, std::string remedy) {
+    return unexpected(
+        fail(ErrorKind::in_use, "take the move back", job_.id).why(std::move(why)).remedy(std::move(remedy)));
+  };
+  if (!state_.is_cold) co_return refuse("the machine moved while it ran", "move it back from the other host");
+  DISKFERRY_CO_TRY(const VmState there, co_await target_->state(job_.subject));
+  if (there != VmState::shut_off && there != VmState::absent)
+    co_return refuse("the machine runs on the other host", "shut it down there, or move it back from there");
+  DISKFERRY_CO_CHECK(co_await enter(Phase::aborting));
+  if (there == VmState::shut_off) DISKFERRY_CO_CHECK(co_await target_->undefine(job_.subject));
+  DISKFERRY_CO_CHECK(co_await finish_target(TargetEnd::remove));
+  DISKFERRY_CO_CHECK(co_await enter(Phase::aborted));
+  co_return co_await save({.status = JobStatus::rolled_back, .report = progress()});
+}
+
+Task<Result<void>> Coordinator::revert() {
+  auto result = co_await take_over();
+  if (result) result = co_await revert_taken_over();
+  co_await close();
+  co_return result;
 }
 
 Task<void> Coordinator::close() {

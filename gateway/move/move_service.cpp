@@ -108,15 +108,22 @@ Task<Result<void>> MoveService::cancel(std::string id) {
   co_return Result<void>{};
 }
 
-Task<Result<void>> MoveService::release(std::string id) {
+/// A coordinator of a move that nobody works at.
+Task<Result<std::unique_ptr<Coordinator>>> MoveService::idle(std::string id) {
   DISKFERRY_CO_TRY(JobRecord job, co_await environment_.jobs.load(id));
-  if (phase_named(job.phase) != Phase::retained)
-    co_return unexpected(fail(ErrorKind::in_use, "release the source", id).why("the move is " + job.phase));
-  DISKFERRY_CO_TRY(MoveRequest request, parse_move_request(job.request));
   co_await reap();
-  if (find(id)) co_return unexpected(fail(ErrorKind::in_use, "release the source", id).why("it is at work"));
-  auto coordinator = std::make_unique<Coordinator>(environment_, std::move(job));
+  if (find(id)) co_return unexpected(fail(ErrorKind::in_use, "end the move", id).why("it is at work"));
+  co_return std::make_unique<Coordinator>(environment_, std::move(job));
+}
+
+Task<Result<void>> MoveService::release(std::string id) {
+  DISKFERRY_CO_TRY(const auto coordinator, co_await idle(std::move(id)));
   co_return co_await coordinator->release();
+}
+
+Task<Result<void>> MoveService::revert(std::string id) {
+  DISKFERRY_CO_TRY(const auto coordinator, co_await idle(std::move(id)));
+  co_return co_await coordinator->revert();
 }
 
 Task<Result<void>> MoveService::take_up(std::string id) {

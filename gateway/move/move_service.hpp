@@ -34,6 +34,9 @@ class MoveService {
   Task<Result<void>> cancel(std::string id);
   /// Lets go of a source that was kept. Errors: not_found, in_use (not in that phase).
   Task<Result<void>> release(std::string id);
+  /// Takes a cold move back whose source was kept. Errors: not_found, in_use (another phase, or the machine
+  /// runs there).
+  Task<Result<void>> revert(std::string id);
   /// Takes up a move whose outcome could not be found out. Errors: not_found, in_use (it runs).
   Task<Result<void>> take_up(std::string id);
   /// Errors: not_found.
@@ -47,6 +50,7 @@ class MoveService {
   Task<Result<void>> launch(JobRecord job);
   Task<Result<void>> run(std::shared_ptr<Running> running);
   Task<void> reap();
+  Task<Result<std::unique_ptr<Coordinator>>> idle(std::string id);
   std::shared_ptr<Running> find(const std::string& id) const;
 
   MoveEnvironment environment_;

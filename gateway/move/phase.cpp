@@ -31,7 +31,8 @@ constexpr std::array<Row, phase_count> rows{{
     {"synchronized", "stop-and-copy", bits({switching, delta, aborting})},
     {"switching", "stop-and-copy", bits({delta, committed, aborting})},
     {"committed", "commitment", bits({retained})},
-    {"retained", "activation", bits({released})},
+    // Back: a machine that was shut off when it moved, and still is.
+    {"retained", "activation", bits({released, aborting})},
     {"released", "activation", 0},
     {"aborting", "rollback", bits({aborted})},
     {"aborted", "rollback", 0},

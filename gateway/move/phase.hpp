@@ -2,7 +2,7 @@
 // that whoever comes after a crash knows what may have happened; each step can be repeated.
 //
 //   planned -> prepared -> bulk -> delta -> synchronized -> switching -> committed -> retained -> released
-//   and from everything before committed:  aborting -> aborted
+//   and from everything before committed, and from a retained cold move:  aborting -> aborted
 //
 // Before `committed` the source is in charge, whatever happens. From there on it only goes forward.
 #pragma once
