@@ -129,6 +129,9 @@ Task<void> Coordinator::close() {
   if (gateway_) co_await gateway_->close();
   if (source_) co_await source_->close();
   if (target_) co_await target_->close();
+  gateway_.reset();
+  source_.reset();
+  target_.reset();
 }
 
 std::string Coordinator::progress() const {

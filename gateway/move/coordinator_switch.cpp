@@ -88,6 +88,7 @@ Task<Result<void>> Coordinator::migrate() {
   for (const MoveDiskState& disk : state_.disks)
     if (disk.route != DiskRoute::shared) migration.disks.push_back(disk.target);
   if (!migration.disks.empty()) migration.disks_uri = "unix://" + socket();
+  barrier_->arm();
   is_over_ = false;
   TaskGroup side(co_await boost::asio::this_coro::executor);
   side.spawn(supervise());
@@ -105,6 +106,10 @@ Task<Result<void>> Coordinator::migrate() {
       co_return unexpected(fail(ErrorKind::internal, "migrate", printable(job_.subject))
                                .why("both hosts say that they run it")
                                .remedy("stop the one on the target at once, and look at its log"));
+    if (outcome_ != Outcome::committed && has_timed_out_)
+      co_return unexpected(fail(ErrorKind::timed_out, "migrate", printable(job_.subject))
+                               .why(fmt::format("it took longer than {} s", request_.timeout_s))
+                               .remedy("allow more time, or --auto-converge, or --post-copy"));
     if (outcome_ != Outcome::committed) co_return unexpected(std::move(moved).error());
   }
   measure_pause();
@@ -155,7 +160,6 @@ Task<Result<void>> Coordinator::look_once() {
   }
   const bool memory_goes = job.is_active && job.memory_processed_bytes > 0;
   if (memory_goes && state_.phase == Phase::bulk) {
-    barrier_->arm();
     DISKFERRY_CO_CHECK(co_await enter(Phase::delta));
   }
   std::uint64_t disk_rate = 0;

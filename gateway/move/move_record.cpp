@@ -107,7 +107,8 @@ std::string to_json(const std::vector<TargetDiskRecord>& disks) {
     all.push_back({{"request", to_json(disk.request)},
                    {"client", disk.client},
                    {"created", disk.was_created},
-                   {"left", disk.is_left}});
+                   {"left", disk.is_left},
+                   {"identity", disk.identity}});
   return json::serialize(json::object{{"version", 1}, {"disks", std::move(all)}});
 }
 
@@ -125,6 +126,7 @@ Result<std::vector<TargetDiskRecord>> parse_target_records(std::string_view text
     own.take("client", disk.client);
     own.take("created", disk.was_created);
     own.take("left", disk.is_left);
+    own.take("identity", disk.identity);
     DISKFERRY_CHECK(own.finish());
     DISKFERRY_TRY(disk.request, parse_target_disk_request(request));
     disks.push_back(std::move(disk));

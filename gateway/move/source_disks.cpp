@@ -172,8 +172,12 @@ Task<Result<void>> SourceDisks::stop(bool keep_tables) {
   for (const auto& disk : disks_) {
     disk->device->stop_waiting();
     note(co_await disk->window->stop());
-    if (keep_tables && !disk->wanted.table_path.empty())
+    if (keep_tables && !disk->wanted.table_path.empty()) {
+      std::error_code ignored;
+      std::filesystem::create_directories(std::filesystem::path(disk->wanted.table_path).parent_path(),
+                                          ignored);
       note(co_await disk->window->save_table(disk->wanted.table_path, disk->wanted.target_identity));
+    }
   }
   // Flushes fail on windows that are stopped: that says nothing.
   if (is_listening_) (void)co_await server_->stop();

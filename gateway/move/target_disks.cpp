@@ -63,7 +63,8 @@ Result<void> check_move_id(std::string_view move) {
 /// One disk, offered or not. `record` is what is written down of it.
 struct TargetDisks::Disk {
   TargetDiskRecord record;
-  bool is_taken_up = false;
+  bool was_left = false;     ///< by an earlier attempt: it may be used although it is there
+  bool is_taken_up = false;  ///< and nobody wrote to it since
   std::shared_ptr<BlockDevice> device{};
   nbd::ExportPtr offered{};
 };
@@ -88,16 +89,51 @@ Result<void> TargetDisks::make_folder(const std::string& move) const {
   return {};
 }
 
-bool TargetDisks::was_left_for(const TargetDiskRequest& request) const {
-  if (request.machine.empty()) return false;
+std::optional<TargetDiskRecord> TargetDisks::left_for(const TargetDiskRequest& request) const {
+  if (request.machine.empty()) return std::nullopt;
+  std::lock_guard lock(guard_);
+  for (const auto& [id, move] : moves_) {
+    for (const auto& [name, disk] : move->disks) {
+      const TargetDiskRecord& left = disk.record;
+      if (left.is_left && left.request.uri == request.uri && left.request.machine == request.machine &&
+          left.request.size_bytes == request.size_bytes && left.request.format == request.format)
+        return left;
+    }
+  }
+  return std::nullopt;
+}
+
+bool TargetDisks::is_in_use_elsewhere(const TargetDiskRequest& request) const {
   std::lock_guard lock(guard_);
   return std::ranges::any_of(moves_, [&](const auto& move) {
-    return std::ranges::any_of(move.second->disks, [&](const auto& entry) {
-      const TargetDiskRecord& left = entry.second.record;
-      return left.is_left && left.request.uri == request.uri && left.request.machine == request.machine &&
-             left.request.size_bytes == request.size_bytes && left.request.format == request.format;
-    });
+    return move.first != request.move && std::ranges::any_of(move.second->disks, [&](const auto& entry) {
+             return !entry.second.record.is_left && entry.second.record.request.uri == request.uri;
+           });
   });
+}
+
+/// Whether a disk is still what the record of an earlier attempt left: nobody wrote to it since.
+Task<Result<bool>> TargetDisks::is_as_it_was_left(TargetDiskRecord left) {
+  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(left.request.uri));
+  DISKFERRY_CO_TRY(const std::string now, co_await storage_identity(context_, uri));
+  co_return !now.empty() && now == left.identity;
+}
+
+/// The record of an earlier attempt, whose disk now belongs to another move.
+Task<void> TargetDisks::forget_left(TargetDiskRecord left) {
+  bool is_last = false;
+  {
+    std::lock_guard lock(guard_);
+    const auto move = moves_.find(left.request.move);
+    if (move == moves_.end()) co_return;
+    move->second->disks.erase(left.request.disk);
+    is_last = move->second->disks.empty();
+    if (is_last) moves_.erase(move);
+  }
+  if (is_last)
+    (void)co_await remove_record(left.request.move);
+  else
+    (void)co_await write_record(left.request.move);
 }
 
 Task<Result<TargetDiskFacts>> TargetDisks::look(TargetDiskRequest request) {
@@ -128,7 +164,7 @@ Task<Result<TargetDiskFacts>> TargetDisks::look(TargetDiskRequest request) {
     facts.block_bytes = image->device().info().block_bytes;
     (void)co_await image->close();
   }
-  if (!request.overwrite && !was_left_for(request)) facts.problem = "it exists already";
+  if (!request.overwrite && !left_for(request)) facts.problem = "it exists already";
   co_return facts;
 }
 
@@ -136,7 +172,7 @@ Task<Result<void>> TargetDisks::make_storage(TargetDiskRequest request, Disk& di
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(request.uri));
   const CopyRequest copy = creation(uri, request);
   DISKFERRY_CO_TRY(const TargetState state, co_await look_at_target(context_, copy));
-  if (state.exists && disk.is_taken_up) co_return Result<void>{};
+  if (state.exists && disk.was_left) co_return Result<void>{};
   DISKFERRY_CO_TRY(const TargetAction action, decide_target(state, copy));
   if (action == TargetAction::open) co_return Result<void>{};
   disk.record.was_created = disk.record.was_created || action == TargetAction::create;
@@ -219,7 +255,15 @@ Task<Result<PreparedDisk>> TargetDisks::prepare(TargetDiskRequest request, std::
   DISKFERRY_CO_CHECK(make_folder(request.move));
   if (request.uri.empty()) co_return PreparedDisk{};
   DISKFERRY_CO_CHECK(check_move_id(request.disk));
-  const bool is_taken_up = was_left_for(request);
+  if (is_in_use_elsewhere(request))
+    co_return unexpected(fail(ErrorKind::in_use, "prepare the disk", printable(request.uri))
+                             .why("another move writes to it")
+                             .remedy("wait for its end, or name another target"));
+  const auto left = left_for(request);
+  bool is_taken_up = false;
+  if (left) {
+    DISKFERRY_CO_TRY(is_taken_up, co_await is_as_it_was_left(*left));
+  }
   Disk* disk = nullptr;
   {
     std::lock_guard guard(guard_);
@@ -237,7 +281,8 @@ Task<Result<PreparedDisk>> TargetDisks::prepare(TargetDiskRequest request, std::
   }
   const bool was_created = disk->record.was_created;
   disk->record = {.request = request, .client = client, .was_created = was_created};
-  disk->is_taken_up = is_taken_up || was_created;
+  disk->was_left = left.has_value() || was_created;
+  disk->is_taken_up = is_taken_up;
   DISKFERRY_CO_CHECK(co_await write_record(request.move));
   if (auto made = co_await make_storage(request, *disk); !made) {
     if (!disk->record.was_created) {
@@ -248,6 +293,7 @@ Task<Result<PreparedDisk>> TargetDisks::prepare(TargetDiskRequest request, std::
     co_return unexpected(std::move(made).error());
   }
   DISKFERRY_CO_CHECK(co_await write_record(request.move));
+  if (left) co_await forget_left(*left);
   DISKFERRY_CO_CHECK(co_await offer(*disk, client, false));
   co_return prepared(*disk);
 }
@@ -286,6 +332,10 @@ Task<Result<void>> TargetDisks::finish(std::string move, TargetEnd end, std::str
           co_await remove_created_target(context_, *uri);
       }
       disk.record.is_left = end == TargetEnd::leave;
+      if (const auto uri = ImageUri::parse(disk.record.request.uri); uri && disk.record.is_left) {
+        auto identity = co_await storage_identity(context_, *uri);
+        disk.record.identity = identity ? *std::move(identity) : std::string();
+      }
     }
   }
   std::error_code ignored;
@@ -335,7 +385,7 @@ Task<Result<void>> TargetDisks::load_record(std::string path) {
     if (!move) move = std::make_unique<Move>();
     Disk& disk = move->disks[record.request.disk];
     disk.record = std::move(record);
-    disk.is_taken_up = true;
+    disk.was_left = true;
     if (disk.record.is_left) continue;
     DISKFERRY_CO_CHECK(make_folder(disk.record.request.move));
     // Storage that is away now keeps one move from going on, not the gateway from starting.

@@ -11,6 +11,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,7 +32,8 @@ struct TargetDiskRecord {
   TargetDiskRequest request{};
   std::string client{};
   bool was_created = false;
-  bool is_left = false;  ///< by an attempt that failed: for the next one, or for removal
+  std::string identity{};  ///< of the storage when it was left: nobody may have written to it since
+  bool is_left = false;    ///< by an attempt that failed: for the next one, or for removal
 };
 
 /// Thread: any. Lifetime: stop() before destruction; context and server outlive it.
@@ -69,7 +71,10 @@ class TargetDisks {
   Task<Result<void>> remove_record(std::string move);
   Task<Result<void>> load_record(std::string path);
   Result<void> make_folder(const std::string& move) const;
-  bool was_left_for(const TargetDiskRequest& request) const;
+  std::optional<TargetDiskRecord> left_for(const TargetDiskRequest& request) const;
+  bool is_in_use_elsewhere(const TargetDiskRequest& request) const;
+  Task<Result<bool>> is_as_it_was_left(TargetDiskRecord left);
+  Task<void> forget_left(TargetDiskRecord left);
 
   DriverContext& context_;
   nbd_server::Server& server_;
