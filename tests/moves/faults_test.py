@@ -24,9 +24,9 @@ from place import IMAGES, Place, expect  # noqa: E402
 from processes import wait_until  # noqa: E402
 from report import Failed, say  # noqa: E402
 
-# 11 MiB of data and a window of 1 MiB: at this rate the bulk takes some seconds, and the memory half a minute.
+# 15 MiB of data and a window of 1 MiB: at this rate the bulk takes some seconds, and the memory half a minute.
 SLOW_MBIT = 20
-PREFILL_BLOCKS = 1000
+BASE_MIB = 12
 WINDOW = 'window = "1M"\n'
 # From the event to the end of the job, whatever happened.
 END_SECONDS = 200
@@ -103,7 +103,7 @@ def finish(place, case, target, image, image_format, outcome):
 
 def run(place, case, outcome):
     target, image, image_format = target_of(place, case)
-    place.guest(place.chain(), prefill=PREFILL_BLOCKS, rate=60)
+    place.guest(place.chain(data_mib=BASE_MIB), rate=60)
     say("the guest writes")
     job = begin(place, case, target)
     say(f"{case.phase}: now {case.event.__name__}")

@@ -30,6 +30,7 @@ SMALL = "/var/lib/libvirt/small"  # a file system of its own on host b
 STORE_FAILS = f"{IMAGES}/store-fails"  # while it is there, the store of that case answers with errors
 DISK_MIB = 96
 SETTLE_SECONDS = 90
+BOOT_SECONDS = 180  # an emulated guest on a machine that does other things, too
 
 
 def expect(condition, what):
@@ -82,12 +83,12 @@ class Place:
 
     # -- what is there before a move
 
-    def chain(self, name="g1", mib=DISK_MIB):
-        """Three layers on host a, as somebody has who took two snapshots; the disk on top."""
+    def chain(self, name="g1", mib=DISK_MIB, data_mib=2):
+        """Three layers on host a, as somebody has who took two snapshots; the disk on top. `data_mib` is in the base."""
         host = self.bed.a
         base, middle, top = (f"{IMAGES}/{name}{suffix}.qcow2" for suffix in ("-base", "-middle", ""))
         host.run("qemu-img", "create", "-q", "-f", "qcow2", base, f"{mib}M")
-        host.run("qemu-io", "-f", "qcow2", "-c", "write -q -P 0x21 0 2M", "-c", "write -q -P 0x22 64M 2M", base)
+        host.run("qemu-io", "-f", "qcow2", "-c", f"write -q -P 0x21 32M {data_mib}M", base)
         host.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", middle)
         host.run("qemu-io", "-f", "qcow2", "-c", "write -q -P 0x5a 20M 3M", middle)
         host.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", middle, "-F", "qcow2", top)
@@ -98,9 +99,7 @@ class Place:
         disks = [Disk(f"vd{letter}", source, "qcow2") for letter, source in zip("abcd", sources)]
         self.vm = Guest(self.bed, self.cache, disks=disks, **{"rate": 150, "verify": 8, **options})
         self.vm.start(self.bed.a)
-        if options.get("prefill"):
-            self.vm.wait_prefilled()
-        self.vm.wait_writing(100)
+        self.vm.wait_writing(100, timeout=BOOT_SECONDS)
         return self.vm
 
     def store(self, host, name, mib=DISK_MIB, filters=(), more=()):
