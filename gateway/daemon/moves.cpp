@@ -74,7 +74,8 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                                  .connections = config_.move.connections,
                                  .here = facts,
                                  .connect_gateway = [this, certificates](std::string address) {
-                                   return connect_any(context_, std::move(address), certificates, config_.move.run_folder);
+                                   return connect_any(context_, std::move(address), certificates,
+                                                      config_.move.run_folder);
                                  }});
   jobs_.emplace(*store_, bus_, *moves_);
   co_return co_await moves_->start();

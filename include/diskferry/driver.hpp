@@ -34,8 +34,8 @@ struct OpenOptions {
   /// Share an image that is locked by others (QEMU's image locks). For reading only; the operator asked for
   /// it.
   bool force_share = false;
-  /// Files only: take no image lock. For a disk that the hypervisor of a move has open already, and that it does not write
-  /// before we let go; whoever asks for this has made sure of it.
+  /// Files only: take no image lock, for a disk that a move's hypervisor has open and does not write
+  /// before we let go. Whoever asks for this has made sure of it.
   bool without_lock = false;
   /// Files only: the real path that was checked for this URI. It is what is opened, with no symbolic link on
   /// the way; the URI is then only its name. Empty: the URI's path, whatever it goes through.
