@@ -69,6 +69,10 @@ class TargetDisks {
   Task<Result<void>> load_record(std::string path);
   Result<void> make_folder(const std::string& move) const;
   bool was_left_for(const TargetDiskRequest& request) const;
+  /// One disk at a time is written to one storage, and one client takes part in a move. Errors: in_use.
+  Task<Result<void>> refuse_what_others_use(TargetDiskRequest request, std::string client);
+  /// What earlier attempts left and `request` takes up is not theirs any more.
+  Task<Result<void>> forget_left(TargetDiskRequest request);
 
   DriverContext& context_;
   nbd_server::Server& server_;
