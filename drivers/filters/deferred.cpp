@@ -74,6 +74,8 @@ class DeferredDevice final : public BlockDevice {
     }
     inner_ = *std::move(inner);
     ready_ = inner_.get();
+    // Whoever told us so while it was being opened did not reach it.
+    if (is_ending_) inner_->stop_waiting();
     co_return inner_.get();
   }
 

@@ -11,6 +11,9 @@
 namespace diskferry {
 namespace json = boost::json;
 namespace {
+bool has_nul(std::string_view text) {
+  return text.find('\0') != std::string_view::npos;
+}
 constexpr std::size_t text_bytes_max = 1u << 20;  // a request with a thousand disks has a tenth of it
 constexpr std::size_t depth_max = 16;
 }  // namespace
@@ -55,7 +58,7 @@ void JsonFields::take(std::string_view name, std::string& into) {
   if (value == nullptr) return;
   if (!value->is_string()) return wrong(name, "is no text");
   into = value->get_string().c_str();
-  if (into.size() != value->get_string().size()) wrong(name, "holds a NUL character");
+  if (has_nul(value->get_string())) wrong(name, "holds a NUL character");
 }
 
 void JsonFields::take(std::string_view name, bool& into) {
@@ -96,6 +99,7 @@ void JsonFields::take(std::string_view name, std::map<std::string, std::string>&
   if (!value->is_object()) return wrong(name, "is no object");
   for (const auto& [key, text] : value->get_object()) {
     if (!text.is_string()) return wrong(name, "holds something that is no text");
+    if (has_nul(key) || has_nul(text.get_string())) return wrong(name, "holds a NUL character");
     into[std::string(key)] = text.get_string().c_str();
   }
 }
@@ -105,6 +109,7 @@ void JsonFields::take(std::string_view name, std::vector<std::string>& into) {
   if (array == nullptr) return;
   for (const auto& element : *array) {
     if (!element.is_string()) return wrong(name, "holds something that is no text");
+    if (has_nul(element.get_string())) return wrong(name, "holds a NUL character");
     into.emplace_back(element.get_string().c_str());
   }
 }

@@ -46,6 +46,12 @@ CopyRequest creation(const ImageUri& uri, const TargetDiskRequest& request) {
   copy.existing = request.overwrite ? CopyRequest::Existing::overwrite : CopyRequest::Existing::refuse;
   return copy;
 }
+
+bool is_left_for(const TargetDiskRecord& record, const TargetDiskRequest& request) {
+  return record.is_left && !request.machine.empty() && record.request.uri == request.uri &&
+         record.request.machine == request.machine && record.request.size_bytes == request.size_bytes &&
+         record.request.format == request.format;
+}
 }  // namespace
 
 std::string move_socket(const std::string& move_folder, const std::string& move) {
@@ -89,51 +95,53 @@ Result<void> TargetDisks::make_folder(const std::string& move) const {
   return {};
 }
 
-std::optional<TargetDiskRecord> TargetDisks::left_for(const TargetDiskRequest& request) const {
-  if (request.machine.empty()) return std::nullopt;
-  std::lock_guard lock(guard_);
-  for (const auto& [id, move] : moves_) {
-    for (const auto& [name, disk] : move->disks) {
-      const TargetDiskRecord& left = disk.record;
-      if (left.is_left && left.request.uri == request.uri && left.request.machine == request.machine &&
-          left.request.size_bytes == request.size_bytes && left.request.format == request.format)
-        return left;
-    }
-  }
-  return std::nullopt;
+bool TargetDisks::was_left_for(const TargetDiskRequest& request) const {
+  return std::ranges::any_of(records(),
+                             [&](const TargetDiskRecord& record) { return is_left_for(record, request); });
 }
 
-bool TargetDisks::is_in_use_elsewhere(const TargetDiskRequest& request) const {
-  std::lock_guard lock(guard_);
-  return std::ranges::any_of(moves_, [&](const auto& move) {
-    return move.first != request.move && std::ranges::any_of(move.second->disks, [&](const auto& entry) {
-             return !entry.second.record.is_left && entry.second.record.request.uri == request.uri;
-           });
-  });
-}
-
-/// Whether a disk is still what the record of an earlier attempt left: nobody wrote to it since.
-Task<Result<bool>> TargetDisks::is_as_it_was_left(TargetDiskRecord left) {
-  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(left.request.uri));
+Task<Result<bool>> TargetDisks::is_as_it_was_left(TargetDiskRequest request) {
+  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(request.uri));
+  const auto all = records();
+  const auto left =
+      std::ranges::find_if(all, [&](const TargetDiskRecord& record) { return is_left_for(record, request); });
+  if (left == all.end()) co_return false;
   DISKFERRY_CO_TRY(const std::string now, co_await storage_identity(context_, uri));
-  co_return !now.empty() && now == left.identity;
+  co_return !now.empty() && now == left->identity;
 }
 
-/// The record of an earlier attempt, whose disk now belongs to another move.
-Task<void> TargetDisks::forget_left(TargetDiskRecord left) {
-  bool is_last = false;
+Task<Result<void>> TargetDisks::refuse_what_others_use(TargetDiskRequest request, std::string client) {
+  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(request.uri));
+  DISKFERRY_CO_TRY(const std::string key, co_await storage_key(context_, uri));
+  const auto used = [&](std::string why) {
+    return unexpected(fail(ErrorKind::in_use, "prepare the disk", export_name(request)).why(std::move(why)));
+  };
+  for (const TargetDiskRecord& other : records()) {
+    const bool is_same_move = other.request.move == request.move;
+    if (is_same_move && other.client != client) co_return used("it is another client's");
+    if (other.is_left || (is_same_move && other.request.disk == request.disk)) continue;
+    if (other.request.uri == request.uri) co_return used("another disk of a move is written there");
+    const auto other_uri = ImageUri::parse(other.request.uri);
+    if (key.empty() || !other_uri) continue;
+    const auto other_key = co_await storage_key(context_, *other_uri);
+    if (other_key && *other_key == key) co_return used("another disk of a move is written there");
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> TargetDisks::forget_left(TargetDiskRequest request) {
+  std::vector<std::string> changed;
   {
     std::lock_guard lock(guard_);
-    const auto move = moves_.find(left.request.move);
-    if (move == moves_.end()) co_return;
-    move->second->disks.erase(left.request.disk);
-    is_last = move->second->disks.empty();
-    if (is_last) moves_.erase(move);
+    for (auto& [id, move] : moves_) {
+      const auto is_left = [&](const auto& entry) {
+        return id != request.move && is_left_for(entry.second.record, request);
+      };
+      if (std::erase_if(move->disks, is_left) > 0) changed.push_back(id);
+    }
   }
-  if (is_last)
-    (void)co_await remove_record(left.request.move);
-  else
-    (void)co_await write_record(left.request.move);
+  for (const std::string& id : changed) DISKFERRY_CO_CHECK(co_await write_record(id));
+  co_return Result<void>{};
 }
 
 Task<Result<TargetDiskFacts>> TargetDisks::look(TargetDiskRequest request) {
@@ -164,7 +172,7 @@ Task<Result<TargetDiskFacts>> TargetDisks::look(TargetDiskRequest request) {
     facts.block_bytes = image->device().info().block_bytes;
     (void)co_await image->close();
   }
-  if (!request.overwrite && !left_for(request)) facts.problem = "it exists already";
+  if (!request.overwrite && !was_left_for(request)) facts.problem = "it exists already";
   co_return facts;
 }
 
@@ -255,15 +263,12 @@ Task<Result<PreparedDisk>> TargetDisks::prepare(TargetDiskRequest request, std::
   DISKFERRY_CO_CHECK(make_folder(request.move));
   if (request.uri.empty()) co_return PreparedDisk{};
   DISKFERRY_CO_CHECK(check_move_id(request.disk));
-  if (is_in_use_elsewhere(request))
-    co_return unexpected(fail(ErrorKind::in_use, "prepare the disk", printable(request.uri))
-                             .why("another move writes to it")
-                             .remedy("wait for its end, or name another target"));
-  const auto left = left_for(request);
-  bool is_taken_up = false;
-  if (left) {
-    DISKFERRY_CO_TRY(is_taken_up, co_await is_as_it_was_left(*left));
-  }
+  DISKFERRY_CO_CHECK(co_await refuse_what_others_use(request, client));
+  const bool was_left = was_left_for(request);
+  DISKFERRY_CO_TRY(const bool is_taken_up, co_await is_as_it_was_left(request));
+  const bool was_made_for_it = std::ranges::any_of(records(), [&](const TargetDiskRecord& record) {
+    return record.was_created && is_left_for(record, request);
+  });
   Disk* disk = nullptr;
   {
     std::lock_guard guard(guard_);
@@ -272,18 +277,18 @@ Task<Result<PreparedDisk>> TargetDisks::prepare(TargetDiskRequest request, std::
     disk = &move->disks[request.disk];
   }
   if (disk->offered) {
-    if (disk->record.client != client)
-      co_return unexpected(
-          fail(ErrorKind::in_use, "prepare the disk", export_name(request)).why("it is another client's"));
-    co_return PreparedDisk{.export_name = export_name(request),
-                           .was_created = disk->record.was_created,
-                           .is_taken_up = disk->is_taken_up};
+    if (to_json(disk->record.request) != to_json(request))
+      co_return unexpected(fail(ErrorKind::in_use, "prepare the disk", export_name(request))
+                               .why("it is offered as another disk"));
+    co_return prepared(*disk);
   }
-  const bool was_created = disk->record.was_created;
+  const bool was_created = disk->record.was_created || was_made_for_it;
   disk->record = {.request = request, .client = client, .was_created = was_created};
-  disk->was_left = left.has_value() || was_created;
+  disk->was_left = was_left || was_created;
   disk->is_taken_up = is_taken_up;
   DISKFERRY_CO_CHECK(co_await write_record(request.move));
+  // From here on it is this move's alone: whoever ends the earlier one must not remove it.
+  DISKFERRY_CO_CHECK(co_await forget_left(request));
   if (auto made = co_await make_storage(request, *disk); !made) {
     if (!disk->record.was_created) {
       std::lock_guard guard(guard_);
@@ -293,7 +298,6 @@ Task<Result<PreparedDisk>> TargetDisks::prepare(TargetDiskRequest request, std::
     co_return unexpected(std::move(made).error());
   }
   DISKFERRY_CO_CHECK(co_await write_record(request.move));
-  if (left) co_await forget_left(*left);
   DISKFERRY_CO_CHECK(co_await offer(*disk, client, false));
   co_return prepared(*disk);
 }
@@ -323,9 +327,11 @@ Task<Result<void>> TargetDisks::finish(std::string move, TargetEnd end, std::str
     if (!done && result) result = std::move(done);
   };
   if (found != nullptr) {
-    for (auto& [name, disk] : found->disks) {
+    for (const auto& [name, disk] : found->disks) {
       if (disk.record.client != client)
         co_return unexpected(fail(ErrorKind::permission, "end the move", move).why("it is another client's"));
+    }
+    for (auto& [name, disk] : found->disks) {
       note(co_await withdraw(disk));
       if (end == TargetEnd::remove && disk.record.was_created) {
         if (const auto uri = ImageUri::parse(disk.record.request.uri))
@@ -366,6 +372,7 @@ Task<Result<void>> TargetDisks::write_record(std::string move) {
     std::lock_guard lock(guard_);
     for (const auto& [name, disk] : moves_[move]->disks) all.push_back(disk.record);
   }
+  if (all.empty()) co_return co_await remove_record(std::move(move));
   co_return co_await write_durably(context_, options_.state_folder + "/" + move + std::string(record_ending),
                                    to_json(all));
 }
@@ -381,6 +388,11 @@ Task<Result<void>> TargetDisks::load_record(std::string path) {
   if (!records) co_return unexpected(std::move(records).error().in("read " + printable(path)));
   for (TargetDiskRecord& record : *records) {
     DISKFERRY_CO_CHECK(check_move_id(record.request.move));
+    DISKFERRY_CO_CHECK(check_move_id(record.request.disk));
+    // It would be ended under a name that is not its file's, and be back after each restart.
+    if (record.request.move != std::filesystem::path(path).stem().string())
+      co_return unexpected(
+          fail(ErrorKind::corrupt, "read", printable(path)).why("it is the record of another move"));
     auto& move = moves_[record.request.move];
     if (!move) move = std::make_unique<Move>();
     Disk& disk = move->disks[record.request.disk];

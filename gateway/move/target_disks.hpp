@@ -11,7 +11,6 @@
 
 #include <map>
 #include <memory>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -71,10 +70,13 @@ class TargetDisks {
   Task<Result<void>> remove_record(std::string move);
   Task<Result<void>> load_record(std::string path);
   Result<void> make_folder(const std::string& move) const;
-  std::optional<TargetDiskRecord> left_for(const TargetDiskRequest& request) const;
-  bool is_in_use_elsewhere(const TargetDiskRequest& request) const;
-  Task<Result<bool>> is_as_it_was_left(TargetDiskRecord left);
-  Task<void> forget_left(TargetDiskRecord left);
+  bool was_left_for(const TargetDiskRequest& request) const;
+  /// And nobody has written to it since: what is known of its content still holds.
+  Task<Result<bool>> is_as_it_was_left(TargetDiskRequest request);
+  /// One disk at a time is written to one storage, and one client takes part in a move. Errors: in_use.
+  Task<Result<void>> refuse_what_others_use(TargetDiskRequest request, std::string client);
+  /// What earlier attempts left and `request` takes up is not theirs any more.
+  Task<Result<void>> forget_left(TargetDiskRequest request);
 
   DriverContext& context_;
   nbd_server::Server& server_;

@@ -1,43 +1,53 @@
-// The barrier: no flush of a stopped guest is answered before all disks are durable and that is written down.
+// Flushes at the switchover: which pass, which are held, which fail.
 #include "gateway/move/barrier.hpp"
 
 #include "diskferry/task_group.hpp"
 #include "tests/support/test_runtime.hpp"
 
 #include <atomic>
+#include <thread>
 
-#include <boost/asio/this_coro.hpp>
 #include <gtest/gtest.h>
 
 namespace diskferry {
 namespace {
 using test::must;
 using test::run;
+using test::runtime;
 
-/// What a barrier asks, and what it was asked.
-struct World {
+/// The hypervisor, the disks and the record of a move, as far as the barrier asks for them.
+struct FakeMove {
   std::atomic<bool> is_stopped = true;
-  std::atomic<int> asked = 0;
   std::atomic<int> made_durable = 0;
   std::atomic<int> recorded = 0;
-  std::optional<Error> durable_error{};
-  std::optional<Error> record_error{};
-  AsyncEvent* gate = nullptr;  ///< making durable waits for it
+  std::atomic<int> inside = 0;
+  std::atomic<bool> overlapped = false;
+  std::atomic<bool> is_durable_when_recorded = false;
+  bool holds = false;  ///< make_all_durable waits for `released`
+  AsyncEvent released;
+  ErrorKind asking_fails = ErrorKind::cancelled;  // cancelled: does not fail
+  ErrorKind durable_fails = ErrorKind::cancelled;
+  ErrorKind record_fails = ErrorKind::cancelled;
 
+  static Result<void> outcome(ErrorKind kind) {
+    if (kind == ErrorKind::cancelled) return {};
+    return unexpected(fail(kind, "fail as told"));
+  }
   Task<Result<bool>> ask() {
-    ++asked;
+    DISKFERRY_CO_CHECK(outcome(asking_fails));
     co_return is_stopped.load();
   }
   Task<Result<void>> make_durable() {
-    if (gate != nullptr) DISKFERRY_CO_CHECK(co_await gate->wait());
-    if (durable_error) co_return unexpected(*durable_error);
-    ++made_durable;
-    co_return Result<void>{};
+    if (++inside > 1) overlapped = true;
+    Result<void> result = outcome(durable_fails);
+    if (holds && result) result = co_await released.wait();
+    --inside;
+    if (result) ++made_durable;
+    co_return result;
   }
   Task<Result<void>> record() {
-    // Nothing is written down that is not so.
-    EXPECT_GT(made_durable.load(), 0);
-    if (record_error) co_return unexpected(*record_error);
+    DISKFERRY_CO_CHECK(outcome(record_fails));
+    is_durable_when_recorded = made_durable > 0;
     ++recorded;
     co_return Result<void>{};
   }
@@ -48,103 +58,143 @@ struct World {
   }
 };
 
-Clock& system_clock() {
-  return test::runtime().context().clock;
-}
+class BarrierTest : public testing::Test {
+ protected:
+  ErrorKind kind_of_flush() {
+    const auto result = run(barrier.flushed());
+    EXPECT_FALSE(result);
+    return result ? ErrorKind::internal : result.error().kind();
+  }
+  /// Waits until `what` has come; the test fails when it does not within ten seconds.
+  template <class Condition>
+  static void wait_for(Condition what) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (!what() && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+    EXPECT_TRUE(what());
+  }
 
-TEST(MoveBarrier, PassesBeforeItIsArmed) {
-  World world;
-  Barrier barrier(system_clock(), world.hooks());
-  must(run(barrier.flushed()));
-  EXPECT_EQ(world.asked, 0);
-  EXPECT_EQ(world.made_durable, 0);
-}
+  FakeClock clock;
+  FakeMove move;
+  Barrier barrier{clock, move.hooks(), std::chrono::seconds(30)};
+};
 
-TEST(MoveBarrier, PassesWhileTheGuestRuns) {
-  World world;
-  world.is_stopped = false;
-  Barrier barrier(system_clock(), world.hooks());
-  barrier.arm();
+TEST_F(BarrierTest, FlushesPassBeforeItIsArmed) {
+  move.asking_fails = ErrorKind::gone;  // nobody is asked
   must(run(barrier.flushed()));
-  EXPECT_EQ(world.made_durable, 0);
-  EXPECT_FALSE(barrier.times().last_answer);
-}
-
-TEST(MoveBarrier, RecordsOnceForEachStopAndMakesDurableEachTime) {
-  World world;
-  Barrier barrier(system_clock(), world.hooks());
-  barrier.arm();
-  for (int i = 0; i < 3; ++i) must(run(barrier.flushed()));
-  EXPECT_EQ(world.made_durable, 3);
-  EXPECT_EQ(world.recorded, 1);
-  EXPECT_TRUE(barrier.times().first_flush);
-  world.is_stopped = false;  // its operator had stopped it, and lets it go on
-  must(run(barrier.flushed()));
+  EXPECT_EQ(move.made_durable, 0);
+  EXPECT_EQ(move.recorded, 0);
   EXPECT_FALSE(barrier.times().first_flush);
-  world.is_stopped = true;
-  must(run(barrier.flushed()));
-  EXPECT_EQ(world.recorded, 2);
 }
 
-TEST(MoveBarrier, ADiskThatCannotBeMadeDurableFailsTheFlush) {
-  World world;
-  world.durable_error = fail(ErrorKind::no_space, "write", "vdb");
-  Barrier barrier(system_clock(), world.hooks());
+TEST_F(BarrierTest, AFlushIsAnsweredWhenAllIsDurableAndThatIsWrittenDown) {
   barrier.arm();
-  const auto flushed = run(barrier.flushed());
-  ASSERT_FALSE(flushed);
-  EXPECT_EQ(flushed.error().kind(), ErrorKind::no_space);
-  EXPECT_EQ(world.recorded, 0);
+  clock.advance(std::chrono::seconds(1));
+  must(run(barrier.flushed()));
+  EXPECT_EQ(move.made_durable, 1);
+  EXPECT_EQ(move.recorded, 1);
+  EXPECT_TRUE(move.is_durable_when_recorded);
+  EXPECT_EQ(barrier.times().first_flush, clock.now());
+  EXPECT_EQ(barrier.times().last_answer, clock.now());
+}
+
+TEST_F(BarrierTest, OneStopIsRecordedOnceAndEveryFlushMakesDurable) {
+  barrier.arm();
+  const TimePoint first = clock.now();
+  for (int i = 0; i < 3; ++i) {
+    must(run(barrier.flushed()));
+    clock.advance(std::chrono::milliseconds(1));
+  }
+  EXPECT_EQ(move.made_durable, 3);
+  EXPECT_EQ(move.recorded, 1);
+  EXPECT_EQ(barrier.times().first_flush, first);
+  EXPECT_EQ(barrier.times().last_answer, first + std::chrono::milliseconds(2));
+}
+
+TEST_F(BarrierTest, AGuestThatRunsAgainBeginsAnew) {
+  barrier.arm();
+  must(run(barrier.flushed()));
+  move.is_stopped = false;
+  must(run(barrier.flushed()));
+  EXPECT_EQ(move.made_durable, 1) << "a running guest's flush waits for nobody";
+  EXPECT_FALSE(barrier.times().first_flush);
   EXPECT_FALSE(barrier.times().last_answer);
-}
-
-TEST(MoveBarrier, WhatCannotBeWrittenDownFailsTheFlushAndIsTriedAgain) {
-  World world;
-  world.record_error = fail(ErrorKind::io, "write the job down");
-  Barrier barrier(system_clock(), world.hooks());
-  barrier.arm();
-  EXPECT_FALSE(run(barrier.flushed()));
-  world.record_error.reset();
+  move.is_stopped = true;
   must(run(barrier.flushed()));
-  EXPECT_EQ(world.recorded, 1);
+  EXPECT_EQ(move.recorded, 2) << "the next stop is another one";
 }
 
-TEST(MoveBarrier, RefusesOnceTheMoveIsUndone) {
-  World world;
-  Barrier barrier(system_clock(), world.hooks());
-  barrier.refuse();
-  const auto flushed = run(barrier.flushed());
-  ASSERT_FALSE(flushed);
-  EXPECT_EQ(flushed.error().kind(), ErrorKind::cancelled);
-}
-
-TEST(MoveBarrier, HoldsNoFlushForEver) {
-  World world;
-  AsyncEvent never;
-  world.gate = &never;
-  Barrier barrier(system_clock(), world.hooks(), std::chrono::milliseconds(20));
+TEST_F(BarrierTest, WhatFailsFailsTheFlush) {
+  struct Row {
+    const char* name;
+    ErrorKind FakeMove::* fails;
+  };
   barrier.arm();
-  const auto flushed = run(barrier.flushed());
-  ASSERT_FALSE(flushed);
-  EXPECT_EQ(flushed.error().kind(), ErrorKind::timed_out);
-  EXPECT_EQ(world.recorded, 0);
+  for (const Row& row : {Row{"asking", &FakeMove::asking_fails}, Row{"flushing", &FakeMove::durable_fails},
+                         Row{"recording", &FakeMove::record_fails}}) {
+    SCOPED_TRACE(row.name);
+    move.*row.fails = ErrorKind::io;
+    EXPECT_EQ(kind_of_flush(), ErrorKind::io);
+    EXPECT_EQ(move.recorded, 0);
+    EXPECT_FALSE(barrier.times().last_answer);
+    move.*row.fails = ErrorKind::cancelled;
+  }
+  must(run(barrier.flushed()));
+  EXPECT_EQ(move.recorded, 1) << "what failed is done again";
 }
 
-Task<Result<void>> flush_from_all_reactors(Barrier& barrier) {
+TEST_F(BarrierTest, ARefusedBarrierFailsEveryFlush) {
+  barrier.refuse();
+  EXPECT_EQ(kind_of_flush(), ErrorKind::cancelled);
+  barrier.arm();
+  EXPECT_EQ(kind_of_flush(), ErrorKind::cancelled);
+  EXPECT_EQ(move.made_durable, 0);
+}
+
+Task<Result<void>> flush_times(Barrier& barrier, int times) {
+  for (int i = 0; i < times; ++i) DISKFERRY_CO_CHECK(co_await barrier.flushed());
+  co_return Result<void>{};
+}
+Task<Result<void>> flush_at_once(Barrier& barrier, std::vector<Executor> executors, int times) {
   TaskGroup group(co_await boost::asio::this_coro::executor);
-  const auto reactors = test::runtime().context().reactors;
-  for (int i = 0; i < 8; ++i)
-    group.spawn_on(reactors[static_cast<std::size_t>(i) % reactors.size()], barrier.flushed());
+  for (const Executor& executor : executors) group.spawn_on(executor, flush_times(barrier, times));
   co_return co_await group.join();
 }
 
-TEST(MoveBarrier, FlushesOfManyDisksTakeTurns) {
-  World world;
-  Barrier barrier(system_clock(), world.hooks());
+TEST_F(BarrierTest, FlushesOfManyDisksTakeTurns) {
   barrier.arm();
-  must(run(flush_from_all_reactors(barrier)));
-  EXPECT_EQ(world.recorded, 1);
-  EXPECT_EQ(world.made_durable, 8);
+  std::vector<Executor> executors;
+  for (int i = 0; i < 4; ++i)
+    executors.push_back(runtime().reactor(static_cast<std::size_t>(i) % runtime().reactor_count()));
+  must(run(flush_at_once(barrier, executors, 50)));
+  EXPECT_EQ(move.made_durable, 200);
+  EXPECT_EQ(move.recorded, 1);
+  EXPECT_FALSE(move.overlapped);
+}
+
+TEST_F(BarrierTest, AFlushIsHeldNoLongerThanItsLimit) {
+  barrier.arm();
+  move.holds = true;
+  std::jthread clockwork([this] {
+    wait_for([this] { return clock.sleepers() == 1 && move.inside == 1; });
+    clock.advance(std::chrono::seconds(29));
+    EXPECT_EQ(move.inside, 1) << "it is held until the limit";
+    clock.advance(std::chrono::seconds(1));
+  });
+  EXPECT_EQ(kind_of_flush(), ErrorKind::timed_out);
+  EXPECT_EQ(move.recorded, 0);
+  EXPECT_EQ(move.inside, 0) << "who holds it has let go";
+}
+
+TEST_F(BarrierTest, AFlushThatIsHeldWhileTheMoveIsUndoneFails) {
+  barrier.arm();
+  move.holds = true;
+  std::jthread undoing([this] {
+    wait_for([this] { return move.inside == 1; });
+    barrier.refuse();
+    move.released.set();
+  });
+  EXPECT_EQ(kind_of_flush(), ErrorKind::cancelled);
+  EXPECT_FALSE(barrier.times().last_answer);
 }
 
 }  // namespace

@@ -1,0 +1,154 @@
+// Which phase may follow which, and which host has the machine: both decide over the guest's data, so both
+// are gone through completely.
+#include "gateway/move/phase.hpp"
+
+#include "gateway/move/outcome.hpp"
+
+#include <set>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+namespace diskferry {
+namespace {
+
+std::vector<Phase> all_phases() {
+  std::vector<Phase> all;
+  for (std::size_t i = 0; i < phase_count; ++i) all.push_back(static_cast<Phase>(i));
+  return all;
+}
+
+TEST(Phase, HasExactlyTheseArrows) {
+  using enum Phase;
+  const std::set<std::pair<Phase, Phase>> arrows{
+      {planned, prepared},       {prepared, bulk},      {bulk, delta},
+      {bulk, synchronized},      {delta, synchronized}, {synchronized, delta},
+      {synchronized, switching}, {switching, delta},    {switching, committed},
+      {committed, retained},     {retained, released},  {planned, aborting},
+      {prepared, aborting},      {bulk, aborting},      {delta, aborting},
+      {synchronized, aborting},  {switching, aborting}, {aborting, aborted}};
+  for (const Phase from : all_phases()) {
+    for (const Phase to : all_phases())
+      EXPECT_EQ(may_follow(from, to), from == to || arrows.contains({from, to}))
+          << to_string(from) << " -> " << to_string(to);
+  }
+}
+
+TEST(Phase, EverythingBeforeCommittedCanBeUndoneAndNothingAfter) {
+  for (const Phase phase : all_phases()) {
+    const bool is_before = phase != Phase::committed && phase != Phase::retained && phase != Phase::released;
+    EXPECT_EQ(can_undo(phase), is_before && phase != Phase::aborted) << to_string(phase);
+    EXPECT_EQ(may_follow(phase, Phase::aborting), can_undo(phase)) << to_string(phase);
+    EXPECT_EQ(is_final(phase), phase == Phase::released || phase == Phase::aborted) << to_string(phase);
+  }
+}
+
+TEST(Phase, NothingLeadsBackOverTheCommitOrOutOfAnEnd) {
+  for (const Phase from : all_phases()) {
+    for (const Phase to : all_phases()) {
+      if (!may_follow(from, to) || from == to) continue;
+      EXPECT_FALSE(is_final(from)) << to_string(from) << " -> " << to_string(to);
+      EXPECT_FALSE(!can_undo(from) && can_undo(to)) << to_string(from) << " -> " << to_string(to);
+    }
+  }
+}
+
+TEST(Phase, NamesAreReadBackAndWordsAreKnown) {
+  std::set<std::string_view> names;
+  for (const Phase phase : all_phases()) {
+    names.insert(to_string(phase));
+    EXPECT_EQ(phase_named(to_string(phase)), phase);
+    EXPECT_FALSE(operators_word(phase).empty());
+  }
+  EXPECT_EQ(names.size(), phase_count);
+  for (const char* wrong : {"", "Planned", "committed ", "pre-copy", "99"})
+    EXPECT_EQ(phase_named(wrong), std::nullopt) << wrong;
+}
+
+constexpr auto unknown = std::nullopt;
+constexpr auto absent = VmState::absent;
+constexpr auto shut_off = VmState::shut_off;
+constexpr auto running = VmState::running;
+constexpr auto paused = VmState::paused;
+constexpr auto crashed = VmState::crashed;
+
+struct OutcomeRow {
+  const char* name;
+  WhoRuns said;
+  Outcome expected;
+};
+std::ostream& operator<<(std::ostream& out, const OutcomeRow& row) {
+  return out << row.name;
+}
+class OutcomeTest : public testing::TestWithParam<OutcomeRow> {};
+
+TEST_P(OutcomeTest, IsDecided) {
+  EXPECT_EQ(to_string(decide(GetParam().said)), to_string(GetParam().expected));
+}
+INSTANTIATE_TEST_SUITE_P(
+    Rows, OutcomeTest,
+    testing::Values(
+        OutcomeRow{"TheTargetRunsAndTheSourceIsGone", {absent, running}, Outcome::committed},
+        OutcomeRow{"TheTargetRunsAndTheSourceKeptItsDefinition", {shut_off, running}, Outcome::committed},
+        OutcomeRow{"TheTargetRunsBeforeTheSourceWasRemoved", {paused, running}, Outcome::committed},
+        OutcomeRow{"TheTargetRunsAndTheSourceCrashed", {crashed, running}, Outcome::committed},
+        OutcomeRow{"TheTargetRunsAndTheSourceIsAway", {unknown, running}, Outcome::committed},
+        OutcomeRow{"APausedGuestArrivedPaused", {absent, paused, false, true}, Outcome::committed},
+        OutcomeRow{"TheSourceRunsAlone", {running, absent}, Outcome::rolled_back},
+        OutcomeRow{"TheSourceRunsAndTheTargetIsDefinedOnly", {running, shut_off}, Outcome::rolled_back},
+        OutcomeRow{"TheSourceRunsAndTheTargetIsAway", {running, unknown}, Outcome::rolled_back},
+        OutcomeRow{"APausedGuestStaysPaused", {paused, absent, false, true}, Outcome::rolled_back},
+        OutcomeRow{"AHalfMadeTargetIsLeft", {running, paused}, Outcome::stop_target},
+        OutcomeRow{"AHalfMadeTargetOfAPausedGuest", {paused, paused, false, true}, Outcome::stop_target},
+        OutcomeRow{"TheSourceWaitsForAResume", {paused, absent}, Outcome::resume_source},
+        OutcomeRow{"BothWaitAndTheTargetNeverRan", {paused, paused}, Outcome::resume_source},
+        OutcomeRow{"TheGuestShutItselfDown", {shut_off, absent}, Outcome::ended},
+        OutcomeRow{"TheGuestCrashed", {crashed, absent}, Outcome::ended},
+        OutcomeRow{"ItIsNowhere", {absent, absent}, Outcome::ended},
+        OutcomeRow{"BothRun", {running, running}, Outcome::split},
+        OutcomeRow{"TheHypervisorStillMigrates", {paused, running, true}, Outcome::undecided},
+        OutcomeRow{"NobodyCanBeAsked", {unknown, unknown}, Outcome::undecided},
+        OutcomeRow{"ThePausedSourceSaysNothingOfTheTarget", {paused, unknown}, Outcome::undecided},
+        OutcomeRow{
+            "ThePausedGuestSaysNothingOfTheTarget", {paused, unknown, false, true}, Outcome::undecided},
+        OutcomeRow{"TheSourceIsGoneAndTheTargetIsAway", {absent, unknown}, Outcome::undecided},
+        OutcomeRow{"ThePausedTargetSaysNothingOfTheSource", {unknown, paused}, Outcome::undecided},
+        OutcomeRow{"TheSourceIsAwayAndTheTargetIsGone", {unknown, absent}, Outcome::undecided}),
+    [](const auto& row) { return row.param.name; });
+
+/// What holds for every combination, whatever the table above says.
+TEST(Outcome, NeverGivesTheGuestToTwoHosts) {
+  const std::vector<std::optional<VmState>> states{unknown, absent, shut_off, running, paused, crashed};
+  for (const auto source : states) {
+    for (const auto target : states) {
+      for (unsigned bits = 0; bits < 4; ++bits) {
+        const WhoRuns said{source, target, (bits & 1) != 0, (bits & 2) != 0};
+        const Outcome outcome = decide(said);
+        const auto where = testing::Message() << "source " << (source ? to_string(*source) : "unknown")
+                                              << ", target " << (target ? to_string(*target) : "unknown")
+                                              << ", bits " << bits << ": " << to_string(outcome);
+        if (target == running) {
+          EXPECT_NE(outcome, Outcome::resume_source) << where;
+          EXPECT_NE(outcome, Outcome::stop_target) << where;
+          EXPECT_NE(outcome, Outcome::ended) << where;
+          if (source) EXPECT_NE(outcome, Outcome::rolled_back) << where;
+        }
+        if (source == running) {
+          EXPECT_NE(outcome, Outcome::committed) << where;
+          EXPECT_NE(outcome, Outcome::ended) << where;
+        }
+        if (!target) {
+          EXPECT_NE(outcome, Outcome::resume_source) << where;
+          EXPECT_NE(outcome, Outcome::stop_target) << where;
+        }
+        if (said.source_job_active) EXPECT_EQ(outcome, Outcome::undecided) << where;
+        EXPECT_EQ(outcome == Outcome::split,
+                  !said.source_job_active && source == running && target == running)
+            << where;
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace diskferry
