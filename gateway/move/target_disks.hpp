@@ -31,8 +31,8 @@ struct TargetDiskRecord {
   TargetDiskRequest request{};
   std::string client{};
   bool was_created = false;
-  std::string identity{};  ///< of the storage when it was left: nobody may have written to it since
   bool is_left = false;    ///< by an attempt that failed: for the next one, or for removal
+  std::string identity{};  ///< of the storage when it was left: nobody may have written to it since
 };
 
 /// Thread: any. Lifetime: stop() before destruction; context and server outlive it.
