@@ -51,8 +51,8 @@ def stand_in(bed, gateways, guest, size, limit_s):
 
 
 OURS, BOUND = "diskferry", "stand-in (bound)"
-LIBVIRT = {"libvirt": libvirt(), "libvirt, synchronous": libvirt(SYNC), "libvirt, TLS": libvirt("--tls"),
-           "libvirt, parallel": libvirt(*PARALLEL)}
+LIBVIRT = {"libvirt": libvirt(), "libvirt synchronous": libvirt(SYNC), "libvirt TLS": libvirt("--tls"),
+           "libvirt parallel": libvirt(*PARALLEL)}
 
 
 def of(row):
