@@ -35,7 +35,7 @@ class Bench:
             with contextlib.ExitStack() as stack:
                 self._count += 1
                 self.bed = stack.enter_context(Testbed(self.folder / f"hosts-{self._count}"))
-                self.gateways = stack.enter_context(Gateways(self.bed, self.programs, log="warning"))
+                self.gateways = stack.enter_context(Gateways(self.bed, self.programs, log="warn"))
                 self._stack = stack.pop_all()
 
     def _down(self):
