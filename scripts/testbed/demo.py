@@ -12,6 +12,7 @@ import boot_demo
 import gateway
 import guest_disk
 import live_move
+import move_demo
 import processes
 import report as reporting
 from report import Failed, heading, say
@@ -22,8 +23,12 @@ def main():
     arguments.add_argument("--program", required=True, help="the diskferry to show")
     arguments.add_argument("--cache", required=True, help="where the kernel is kept between runs")
     arguments.add_argument("--keep", action="store_true", help="keep the folder with disks and logs")
-    arguments.add_argument("--only", choices=("boot", "live"), help="one half of the demo")
+    arguments.add_argument("--only", choices=("boot", "live", "move"), default="move",
+                           help="move (default): diskferry migrate; boot: a copy that boots; live: QEMU's own migration")
     options = arguments.parse_args()
+    if options.only == "move" and (reason := move_demo.why_not()):
+        print(f"demo: {reason}", file=sys.stderr)
+        return 1
 
     folder = tempfile.mkdtemp(prefix="diskferry-demo-")
     report = reporting.Report()
@@ -49,11 +54,19 @@ def main():
 
 
 def play(options, folder, report):
+    if options.only == "move":
+        move_demo.run_demo(os.path.dirname(os.path.abspath(options.program)), options.cache, folder, report)
+    else:
+        play_chain(options, folder, report)
+
+
+def play_chain(options, folder, report):
+    """The parts with one command and no gateway: the copy that boots, and QEMU's migration into an export."""
     diskferry = gateway.Diskferry(os.path.abspath(options.program))
     heading("1. A small Linux disk that boots by itself, as a three-layer qcow2 chain with a compressed base")
     chain_folder = os.path.join(folder, "chain")
     os.makedirs(chain_folder)
-    kernel, modules = guest_disk.fetch_kernel(options.cache)
+    kernel, modules = guest_disk.fetch_kernel(os.path.join(options.cache, "kernel"))
     top, planted = guest_disk.build_chain(chain_folder, kernel, modules)
     for name in ("base.qcow2", "middle.qcow2"):
         say(f"{name}: {reporting.size(os.stat(os.path.join(chain_folder, name)).st_blocks * 512)} on disk")
