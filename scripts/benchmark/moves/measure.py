@@ -78,11 +78,10 @@ class Measure:
         outcome = "moved"
         try:
             move()
-        except Failed as problem:
+        except Failed:
             if time.monotonic() - began < self.limit:
                 raise
             outcome = "never"
-            del problem
         ended = time.monotonic()
         figures = Figures(outcome, ended - began, 0, 0.0, before, guest.writes_per_second(began, ended),
                           self.bed.wire_bytes() - sent)
