@@ -1,101 +1,92 @@
-"""scripts/bench --moves: options, the loop over rows and contenders, and where the results go."""
+"""Options of `scripts/bench --moves`, and the loop over rows and contenders."""
 import argparse
-import datetime
-import json
 import os
 import pathlib
-import platform
 import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path[:0] = [str(ROOT / "scripts/testbed/hosts"), str(ROOT / "scripts/testbed")]
 
-import contenders  # noqa: E402
-import page  # noqa: E402
-import rows  # noqa: E402
-from measure import FAILED, Bench  # noqa: E402
+import rows  # noqa: E402  (the testbed's folders must be in the path first)
+import table  # noqa: E402
+from hosts import Testbed  # noqa: E402
+from measure import BOUND, LIBVIRT, OURS, Measure  # noqa: E402
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-PAGE = ROOT / "docs/benchmarks-moves.md"
+USUAL = (OURS, "virsh", "virsh, synchronous writes")
 
 
 def options():
-    parser = argparse.ArgumentParser(prog="scripts/bench --moves", description="moves of a writing guest, against libvirt's own")
+    parser = argparse.ArgumentParser(prog="scripts/bench --moves", description="moves of guests against libvirt alone")
+    parser.add_argument("--moves", action="store_true", help="this part of the benchmark")
+    parser.add_argument("--all", action="store_true", help="every row, and every way of libvirt in each (hours)")
     parser.add_argument("--rows", help="comma-separated; names by --list")
-    parser.add_argument("--contenders", help="comma-separated; all of a row by default")
-    parser.add_argument("--all", action="store_true", help="every row; hours")
-    parser.add_argument("--list", action="store_true", help="name rows and contenders and end")
-    parser.add_argument("--repeat", type=int, default=3, help="runs of each contender (default 3)")
-    parser.add_argument("--quick", action="store_true", help="a disk of 256 MiB, one run; docs stay as they are")
-    parser.add_argument("--results", default=ROOT / "build/bench-moves.jsonl", help="appended to; what is in it is not run again")
-    parser.add_argument("--programs", default=ROOT / "build/release/bin", help="the folder of diskferry and diskferryd")
+    parser.add_argument("--contenders", help=f"semicolon-separated, of: {'; '.join((OURS, *LIBVIRT, BOUND))}")
+    parser.add_argument("--list", action="store_true", help="name the rows (* those measured by default) and end")
+    parser.add_argument("--repeat", type=int, default=3, help="moves of each contender in each row (default 3)")
+    parser.add_argument("--limit", type=int, default=60, help="seconds after which a move is called never (default 60)")
+    parser.add_argument("--disk-mib", type=int, default=1024, help="size of the guest's disk (default 1024)")
+    parser.add_argument("--quick", action="store_true", help="one move each, a disk of 128 MiB, 20 s; docs stay as they are")
+    parser.add_argument("--programs", default=str(ROOT / "build/release/bin"), help="folder of diskferry and diskferryd")
+    parser.add_argument("--cache", default=str(ROOT / "build/testbed"), help="folder of the guest's kernel")
+    parser.add_argument("--results", default=str(ROOT / "build/benchmark-moves.jsonl"), help="where the figures are kept")
     parser.add_argument("--no-docs", action="store_true", help="do not write docs/benchmarks-moves.md")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    if chosen.quick:
+        chosen.repeat, chosen.disk_mib, chosen.limit, chosen.no_docs = 1, 128, 20, True
+    return chosen
 
 
-def read(path):
-    if not os.path.exists(path):
-        return []
-    with open(path, encoding="utf-8") as file:
-        return [json.loads(text) for text in file]
+def contenders_of(row, chosen):
+    if chosen.contenders:
+        wanted = [name.strip() for name in chosen.contenders.split(";")]
+    else:
+        wanted = [OURS, *LIBVIRT] if chosen.all else list(USUAL)
+        wanted += [BOUND] if row.has_bound else []
+    return wanted
 
 
-def write_docs(results, programs):
-    text = PAGE.read_text(encoding="utf-8")
-    facts = (f"* {datetime.date.today().isoformat()}, {os.cpu_count()} cores, Linux {platform.release()}, guests emulated\n"
-             f"* load of the machine at the end {os.getloadavg()[0]:.1f}; programs of {os.path.basename(os.path.dirname(programs))}")
-    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    PAGE.write_text(f"{text[:begin]}\n{facts}\n\n{page.table(results, rows.all_rows())}\n{text[end:]}", encoding="utf-8")
+def measure_row(row, chosen, measure, results):
+    """Contenders in turn, until each has its number of moves. Who never arrived is not asked again: every such move costs the
+    whole limit and tells nothing new. Returns whether every move of ours arrived."""
+    good = True
+    for turn in range(chosen.repeat):
+        for contender in contenders_of(row, chosen):
+            known = results.of(row, contender)
+            if len(known) > turn or any(one.outcome == "never" for one in known):
+                continue
+            figures = measure.run(row, contender)
+            results.add(row, contender, figures)
+            print(table.line(row.title, contender, [figures], [], chosen.limit), flush=True)
+            good = good and (contender != OURS or figures.outcome == "moved")
+    return good
 
 
-def chosen_rows(chosen):
-    known = {row.name: row for row in rows.all_rows()}
-    names = chosen.rows.split(",") if chosen.rows else list(known) if chosen.all else rows.SUBSET
+def check_names(names, known, what):
     if unknown := [name for name in names if name not in known]:
-        raise SystemExit(f"scripts/bench --moves: no row {', '.join(unknown)}; see --list")
-    return [known[name] for name in names]
-
-
-def run(chosen, size, repeat):
-    """Interleaved: every contender once, then again. Returns how many moves failed."""
-    results, failed = read(chosen.results), 0
-    with tempfile.TemporaryDirectory(prefix="diskferry-bench-") as folder, \
-         Bench(folder, chosen.programs, ROOT / "build/testbed", size) as bench:
-        for turn in range(1, repeat + 1):
-            for row in chosen_rows(chosen):
-                for name in chosen.contenders.split(",") if chosen.contenders else contenders.of(row):
-                    counted = [one for one in results if (one["row"], one["contender"], one["mib"]) == (row.name, name, size >> 20)
-                               and one["outcome"] != FAILED]
-                    if name not in contenders.of(row) or len(counted) >= turn:
-                        continue
-                    figures = bench.move(row, name)
-                    failed += figures["outcome"] == FAILED
-                    results.append(figures)
-                    with open(chosen.results, "a", encoding="utf-8") as file:
-                        file.write(json.dumps(figures) + "\n")
-                    print(json.dumps(figures), flush=True)
-    return failed
+        print(f"scripts/bench: no {what} {', '.join(unknown)}", file=sys.stderr)
+        sys.exit(2)
 
 
 def main():
-    chosen = options()
+    chosen, known = options(), rows.all_rows()
     if chosen.list:
-        for row in rows.all_rows():
-            print(f"{row.name:<24}{row.title}{' (default)' if row.name in rows.SUBSET else ''}")
-        print("contenders: " + ", ".join((contenders.OURS, *contenders.LIBVIRT, contenders.BOUND)))
+        print("\n".join(name + (" *" if name in rows.DEFAULT else "") for name in known))
         return 0
-    if os.geteuid() != 0:
-        print("scripts/bench: moves need root for the two hosts' namespaces; run it as root", file=sys.stderr)
-        return 1
-    if not os.access(os.path.join(chosen.programs, "diskferryd"), os.X_OK):
-        print(f"scripts/bench: {chosen.programs}/diskferryd is not there; run scripts/build release", file=sys.stderr)
-        return 2
+    names = chosen.rows.split(",") if chosen.rows else list(known) if chosen.all else rows.DEFAULT
+    check_names(names, known, "row")
+    if chosen.contenders:
+        check_names(contenders_of(None, chosen), (OURS, *LIBVIRT, BOUND), "contender")
+    for program in ("diskferry", "diskferryd"):
+        if not os.access(os.path.join(chosen.programs, program), os.X_OK):
+            print(f"scripts/bench: {chosen.programs}/{program} is not there; run scripts/build release", file=sys.stderr)
+            return 2
     os.makedirs(os.path.dirname(os.path.abspath(chosen.results)), exist_ok=True)
-    size = (256 if chosen.quick else 1024) << 20
-    failed = run(chosen, size, 1 if chosen.quick else chosen.repeat)
-    results = [one for one in read(chosen.results) if one["mib"] == size >> 20]
-    print(page.table(results, rows.all_rows()))
-    if not (chosen.quick or chosen.no_docs):
-        write_docs(results, os.fspath(chosen.programs))
-    return 1 if failed else 0
+    results, good = table.Results(chosen.results, chosen.disk_mib, chosen.limit), True
+    with tempfile.TemporaryDirectory(prefix="diskferry-bench-") as folder, Testbed(folder) as bed:
+        measure = Measure(bed, chosen.cache, chosen.programs, chosen.disk_mib, chosen.limit)
+        for name in names:
+            good = measure_row(known[name], chosen, measure, results) and good
+            if not chosen.no_docs:
+                table.write_page(ROOT / "docs/benchmarks-moves.md", known.values(), results, chosen)
+    return 0 if good else 1

@@ -1,87 +1,135 @@
-"""One measured move: a fresh disk and guest, a contender, the figures, and the check of every acknowledged write."""
+"""One move of one guest by one contender, on a testbed that is up: prepared, measured, checked, cleaned up after."""
 import contextlib
-import pathlib
+import dataclasses
 import time
 
-import contenders
 import migrate
 from gateways import Gateways
 from guest import Disk, Guest
-from hosts import Testbed
 from report import Failed
 
-LIMIT_SECONDS = 60   # a move that is not over by then is written down as one that never ends
-BEFORE_SECONDS = 5   # of undisturbed writing: what the rate during the move is compared with
-NEVER, DONE, FAILED = "never", "done", "failed"
+IMAGES = "/var/lib/libvirt/images"
+SOURCE = f"{IMAGES}/bench.qcow2"
+RAW_TARGET = f"{IMAGES}/bench.raw"
+SHARED_TARGET = "/run/testbed/bench-shared.raw"  # one file that both hosts see
+STAND_IN_SOCKET = "/run/bench-stand-in.sock"
+BEFORE_SECONDS = 2  # how long the guest is watched before it moves, and after
+
+# The ways of libvirt alone. Each copies to a qcow2 image that is there already.
+LIBVIRT = {"virsh": (), "virsh, synchronous writes": ("--copy-storage-synchronous-writes",),
+           "virsh, TLS": ("--tls", "--tls-destination", "host-b"),
+           "virsh, parallel": ("--parallel", "--parallel-connections", "2")}
+OURS, BOUND = "diskferry", "stand-in"
 
 
-class Bench:
-    """Two hosts with gateways, used for many moves, and brought up anew after one that did not end well. The gateways
-    are idle while somebody else is measured."""
+@dataclasses.dataclass
+class Figures:
+    """What one move came to. `outcome` is "moved", "never" (aborted after the limit) or what went wrong; the other figures
+    count for "moved" only, except `during`. Rates are acknowledged writes of the guest a second."""
 
-    def __init__(self, folder, programs, cache, size):
-        self.folder, self.programs, self.cache, self.size = pathlib.Path(folder), programs, cache, size
-        self._stack = None
-        self._count = 0
+    outcome: str
+    seconds: float = 0.0
+    downtime_ms: int = 0
+    gap_ms: float = 0.0
+    before: float = 0.0
+    during: float = 0.0
+    wire_bytes: int = 0
 
-    def __enter__(self):
-        return self
 
-    def __exit__(self, *_):
-        self._down()
+class Measure:
+    """`programs` is the folder of diskferry and diskferryd, `cache` where the guest's kernel is kept."""
 
-    def _up(self):
-        if self._stack is None:
-            with contextlib.ExitStack() as stack:
-                self._count += 1
-                self.bed = stack.enter_context(Testbed(self.folder / f"hosts-{self._count}"))
-                self.gateways = stack.enter_context(Gateways(self.bed, self.programs, log="warn"))
-                self._stack = stack.pop_all()
+    def __init__(self, bed, cache, programs, disk_mib, limit_seconds):
+        self.bed, self.cache, self.programs = bed, cache, programs
+        self.disk_mib, self.limit = disk_mib, limit_seconds
 
-    def _down(self):
-        if self._stack is not None:
-            stack, self._stack = self._stack, None
-            stack.close()
-
-    def move(self, row, name):
-        """Measures one contender once and returns the figures as a dictionary for the results."""
-        figures = {"row": row.name, "contender": name, "mib": self.size >> 20}
+    def run(self, row, contender):
+        """Figures of one move; raises nothing of Failed, since the next contender is to have its turn."""
+        self.bed.link()
         try:
-            self._up()
-            figures |= self._measured(row, contenders.of(row)[name])
-        except Failed as failure:
-            figures |= {"outcome": FAILED, "why": str(failure)[-600:]}
-        if figures["outcome"] != DONE:
-            self._down()
+            self._make_disks()
+            with Guest(self.bed, self.cache, name="bench", disks=[Disk("vda", SOURCE, "qcow2")], verify=4,
+                       **row.writer) as guest, contextlib.ExitStack() as helpers:
+                try:
+                    return self._with_guest(guest, row, contender, helpers)
+                finally:
+                    self._stop(guest)
+        except Failed as problem:
+            return Figures(f"failed: {str(problem).strip().splitlines()[0][:160]}")
+        finally:
+            self.bed.link()
+
+    def _make_disks(self):
+        for host, path, kind in ((self.bed.a, SOURCE, "qcow2"), (self.bed.b, SOURCE, "qcow2"),
+                                 (self.bed.a, SHARED_TARGET, "raw")):
+            host.run("rm", "-f", path)
+            host.run("qemu-img", "create", "-q", "-f", kind, path, f"{self.disk_mib}M")
+        self.bed.b.run("rm", "-f", RAW_TARGET)
+
+    def _with_guest(self, guest, row, contender, helpers):
+        move, target, kind = self._contender(guest, contender, helpers)
+        guest.start(self.bed.a)
+        guest.wait_writing()
+        self.bed.link(row.mbit, row.delay_ms)
+        watched = time.monotonic()
+        self._watch(guest, watched)
+        sent, began = self.bed.wire_bytes(), time.monotonic()
+        before = guest.writes_per_second(watched, began)
+        outcome, downtime_ms = "moved", 0
+        try:
+            downtime_ms = move()
+        except Failed:
+            if time.monotonic() - began < self.limit:
+                raise
+            outcome = "never"
+        ended = time.monotonic()
+        figures = Figures(outcome, ended - began, 0, 0.0, before, guest.writes_per_second(began, ended),
+                          self.bed.wire_bytes() - sent)
+        if outcome == "moved":
+            self._watch(guest, ended)
+            figures.gap_ms = guest.gap_ms(began)
+            figures.downtime_ms = downtime_ms
+            guest.stop(self.bed.b)
+            guest.check(target, kind, host=self.bed.b)
         return figures
 
-    def _measured(self, row, contender):
-        bed = self.bed
-        for host in bed.hosts:
-            host.run("sh", "-c", f"rm -f {contenders.IMAGES}/bench.*")
-        bed.link()
-        bed.a.run("qemu-img", "create", "-q", "-f", "qcow2", contenders.SOURCE, str(self.size))
-        with Guest(bed, self.cache, disks=[Disk("vda", contenders.SOURCE, "qcow2")], verify=4, **row.options) as guest:
-            guest.start(bed.a)
-            guest.wait_writing()
-            bed.link(row.mbit, row.delay_ms)
-            time.sleep(BEFORE_SECONDS)
-            began, sent = time.monotonic(), bed.wire_bytes()
-            try:
-                image, image_format = contender(bed, self.gateways, guest, self.size, LIMIT_SECONDS)
-            except Failed:
-                if time.monotonic() - began < LIMIT_SECONDS:
-                    raise
-                return {"outcome": NEVER, "wire_bytes": bed.wire_bytes() - sent}
-            ended, sent = time.monotonic(), bed.wire_bytes() - sent
-            if not row.is_idle:
-                guest.wait_writing()  # the longest gap may still be open when the command ends
-            figures = {"outcome": DONE, "seconds": ended - began, "downtime_ms": migrate.downtime_ms(bed.b, guest.name),
-                       "gap_ms": guest.gap_ms(began), "wire_bytes": sent, "relative": None}
-            if not row.is_idle and (before := guest.writes_per_second(began - BEFORE_SECONDS, began)):
-                figures["relative"] = guest.writes_per_second(began, ended) / before
-            bed.link()
-            guest.stop(bed.b)
-            if not row.is_idle:
-                guest.check(image, image_format, host=bed.b)
-            return figures
+    @staticmethod
+    def _watch(guest, since):
+        """Lets the guest write for a while. Its own lines are the clock: one that is silent fails here."""
+        while guest.wait_writing(1) < since + BEFORE_SECONDS:
+            pass
+
+    def _contender(self, guest, contender, helpers):
+        """What moves the guest and returns its downtime, and the image and its format that the guest ends on."""
+        if contender == OURS:
+            gateways = helpers.enter_context(Gateways(self.bed, self.programs))
+            return (lambda: self._ours(guest, gateways)), RAW_TARGET, "raw"
+        if contender == BOUND:
+            self._start_stand_in(helpers)
+            xml = guest.write_xml([Disk("vda", SHARED_TARGET)], "-bound")
+            options = ("--xml", xml, "--persistent-xml", xml, "--disks-uri", f"unix://{STAND_IN_SOCKET}")
+            return (lambda: self._libvirt(guest, options)), SHARED_TARGET, "raw"
+        return (lambda: self._libvirt(guest, LIBVIRT[contender])), SOURCE, "qcow2"
+
+    def _ours(self, guest, gateways):
+        gateways.migrate(guest, {"vda": RAW_TARGET}, timeout=self.limit)
+        return migrate.downtime_ms(self.bed.b, guest.name)
+
+    def _libvirt(self, guest, options):
+        # libvirt forgets its figures when they are read: they cannot be asked for again.
+        return migrate.migrate(guest, self.bed.a, self.bed.b, options, timeout=self.limit).downtime_ms
+
+    def _start_stand_in(self, helpers):
+        """The best that interception can do: every write is acknowledged from local memory, and what the target's guest
+        opens is the very same file, so that not a byte of the disk crosses the link."""
+        self.bed.a.run("rm", "-f", STAND_IN_SOCKET)
+        server = self.bed.a.start("nbdkit", "-f", "-U", STAND_IN_SOCKET, "-e", "drive-virtio-disk0", "file", SHARED_TARGET,
+                                  log=self.bed.folder / "stand-in.log")
+        helpers.callback(server.stop)
+
+    def _stop(self, guest):
+        """Pulls the guest's plug wherever it is: after a failure that may be either host."""
+        for host in self.bed.hosts:
+            if guest.state(host) is not None:
+                with contextlib.suppress(Failed):
+                    guest.stop(host)

@@ -1,0 +1,97 @@
+"""The results file and the page that is made of it."""
+import dataclasses
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+
+from measure import BOUND, LIBVIRT, OURS, Figures
+
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+HEAD = ("| guest; link | contender | total | downtime | longest write gap | writes/s before -> during | on the wire | "
+        "times the stand-in |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
+
+
+class Results:
+    """One line of JSON a move, written as soon as it is known: a run that was interrupted goes on where it was."""
+
+    def __init__(self, path, disk_mib, limit_seconds):
+        self.path, self.setting = path, {"disk_mib": disk_mib, "limit_seconds": limit_seconds}
+        self.known = {}  # (row, contender): [Figures]
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as file:
+                for line in file:
+                    self._take(json.loads(line))
+
+    def _take(self, entry):
+        # Figures of a smaller disk or another limit are no part of this table.
+        if entry["setting"] == self.setting:
+            self.known.setdefault((entry["row"], entry["contender"]), []).append(Figures(**entry["figures"]))
+
+    def add(self, row, contender, figures):
+        entry = {"row": row.name, "contender": contender, "date": datetime.date.today().isoformat(), "setting": self.setting,
+                 "figures": dataclasses.asdict(figures)}
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+        self._take(entry)
+
+    def of(self, row, contender):
+        return self.known.get((row.name, contender), [])
+
+
+def _median(runs, name):
+    return statistics.median(getattr(one, name) for one in runs)
+
+
+def _spread(runs, name, unit, scale=1.0, digits=0):
+    """"median (smallest-largest)", or the figure alone when there is one."""
+    values = [getattr(one, name) * scale for one in runs]
+    middle = f"{statistics.median(values):.{digits}f} {unit}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+
+
+def line(title, contender, runs, bound, limit_seconds):
+    """One line of the table. `bound` are the stand-in's moves in the same row, possibly none."""
+    moved = [one for one in runs if one.outcome == "moved"]
+    bad = [f"never ({limit_seconds} s)" if one.outcome == "never" else one.outcome for one in runs if one not in moved]
+    rates = f"{_median(runs, 'before'):.0f} -> {_median(runs, 'during'):.0f}"
+    if not moved:
+        return f"| {title} | {contender} | {'; '.join(sorted(set(bad)))} | - | - | {rates} | - | - |"
+    ratio = "-"
+    if bound and contender != BOUND:
+        ratio = f"{_median(moved, 'seconds') / _median(bound, 'seconds'):.1f} total, " \
+                f"{_median(moved, 'gap_ms') / _median(bound, 'gap_ms'):.1f} gap"
+    total = _spread(moved, "seconds", "s", digits=1) + (f"; {len(bad)} of {len(runs)}: {bad[0]}" if bad else "")
+    return (f"| {title} | {contender} | {total} | {_spread(moved, 'downtime_ms', 'ms')} | {_spread(moved, 'gap_ms', 'ms')} | "
+            f"{rates} | {_spread(moved, 'wire_bytes', 'MiB', 1 / (1 << 20))} | {ratio} |")
+
+
+def lines_of(row, results, limit_seconds):
+    """The lines of one row of those contenders that were measured."""
+    bound = [one for one in results.of(row, BOUND) if one.outcome == "moved"]
+    lines = []
+    for contender in (OURS, *LIBVIRT, BOUND):
+        if runs := results.of(row, contender):
+            lines.append(line("" if lines else row.title, contender, runs, bound, limit_seconds))
+    return lines
+
+
+def _version(*words):
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return (done.stdout or done.stderr).strip().splitlines()[0]
+
+
+def write_page(page, rows, results, chosen):
+    """Replaces what is between the marks of the page."""
+    with open(page, encoding="utf-8") as file:
+        text = file.read()
+    facts = "\n".join(f"* {fact}" for fact in (
+        datetime.date.today().isoformat(), f"{os.cpu_count()} cores, Linux {platform.release()}, guests are emulated",
+        "libvirt " + _version("virsh", "--version") + ", " + _version("qemu-system-x86_64", "--version"),
+        f"disk of {chosen.disk_mib} MiB, at most {chosen.limit} s a move"))
+    table = "\n".join([HEAD] + [one for row in rows for one in lines_of(row, results, chosen.limit)])
+    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
+    with open(page, "w", encoding="utf-8") as file:
+        file.write(f"{text[:begin]}\n{facts}\n\n{table}\n{text[end:]}")
