@@ -205,7 +205,7 @@ TEST_F(TargetDisksTest, AMoveThatHasNotEndedIsOfferedAfterARestart) {
   EXPECT_TRUE(is_offered("m-1-vda"));
   const auto again = must(prepare(request()));
   EXPECT_TRUE(again.was_created);
-  EXPECT_TRUE(again.is_taken_up);
+  EXPECT_FALSE(again.is_taken_up) << "a gateway that was away cannot say that nobody wrote meanwhile";
   EXPECT_TRUE(holds_pattern());
   EXPECT_EQ(kind_of(prepare(request(), "b")), ErrorKind::in_use);
   must(finish(TargetEnd::remove));
