@@ -96,8 +96,9 @@ class Window final : public BlockDevice {
 
   /// Waits until nothing is pending; does not flush the target. Errors: cancelled, those of the class.
   Task<Result<void>> drain();
-  /// As flush(), without before_flush_returns: for whoever holds that barrier.
-  Task<Result<void>> settle();
+  /// As flush(), without before_flush_returns: for whoever holds that barrier, and for flushing ahead of it.
+  /// The target is not asked again where it has flushed all that it was sent.
+  Task<Result<void>> make_durable();
   /// Sends nothing any more and drops what is pending; every call fails with `gone` from now on. Completes
   /// when the target has let go. Call from one task at a time; a second call does nothing.
   Task<Result<void>> stop();
@@ -137,6 +138,7 @@ class Window final : public BlockDevice {
   Task<Result<void>> send_loop(std::size_t sender);
   Task<Result<void>> send(const Flight& flight, std::span<std::byte> buffer);
   void landed(const Flight& flight, const Result<void>& result, std::size_t sender);
+  Task<Result<void>> settle();
   void advance_barriers();
   void fail_with(const Error& error);
   void wake_everybody();
@@ -161,6 +163,9 @@ class Window final : public BlockDevice {
   std::uint64_t acknowledged_bytes_ = 0;
   std::uint64_t zeroed_bytes_ = 0;
   std::uint64_t flushes_ = 0;
+  std::uint64_t landings_ = 0;  // requests that the target has answered
+  std::optional<std::uint64_t>
+      durable_to_;  // how many of these it has flushed; nothing before its first flush
   std::optional<Error> failure_;
   bool is_stopped_ = false;
   mutable RateMeter meter_;

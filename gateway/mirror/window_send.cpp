@@ -59,6 +59,7 @@ void Window::landed(const Flight& flight, const Result<void>& result, std::size_
   std::lock_guard lock(guard_);
   pending_.landed(flight, result.has_value());
   flying_since_[sender] = TimePoint::max();
+  ++landings_;
   if (result) {
     if (!flight.is_zero) meter_.add(context_.clock.now(), flight.range.length);
   } else if (!is_stopped_) {
@@ -133,22 +134,32 @@ Task<Result<void>> Window::settle() {
   }
 }
 
-Task<Result<void>> Window::flush() {
+Task<Result<void>> Window::make_durable() {
   DISKFERRY_CO_CHECK(co_await settle());
   std::uint32_t ticket = 0;
+  std::uint64_t landed_before = 0;
   {
     std::lock_guard lock(guard_);
+    if (durable_to_ == landings_) co_return Result<void>{};
+    landed_before = landings_;
     ticket = table_->flush_begins();
   }
   auto flushed = co_await target_->flush();
+  std::lock_guard lock(guard_);
+  // After a failed flush nobody knows what is durable, whatever a later one says.
+  if (!flushed && flushed.error().kind() != ErrorKind::cancelled && !is_stopped_)
+    fail_with(flushed.error().with_step("flush the target"));
+  DISKFERRY_CO_CHECK(check_usable());
+  if (!flushed) co_return flushed;
+  table_->flush_done(ticket);
+  durable_to_ = std::max(durable_to_.value_or(0), landed_before);
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Window::flush() {
+  DISKFERRY_CO_CHECK(co_await make_durable());
   {
     std::lock_guard lock(guard_);
-    // After a failed flush nobody knows what is durable, whatever a later one says.
-    if (!flushed && flushed.error().kind() != ErrorKind::cancelled && !is_stopped_)
-      fail_with(flushed.error().with_step("flush the target"));
-    DISKFERRY_CO_CHECK(check_usable());
-    if (!flushed) co_return flushed;
-    table_->flush_done(ticket);
     ++flushes_;
   }
   if (before_flush_returns_) co_return co_await before_flush_returns_();

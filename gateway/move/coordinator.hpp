@@ -11,6 +11,7 @@
 #include "gateway/hypervisor/libvirt.hpp"
 #include "gateway/jobs/job_store.hpp"
 #include "gateway/move/barrier.hpp"
+#include "gateway/move/guest_watch.hpp"
 #include "gateway/move/move_state.hpp"
 #include "gateway/move/outcome.hpp"
 #include "gateway/move/source_disks.hpp"
@@ -94,7 +95,7 @@ class Coordinator {
   Task<Result<WhoRuns>> ask_both();
   Task<std::optional<VmState>> ask_host(std::unique_ptr<Libvirt>& host, std::string uri);
   BarrierHooks barrier_hooks(Executor own);
-  Task<Result<bool>> is_guest_stopped();
+  Task<Result<bool>> ask_whether_stopped();
   Task<Result<void>> record_synchronized();
   void on_event(bool is_source, const LibvirtEvent& event);
   void measure_pause();
@@ -118,6 +119,7 @@ class Coordinator {
   std::unique_ptr<Libvirt> source_;
   std::unique_ptr<Libvirt> target_;
   std::unique_ptr<TargetGateway> gateway_;
+  std::unique_ptr<GuestWatch> guest_;
   std::unique_ptr<Barrier> barrier_;
   std::unique_ptr<SourceDisks> disks_;
   std::optional<Outcome> outcome_{};
@@ -125,7 +127,6 @@ class Coordinator {
   // What the hypervisor's threads and the supervisor see.
   mutable std::mutex guard_;
   LibvirtJob memory_{};
-  std::optional<TimePoint> source_stopped_{};
   std::optional<TimePoint> target_resumed_{};
   std::atomic<std::uint64_t> bytes_per_s_ = 0;
   std::atomic<std::uint64_t> max_pause_ms_ = 0;

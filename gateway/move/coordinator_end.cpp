@@ -123,6 +123,7 @@ Task<void> Coordinator::close() {
     (void)co_await disks_->stop(false);
     disks_.reset();
   }
+  if (guest_) co_await guest_->close();
   // After a crash there are no disks that would take it with them.
   std::error_code ignored;
   std::filesystem::remove_all(std::filesystem::path(socket()).parent_path(), ignored);

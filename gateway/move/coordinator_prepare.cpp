@@ -96,8 +96,9 @@ Task<Result<void>> Coordinator::prepare_targets() {
 }
 
 Task<Result<void>> Coordinator::open_sources() {
-  barrier_ = std::make_unique<Barrier>(environment_.drivers.clock,
-                                       barrier_hooks(co_await boost::asio::this_coro::executor));
+  const Executor own = co_await boost::asio::this_coro::executor;
+  guest_ = std::make_unique<GuestWatch>(own, [this] { return ask_whether_stopped(); });
+  barrier_ = std::make_unique<Barrier>(environment_.drivers.clock, barrier_hooks(own));
   SourceDisksOptions options{.socket = socket(),
                              .hypervisor_uid = environment_.hypervisor_uid,
                              .hypervisor_gid = environment_.hypervisor_gid,

@@ -3,6 +3,7 @@
 #include "diskferry/image_uri.hpp"
 #include "gateway/jobs/event_bus.hpp"
 #include "gateway/move/coordinator.hpp"
+#include "gateway/move/flush_ahead.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -45,12 +46,12 @@ std::uint64_t us_between(TimePoint from, TimePoint to) {
 BarrierHooks Coordinator::barrier_hooks(Executor own) {
   // Flushes come on the reactors of the NBD server's sessions; what belongs to the move is touched on its
   // own.
-  return {.is_guest_stopped = [this, own] { return on_executor(own, is_guest_stopped()); },
+  return {.is_guest_stopped = [this] { return guest_->is_stopped(); },
           .make_all_durable = [this] { return disks_->make_all_durable(); },
           .record = [this, own] { return on_executor(own, record_synchronized()); }};
 }
 
-Task<Result<bool>> Coordinator::is_guest_stopped() {
+Task<Result<bool>> Coordinator::ask_whether_stopped() {
   DISKFERRY_CO_TRY(const VmState state, co_await source_->state(job_.subject));
   co_return state != VmState::running;
 }
@@ -61,10 +62,10 @@ Task<Result<void>> Coordinator::record_synchronized() {
 
 void Coordinator::on_event(bool is_source, const LibvirtEvent& event) {
   if (event.domain != job_.subject) return;
-  std::lock_guard lock(guard_);
   using enum LibvirtEvent::Kind;
-  if (is_source && event.kind == suspended) source_stopped_ = time_of(event);
-  if (is_source && event.kind == resumed) source_stopped_.reset();
+  if (is_source && event.kind == suspended) guest_->stopped(time_of(event));
+  if (is_source && event.kind == resumed) guest_->resumed();
+  std::lock_guard lock(guard_);
   if (!is_source && event.kind == resumed) target_resumed_ = time_of(event);
 }
 
@@ -92,6 +93,11 @@ Task<Result<void>> Coordinator::migrate() {
   is_over_ = false;
   TaskGroup side(co_await boost::asio::this_coro::executor);
   side.spawn(supervise());
+  side.spawn(
+      flush_ahead(environment_.drivers.clock,
+                  {.make_durable = [this] { return disks_->make_all_durable(); },
+                   .sent_bytes = [this] { return disks_->sent_bytes(); },
+                   .is_near = [this] { return state_.phase >= Phase::delta || disks_->are_copied_once(); }}));
   auto moved = co_await source_->migrate(std::move(migration));
   is_over_ = true;
   side.cancel();
@@ -216,10 +222,11 @@ Task<std::optional<VmState>> Coordinator::ask_host(std::unique_ptr<Libvirt>& hos
 void Coordinator::measure_pause() {
   const BarrierTimes held = barrier_->times();
   std::lock_guard lock(guard_);
-  if (!source_stopped_ || !target_resumed_) return;
-  PauseParts parts{.total_us = us_between(*source_stopped_, *target_resumed_)};
+  const auto stopped = guest_->stopped_at();
+  if (!stopped || !target_resumed_) return;
+  PauseParts parts{.total_us = us_between(*stopped, *target_resumed_)};
   if (held.first_flush && held.last_answer) {
-    parts.until_flush_us = us_between(*source_stopped_, *held.first_flush);
+    parts.until_flush_us = us_between(*stopped, *held.first_flush);
     parts.drain_us = us_between(*held.first_flush, *held.last_answer);
     parts.device_state_us = us_between(*held.last_answer, *target_resumed_);
   }

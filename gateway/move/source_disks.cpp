@@ -131,7 +131,7 @@ Task<Result<void>> SourceDisks::start(std::vector<SourceDisk> disks) {
 Task<Result<void>> SourceDisks::make_all_durable() {
   // Side by side: the pause is as long as the slowest disk, not as all of them.
   TaskGroup group(co_await boost::asio::this_coro::executor);
-  for (const auto& disk : disks_) group.spawn(disk->window->settle());
+  for (const auto& disk : disks_) group.spawn(disk->window->make_durable());
   co_return co_await group.join();
 }
 
@@ -153,6 +153,22 @@ std::vector<SourceDisks::DiskStats> SourceDisks::stats() const {
                    .size_bytes = disk->wanted.size_bytes,
                    .window = disk->window->stats()});
   return all;
+}
+
+std::uint64_t SourceDisks::sent_bytes() const {
+  std::uint64_t sum = 0;
+  for (const auto& disk : disks_) {
+    const WindowStats stats = disk->window->stats();
+    sum += stats.sent_bytes + stats.sent_zero_bytes;
+  }
+  return sum;
+}
+
+bool SourceDisks::are_copied_once() const {
+  return std::ranges::all_of(disks_, [](const auto& disk) {
+    const WindowStats stats = disk->window->stats();
+    return stats.acknowledged_bytes + stats.zeroed_bytes >= disk->wanted.size_bytes;
+  });
 }
 
 std::optional<Error> SourceDisks::failure() const {

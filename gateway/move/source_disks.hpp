@@ -60,6 +60,10 @@ class SourceDisks {
     WindowStats window{};
   };
   std::vector<DiskStats> stats() const;
+  /// Bytes sent to all targets, zeros too.
+  std::uint64_t sent_bytes() const;
+  /// The hypervisor has copied everything once and sends what changed since.
+  bool are_copied_once() const;
   /// The first error of a window, naming its disk.
   std::optional<Error> failure() const;
   /// Closes connections and targets; what is pending is dropped. With `keep_tables`, what the targets are

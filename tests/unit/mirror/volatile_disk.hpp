@@ -51,6 +51,7 @@ class VolatileDisk final : public BlockDevice {
   Task<Result<void>> flush() override {
     std::lock_guard lock(guard_);
     durable_ = current_;
+    ++flushes_;
     co_return Result<void>{};
   }
   Task<Result<std::vector<Extent>>> extents(Range range, std::size_t) override {
@@ -65,6 +66,10 @@ class VolatileDisk final : public BlockDevice {
   std::vector<std::byte> current() const {
     std::lock_guard lock(guard_);
     return current_;
+  }
+  unsigned flushes() const {
+    std::lock_guard lock(guard_);
+    return flushes_;
   }
   std::uint64_t written_bytes() const {
     std::lock_guard lock(guard_);
@@ -84,6 +89,7 @@ class VolatileDisk final : public BlockDevice {
   mutable std::mutex guard_;
   std::vector<std::byte> current_;
   std::vector<std::byte> durable_;
+  unsigned flushes_ = 0;
   std::uint64_t written_bytes_ = 0;
   std::vector<Range> writes_;
   std::vector<Range> zeroings_;

@@ -224,6 +224,29 @@ TEST(Window, AFlushReturnsWhenItsOwnerAgrees) {
   }
 }
 
+TEST(Window, IsMadeDurableWithoutItsOwner) {
+  WindowUnderTest disk({}, {.before_flush_returns = []() -> Task<Result<void>> {
+                         co_return unexpected(fail(ErrorKind::io, "commit", "the move"));
+                       }});
+  must(disk.write(0, pattern(0, 4096)));
+  must(run(disk.window->make_durable()));
+  EXPECT_EQ(disk.target->durable(), disk.target->current());
+  EXPECT_EQ(disk.target->durable()[0], pattern(0, 4096)[0]);
+}
+
+TEST(Window, OnlyWhatWasSentSinceIsFlushedAgain) {
+  WindowUnderTest disk({});
+  must(disk.flush());
+  EXPECT_EQ(disk.target->flushes(), 1u) << "what was at the target before may not be durable";
+  must(disk.flush());
+  EXPECT_EQ(disk.target->flushes(), 1u);
+  must(disk.write(0, pattern(0, 4096)));
+  must(disk.flush());
+  must(run(disk.window->make_durable()));
+  EXPECT_EQ(disk.target->flushes(), 2u);
+  EXPECT_EQ(disk.target->durable(), disk.target->current());
+}
+
 TEST(Window, AFailedWriteIsForEver) {
   WindowUnderTest disk({});
   disk.faults->add({.verb = FaultVerb::write, .error = ErrorKind::no_space, .last_call = 1});
