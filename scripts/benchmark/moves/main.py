@@ -1,5 +1,6 @@
 """Options of `scripts/bench --moves`, and the loop over rows and contenders."""
 import argparse
+import hashlib
 import os
 import pathlib
 import sys
@@ -52,7 +53,7 @@ def measure_row(row, chosen, measure, results):
     good = True
     for turn in range(chosen.repeat):
         for contender in contenders_of(row, chosen):
-            known = results.of(row, contender)
+            known = [one for one in results.of(row, contender) if one.outcome in ("moved", "never")]
             if len(known) > turn or any(one.outcome == "never" for one in known):
                 continue
             figures = measure.run(row, contender)
@@ -60,6 +61,14 @@ def measure_row(row, chosen, measure, results):
             print(table.line(row.title, contender, [figures], [], chosen.limit), flush=True)
             good = good and (contender != OURS or figures.outcome == "moved")
     return good
+
+
+def build_of(programs):
+    """Tells this build of ours from others."""
+    digest = hashlib.sha256()
+    for program in ("diskferry", "diskferryd"):
+        digest.update(pathlib.Path(programs, program).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def check_names(names, known, what):
@@ -82,9 +91,10 @@ def main():
             print(f"scripts/bench: {chosen.programs}/{program} is not there; run scripts/build release", file=sys.stderr)
             return 2
     os.makedirs(os.path.dirname(os.path.abspath(chosen.results)), exist_ok=True)
-    results, good = table.Results(chosen.results, chosen.disk_mib, chosen.limit), True
+    results, good = table.Results(chosen.results, chosen.disk_mib, chosen.limit, build_of(chosen.programs)), True
     with tempfile.TemporaryDirectory(prefix="diskferry-bench-") as folder, Testbed(folder) as bed:
-        measure = Measure(bed, chosen.cache, chosen.programs, chosen.disk_mib, chosen.limit)
+        measure = Measure(bed, chosen.cache, chosen.programs, chosen.disk_mib, chosen.limit, chosen.results + ".logs")
+        measure.warm_up()
         for name in names:
             good = measure_row(known[name], chosen, measure, results) and good
             if not chosen.no_docs:

@@ -1,6 +1,8 @@
 """One move of one guest by one contender, on a testbed that is up: prepared, measured, checked, cleaned up after."""
 import contextlib
 import dataclasses
+import pathlib
+import shutil
 import time
 
 import migrate
@@ -37,11 +39,17 @@ class Figures:
 
 
 class Measure:
-    """`programs` is the folder of diskferry and diskferryd, `cache` where the guest's kernel is kept."""
+    """`programs` is the folder of diskferry and diskferryd, `cache` where the guest's kernel is kept, `logs` gets the logs
+    of our moves that failed."""
 
-    def __init__(self, bed, cache, programs, disk_mib, limit_seconds):
-        self.bed, self.cache, self.programs = bed, cache, programs
+    def __init__(self, bed, cache, programs, disk_mib, limit_seconds, logs):
+        self.bed, self.cache, self.programs, self.logs = bed, cache, programs, pathlib.Path(logs)
         self.disk_mib, self.limit = disk_mib, limit_seconds
+
+    def warm_up(self):
+        """A libvirtd asks its QEMU what it can do when that is needed first, which takes seconds: nobody's move pays for it."""
+        for host in self.bed.hosts:
+            host.run("virsh", "domcapabilities", "--virttype", "qemu")
 
     def run(self, row, contender):
         """Figures of one move; raises nothing of Failed, since the next contender is to have its turn."""
@@ -112,7 +120,13 @@ class Measure:
         return (lambda: self._libvirt(guest, LIBVIRT[contender])), SOURCE, "qcow2"
 
     def _ours(self, guest, gateways):
-        gateways.migrate(guest, {"vda": RAW_TARGET}, timeout=self.limit)
+        try:
+            gateways.migrate(guest, {"vda": RAW_TARGET}, timeout=self.limit)
+        except Failed:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            for host in self.bed.hosts:
+                shutil.copy(gateways.log_of(host), self.logs / f"{time.strftime('%H%M%S')}-{host.name}.log")
+            raise
         return migrate.downtime_ms(self.bed.b, guest.name)
 
     def _libvirt(self, guest, options):

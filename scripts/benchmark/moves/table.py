@@ -15,10 +15,11 @@ HEAD = ("| guest; link | contender | total | downtime | longest write gap | writ
 
 
 class Results:
-    """One line of JSON a move, written as soon as it is known: a run that was interrupted goes on where it was."""
+    """One line of JSON a move, written as soon as it is known: a run that was interrupted goes on where it was.
+    `build` tells one build of ours from another; figures of two builds are not mixed."""
 
-    def __init__(self, path, disk_mib, limit_seconds):
-        self.path, self.setting = path, {"disk_mib": disk_mib, "limit_seconds": limit_seconds}
+    def __init__(self, path, disk_mib, limit_seconds, build):
+        self.path, self.setting, self.build = path, {"disk_mib": disk_mib, "limit_seconds": limit_seconds}, build
         self.known = {}  # (row, contender): [Figures]
         if os.path.exists(path):
             with open(path, encoding="utf-8") as file:
@@ -27,12 +28,12 @@ class Results:
 
     def _take(self, entry):
         # Figures of a smaller disk or another limit are no part of this table.
-        if entry["setting"] == self.setting:
+        if entry["setting"] == self.setting and (entry["contender"] != OURS or entry["build"] == self.build):
             self.known.setdefault((entry["row"], entry["contender"]), []).append(Figures(**entry["figures"]))
 
     def add(self, row, contender, figures):
         entry = {"row": row.name, "contender": contender, "date": datetime.date.today().isoformat(), "setting": self.setting,
-                 "figures": dataclasses.asdict(figures)}
+                 "build": self.build, "figures": dataclasses.asdict(figures)}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         self._take(entry)
