@@ -49,7 +49,7 @@ class CopyJob {
     // Whatever happened, and also when cancelled, both sides are closed and the first cause is kept.
     co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
     auto closed = co_await close_all();
-    if (!done && created_ && !ledger_made_) co_await remove_created_target(context_, request_.target);
+    if (!done && created_ && !ledger_made_) (void)co_await remove_created_target(context_, request_.target);
     if (done && !closed) done = std::move(closed);
     report_.total_s = seconds(context_.clock.now() - begin_);
     if (done) co_return std::move(report_);

@@ -100,9 +100,12 @@ Task<Result<void>> create_target(DriverContext& context, const CopyRequest& requ
                                    .replace = request.existing == CopyRequest::Existing::overwrite});
 }
 
-Task<void> remove_created_target(DriverContext& context, ImageUri target) {
+Task<Result<void>> remove_created_target(DriverContext& context, ImageUri target) {
   const auto driver = find_driver(target);
-  if (driver && (*driver)->remove != nullptr) (void)co_await (*driver)->remove(context, std::move(target));
+  if (!driver || (*driver)->remove == nullptr) co_return Result<void>{};
+  auto removed = co_await (*driver)->remove(context, std::move(target));
+  if (!removed && removed.error().kind() != ErrorKind::not_found) co_return removed;
+  co_return Result<void>{};
 }
 
 Task<Result<void>> refuse_same_storage(DriverContext& context, std::vector<ImageUri> layers,

@@ -21,8 +21,8 @@ Result<TargetAction> decide_target(const TargetState& state, const CopyRequest& 
 
 Task<Result<void>> create_target(DriverContext& context, const CopyRequest& request,
                                  std::uint64_t size_bytes);
-/// After a creation that failed half-way. Errors are of no interest then.
-Task<void> remove_created_target(DriverContext& context, ImageUri target);
+/// Of what create_target() made. Not an error where nothing is there, or where the storage cannot remove.
+Task<Result<void>> remove_created_target(DriverContext& context, ImageUri target);
 
 /// Errors: in_use when the target is one of the source's layers under any name.
 Task<Result<void>> refuse_same_storage(DriverContext& context, std::vector<ImageUri> layers, ImageUri target);

@@ -54,11 +54,25 @@ VmState state_of(int state) noexcept {
   }
 }
 
-Result<VmState> read_state(virConnectPtr connection, virDomainPtr domain) {
+/// Reasons that libvirt itself takes for a migration's when it restores a machine. An outgoing machine that
+/// an operator suspends while it goes over counts among them: libvirt lets it run again, here or there.
+bool is_paused_by_migration(int state, int reason) noexcept {
+  return state == VIR_DOMAIN_PAUSED &&
+         (reason == VIR_DOMAIN_PAUSED_MIGRATION || reason == VIR_DOMAIN_PAUSED_STARTING_UP ||
+          reason == VIR_DOMAIN_PAUSED_UNKNOWN);
+}
+
+Result<VmCondition> read_condition(virConnectPtr connection, virDomainPtr domain) {
   int state = 0;
+  int reason = 0;
   DISKFERRY_CHECK(
-      check_libvirt(virDomainGetState(domain, &state, nullptr, 0), connection, "ask for the state", domain));
-  return state_of(state);
+      check_libvirt(virDomainGetState(domain, &state, &reason, 0), connection, "ask for the state", domain));
+  return VmCondition{.state = state_of(state), .is_in_migration = is_paused_by_migration(state, reason)};
+}
+
+Result<VmState> read_state(virConnectPtr connection, virDomainPtr domain) {
+  DISKFERRY_TRY(const VmCondition now, read_condition(connection, domain));
+  return now.state;
 }
 
 Result<std::string> read_xml(virConnectPtr connection, virDomainPtr domain, unsigned flags) {
@@ -173,6 +187,13 @@ Task<Result<VmState>> Libvirt::state(std::string domain) {
   auto state = co_await connection_->on_domain<VmState>("ask for the state", std::move(domain), read_state);
   if (!state && state.error().kind() == ErrorKind::not_found) co_return VmState::absent;
   co_return state;
+}
+
+Task<Result<VmCondition>> Libvirt::condition(std::string domain) {
+  auto now =
+      co_await connection_->on_domain<VmCondition>("ask for the state", std::move(domain), read_condition);
+  if (!now && now.error().kind() == ErrorKind::not_found) co_return VmCondition{};
+  co_return now;
 }
 
 Task<Result<std::uint64_t>> Libvirt::disk_bytes(std::string domain, std::string target) {

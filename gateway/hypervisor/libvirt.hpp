@@ -157,6 +157,8 @@ class Libvirt {
   Task<Result<std::string>> xml(std::string domain, Xml form);
   /// absent where there is no such domain.
   Task<Result<VmState>> state(std::string domain);
+  /// The same, and why it is paused.
+  Task<Result<VmCondition>> condition(std::string domain);
   /// The guest-visible size of a disk of a running domain (virDomainGetBlockInfo).
   Task<Result<std::uint64_t>> disk_bytes(std::string domain, std::string target);
 

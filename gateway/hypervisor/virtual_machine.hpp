@@ -14,6 +14,14 @@ namespace diskferry {
 enum class VmState : std::uint8_t { absent, shut_off, running, paused, crashed };
 std::string_view to_string(VmState state) noexcept;
 
+/// The state, and whether a machine that is paused is so for a migration alone: at the source one that was
+/// stopped to go over, at the target one that has not arrived. Whoever was paused by people, or by trouble,
+/// is not.
+struct VmCondition {
+  VmState state = VmState::absent;
+  bool is_in_migration = false;
+};
+
 /// One disk of a machine, as its definition names it.
 struct VmDisk {
   std::string target{};  ///< what the guest's slot is called: "vda"; unique in the machine

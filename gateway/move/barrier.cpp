@@ -15,6 +15,11 @@ void Barrier::refuse() {
   refuses_ = true;
 }
 
+bool Barrier::is_refused() const {
+  std::lock_guard lock(guard_);
+  return refuses_;
+}
+
 BarrierTimes Barrier::times() const {
   std::lock_guard lock(guard_);
   return times_;
@@ -45,6 +50,8 @@ Task<Result<void>> Barrier::hold() {
     if (!times_.first_flush) times_.first_flush = arrived;
   }
   DISKFERRY_CO_CHECK(co_await hooks_.make_all_durable());
+  // Nothing is written down of a move that was given up meanwhile.
+  if (is_refused()) co_return unexpected(cancelled_error("switch over"));
   if (!is_recorded_) DISKFERRY_CO_CHECK(co_await hooks_.record());
   is_recorded_ = true;
   std::lock_guard guard(guard_);

@@ -46,6 +46,7 @@ class Barrier {
 
  private:
   Task<Result<void>> hold();
+  bool is_refused() const;
 
   Clock& clock_;
   const BarrierHooks hooks_;

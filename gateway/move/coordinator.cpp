@@ -19,10 +19,10 @@ std::int64_t now_ms() {
   return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
 }
 
-/// How long it is tried to learn from both hosts which of them has the machine. A host that comes back after
-/// a reboot answers within it.
-constexpr Duration find_out_limit = std::chrono::minutes(15);
-constexpr Duration find_out_pause = std::chrono::milliseconds(500);
+/// A host that comes back after a reboot answers within it.
+constexpr Duration connect_limit = std::chrono::minutes(15);
+/// The guest is on the source already: what is not undone at the target by then is left for later.
+constexpr Duration undo_limit = std::chrono::seconds(30);
 constexpr Duration connect_pause = std::chrono::seconds(2);
 /// A lease that outlives every step: it is what tells another process of this gateway to keep off.
 constexpr Duration lease = std::chrono::hours(24 * 365);
@@ -125,7 +125,7 @@ Task<Result<void>> Coordinator::forward() {
 }
 
 Task<Result<void>> Coordinator::connect_again() {
-  const TimePoint end = Clock::after(environment_.drivers.clock.now(), find_out_limit);
+  const TimePoint end = Clock::after(environment_.drivers.clock.now(), connect_limit);
   while (true) {
     auto connected = co_await connect();
     if (connected || environment_.drivers.clock.now() >= end) co_return connected;
@@ -137,7 +137,10 @@ Task<Result<void>> Coordinator::connect_again() {
 
 Task<Result<void>> Coordinator::settle_after_crash() {
   DISKFERRY_CO_CHECK(co_await connect_again());
-  if (state_.phase == Phase::aborting || state_.phase == Phase::prepared)
+  if (state_.phase == Phase::aborting)
+    co_return unexpected(fail(ErrorKind::gone, "migrate", job_.subject)
+                             .why(job_.error.empty() ? "it was being undone" : job_.error));
+  if (state_.phase == Phase::prepared)
     co_return unexpected(
         fail(ErrorKind::gone, "migrate", job_.subject).why("the gateway ended before the move had begun"));
   if (can_undo(state_.phase) && state_.is_cold) {
@@ -147,7 +150,7 @@ Task<Result<void>> Coordinator::settle_after_crash() {
           fail(ErrorKind::gone, "migrate", job_.subject).why("the gateway ended while it copied"));
     DISKFERRY_CO_CHECK(co_await switch_cold());
   } else if (can_undo(state_.phase)) {
-    DISKFERRY_CO_CHECK(co_await find_out(true));
+    DISKFERRY_CO_CHECK(co_await find_out());
     if (outcome_ != Outcome::committed)
       co_return unexpected(fail(ErrorKind::gone, "migrate", job_.subject)
                                .why("the gateway ended while it ran; the guest is on the source"));
@@ -159,51 +162,31 @@ Task<Result<void>> Coordinator::settle_after_crash() {
   co_return co_await let_source_go();
 }
 
-Task<Result<void>> Coordinator::find_out(bool may_wait) {
-  const TimePoint end =
-      Clock::after(environment_.drivers.clock.now(), may_wait ? find_out_limit : Duration{});
-  while (true) {
-    DISKFERRY_CO_TRY(const WhoRuns said, co_await ask_both());
-    outcome_ = decide(said);
-    if (outcome_ == Outcome::stop_target) {
-      if (auto gone = co_await target_->destroy(job_.subject);
-          !gone && gone.error().kind() != ErrorKind::not_found)
-        spdlog::warn("move {}: the half-made machine at the target: {}", job_.id, gone.error().message());
-      else
-        outcome_ = Outcome::rolled_back;
-    } else if (outcome_ == Outcome::resume_source) {
-      // The target's machine first: it never ran, and must not be able to from now on.
-      if (said.target == VmState::paused) (void)co_await target_->destroy(job_.subject);
-      if (co_await source_->resume(job_.subject)) outcome_ = Outcome::rolled_back;
-    }
-    const bool is_known = outcome_ != Outcome::undecided && outcome_ != Outcome::stop_target &&
-                          outcome_ != Outcome::resume_source;
-    if (is_known) co_return Result<void>{};
-    if (environment_.drivers.clock.now() >= end)
-      co_return unexpected(fail(ErrorKind::timed_out, "find out which host runs", job_.subject)
-                               .remedy("when both hosts answer again, diskferry resume " + job_.id));
-    DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_for(find_out_pause));
-  }
-}
-
 Task<Result<void>> Coordinator::undo(Error why) {
   spdlog::warn("move {} of {}: undone: {}", job_.id, printable(job_.subject), why.message());
   if (barrier_) barrier_->refuse();
   DISKFERRY_CO_CHECK(co_await enter(Phase::aborting));
   // The first error of a disk is the cause of what the hypervisor then complained of.
   if (disks_) {
-    if (auto failed = disks_->failure(); failed && why.kind() != ErrorKind::cancelled)
+    if (auto failed = disks_->failure(); failed && why.kind() != ErrorKind::cancelled && !is_cause_known_)
       why = *std::move(failed);
     if (auto stopped = co_await disks_->stop(request_.keep_partial); !stopped)
       spdlog::debug("move {}: {}", job_.id, stopped.error().message());
     disks_.reset();
   }
-  auto finished = co_await finish_target(request_.keep_partial ? TargetEnd::leave : TargetEnd::remove);
+  auto finished =
+      co_await finish_target(request_.keep_partial ? TargetEnd::leave : TargetEnd::remove, undo_limit);
   if (!finished) {
+    // It stays in this phase, so that it can be taken up again; the guest is not concerned.
+    state_.leftovers = {"on the other host: the exports of this move"};
     for (const MoveDiskState& disk : state_.disks)
       if (disk.was_created) state_.leftovers.push_back("on the other host: " + disk.uri);
+    state_.leftovers.push_back("removed when the other gateway answers again, by diskferry resume " +
+                               job_.id);
     spdlog::warn("move {}: {}", job_.id, finished.error().message());
+    co_return unexpected(std::move(why));
   }
+  state_.leftovers.clear();
   DISKFERRY_CO_CHECK(co_await enter(Phase::aborted));
   co_return unexpected(std::move(why));
 }

@@ -70,13 +70,13 @@ class Coordinator {
   Task<Result<void>> load();
   Task<Result<void>> forward();
   Task<Result<void>> undo(Error why);
-  Task<Result<void>> find_out(bool may_wait);
   Task<Result<void>> settle_after_crash();
   Task<Result<void>> connect_again();
   bool may_undo() const noexcept;
   Task<Result<void>> take_over();
   // coordinator_prepare.cpp
   Task<Result<void>> connect();
+  Task<Result<void>> connect_gateway();
   Task<Result<void>> prepare();
   Task<Result<void>> prepare_targets();
   Task<Result<void>> open_sources();
@@ -92,19 +92,28 @@ class Coordinator {
   Task<Result<void>> supervise();
   Task<Result<void>> look_once();
   Task<Result<void>> act_on_timeout();
-  Task<Result<WhoRuns>> ask_both();
-  Task<std::optional<VmState>> ask_host(std::unique_ptr<Libvirt>& host, std::string uri);
   BarrierHooks barrier_hooks(Executor own);
   Task<Result<bool>> ask_whether_stopped();
   Task<Result<void>> record_synchronized();
   void on_event(bool is_source, const LibvirtEvent& event);
   void measure_pause();
+  Task<Result<void>> give_up_without_target();
+  Error first_cause_of(Error said);
+  // coordinator_outcome.cpp
+  bool may_have_gone_over() const;
+  /// libvirt lets the source run where it lost sight of the target, which may run, too.
+  Task<Result<void>> fence_source();
+  Task<Result<void>> find_out();
+  Task<Result<void>> make_true(const WhoRuns& said);
+  Task<WhoRuns> ask_both();
+  Task<std::optional<VmCondition>> ask_host(std::unique_ptr<Libvirt>& host, std::string uri);
   // coordinator_end.cpp
   Task<Result<void>> commit();
   Task<Result<void>> let_source_go();
   Task<Result<void>> release_taken_over();
   Task<Result<void>> revert_taken_over();
-  Task<Result<void>> finish_target(TargetEnd end);
+  Task<Result<void>> finish_target(TargetEnd end, Duration limit);
+  Task<Result<void>> finish_once(TargetEnd end);
   Task<void> close();
 
   Task<Result<void>> enter(Phase next);
@@ -128,12 +137,18 @@ class Coordinator {
   mutable std::mutex guard_;
   LibvirtJob memory_{};
   std::optional<TimePoint> target_resumed_{};
+  std::string source_ended_{};  ///< libvirt's words for how the machine ended there; empty: it did not
+  std::string target_ended_{};
   std::atomic<std::uint64_t> bytes_per_s_ = 0;
   std::atomic<std::uint64_t> max_pause_ms_ = 0;
   std::atomic<bool> is_over_ = false;
   bool has_suspended_ = false;
   bool has_post_copied_ = false;
   bool has_timed_out_ = false;
+  bool was_given_up_ = false;  ///< because the machine that waited at the target ended
+  bool is_cause_known_ = false;
+  bool has_lost_source_ = false;  ///< the connection to libvirt there
+  bool has_lost_target_ = false;
   std::vector<SourceDisks::DiskStats> final_stats_{};
   std::uint64_t copied_bytes_ = 0;
 };

@@ -14,6 +14,7 @@ namespace diskferry {
 namespace {
 
 constexpr Duration progress_pause = std::chrono::milliseconds(500);
+constexpr Duration finish_limit = std::chrono::seconds(30);
 
 }  // namespace
 
@@ -80,7 +81,7 @@ Task<Result<void>> Coordinator::copy_cold() {
 Task<Result<void>> Coordinator::switch_cold() {
   DISKFERRY_CO_CHECK(co_await enter(Phase::switching));
   // The disks first, so that who starts the machine there finds them free.
-  DISKFERRY_CO_CHECK(co_await finish_target(TargetEnd::leave));
+  DISKFERRY_CO_CHECK(co_await finish_target(TargetEnd::leave, finish_limit));
   DISKFERRY_CO_CHECK(co_await target_->define(state_.persistent_xml));
   outcome_ = Outcome::committed;
   co_return Result<void>{};

@@ -6,6 +6,7 @@
 #include <fmt/format.h>
 #include <system_error>
 
+#include <boost/asio/this_coro.hpp>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
@@ -16,10 +17,31 @@ namespace diskferry {
 namespace json = boost::json;
 namespace {
 constexpr Duration lease = std::chrono::minutes(10);  // longer than any of these steps
+/// The guest runs on the target already and nobody waits: a gateway that is restarted is back by then.
+constexpr Duration keep_limit = std::chrono::minutes(2);
+/// Where somebody waits for the answer.
+constexpr Duration end_limit = std::chrono::seconds(10);
+constexpr Duration finish_pause = std::chrono::seconds(1);
+}  // namespace
+
+Task<Result<void>> Coordinator::finish_target(TargetEnd end, Duration limit) {
+  const TimePoint until = Clock::after(environment_.drivers.clock.now(), limit);
+  while (true) {
+    auto finished = co_await finish_once(end);
+    const bool may_come_back = !finished && (finished.error().kind() == ErrorKind::gone ||
+                                             finished.error().kind() == ErrorKind::timed_out);
+    if (!may_come_back || environment_.drivers.clock.now() >= until) co_return finished;
+    DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_for(finish_pause));
+  }
 }
 
-Task<Result<void>> Coordinator::finish_target(TargetEnd end) {
+Task<Result<void>> Coordinator::finish_once(TargetEnd end) {
+  if (!gateway_) {
+    if (auto again = co_await connect_gateway(); !again)
+      spdlog::debug("move {}: {}", job_.id, again.error().message());
+  }
   if (gateway_) co_return co_await gateway_->finish(job_.id, end);
+  // Before anything was prepared there is nothing to end.
   const bool has_any =
       std::ranges::any_of(state_.disks, [](const MoveDiskState& disk) { return !disk.export_name.empty(); });
   if (!has_any) co_return Result<void>{};
@@ -32,9 +54,11 @@ Task<Result<void>> Coordinator::commit() {
     // A machine that is shut off decides nothing by itself: it is where its definition is.
     DISKFERRY_CO_CHECK(co_await enter(Phase::committed));
     // With the source kept the other gateway keeps its record, too: the move can still be taken back.
-    if (!request_.keep_source) (void)co_await finish_target(TargetEnd::keep);
+    if (!request_.keep_source) (void)co_await finish_target(TargetEnd::keep, keep_limit);
     co_return co_await enter(Phase::retained);
   }
+  // From here on it only goes forward, and a wish to cancel comes too late.
+  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
   if (auto done = co_await source_->completed_job(job_.subject); done && done->downtime_ms && state_.pause)
     state_.pause->hypervisor_ms = *done->downtime_ms;
   DISKFERRY_CO_CHECK(co_await enter(Phase::committed));
@@ -46,9 +70,12 @@ Task<Result<void>> Coordinator::commit() {
       spdlog::debug("move {}: {}", job_.id, stopped.error().message());
     disks_.reset();
   }
-  auto finished = co_await finish_target(TargetEnd::keep);
+  auto finished = co_await finish_target(TargetEnd::keep, keep_limit);
   if (!finished) {
-    state_.leftovers.push_back("the exports of this move at the other gateway");
+    // What is still offered there is the machine's disk, which nobody asks the export for. The next move of
+    // this machine to that gateway ends it.
+    state_.leftovers.push_back("the exports of this move at the other gateway: " +
+                               finished.error().message());
     spdlog::warn("move {}: {}", job_.id, finished.error().message());
   }
   co_return co_await enter(Phase::retained);
@@ -83,7 +110,7 @@ Task<Result<void>> Coordinator::take_over() {
 
 Task<Result<void>> Coordinator::release_taken_over() {
   request_.keep_source = false;
-  if (state_.is_cold) DISKFERRY_CO_CHECK(co_await finish_target(TargetEnd::keep));
+  if (state_.is_cold) DISKFERRY_CO_CHECK(co_await finish_target(TargetEnd::keep, end_limit));
   DISKFERRY_CO_CHECK(co_await let_source_go());
   co_return co_await save({.status = JobStatus::done, .report = progress()});
 }
@@ -106,7 +133,7 @@ Task<Result<void>> Coordinator::revert_taken_over() {
     co_return refuse("the machine runs on the other host", "shut it down there, or move it back from there");
   DISKFERRY_CO_CHECK(co_await enter(Phase::aborting));
   if (there == VmState::shut_off) DISKFERRY_CO_CHECK(co_await target_->undefine(job_.subject));
-  DISKFERRY_CO_CHECK(co_await finish_target(TargetEnd::remove));
+  DISKFERRY_CO_CHECK(co_await finish_target(TargetEnd::remove, end_limit));
   DISKFERRY_CO_CHECK(co_await enter(Phase::aborted));
   co_return co_await save({.status = JobStatus::rolled_back, .report = progress()});
 }

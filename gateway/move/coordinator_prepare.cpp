@@ -21,6 +21,10 @@ Task<Result<void>> Coordinator::connect() {
   auto target = co_await Libvirt::connect(context, request_.destination);
   if (!target) co_return unexpected(std::move(target).error().in("reach the hypervisor of the other host"));
   target_ = *std::move(target);
+  co_return co_await connect_gateway();
+}
+
+Task<Result<void>> Coordinator::connect_gateway() {
   std::string address = request_.gateway;
   if (address.empty()) {
     DISKFERRY_CO_TRY(address, gateway_beside(request_.destination));

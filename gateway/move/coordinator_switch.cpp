@@ -4,6 +4,7 @@
 #include "gateway/jobs/event_bus.hpp"
 #include "gateway/move/coordinator.hpp"
 #include "gateway/move/flush_ahead.hpp"
+#include "gateway/move/move_failure.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -67,6 +68,8 @@ void Coordinator::on_event(bool is_source, const LibvirtEvent& event) {
   if (is_source && event.kind == resumed) guest_->resumed();
   std::lock_guard lock(guard_);
   if (!is_source && event.kind == resumed) target_resumed_ = time_of(event);
+  if (is_source && event.kind == stopped) source_ended_ = event.detail;
+  if (!is_source && event.kind == stopped && !target_resumed_) target_ended_ = event.detail;
 }
 
 Task<Result<void>> Coordinator::migrate() {
@@ -79,7 +82,6 @@ Task<Result<void>> Coordinator::migrate() {
                              .destination_xml = state_.destination_xml,
                              .persistent_xml = state_.persistent_xml,
                              .memory_uri = request_.memory_uri,
-                             .memory_bytes_per_s = request_.bytes_per_s,
                              .tls = request_.memory_tls,
                              .auto_converge = request_.auto_converge,
                              .post_copy = request_.post_copy,
@@ -88,7 +90,12 @@ Task<Result<void>> Coordinator::migrate() {
                              .persist_destination = state_.is_persistent};
   for (const MoveDiskState& disk : state_.disks)
     if (disk.route != DiskRoute::shared) migration.disks.push_back(disk.target);
-  if (!migration.disks.empty()) migration.disks_uri = "unix://" + socket();
+  // libvirt would bound the mirrors by it, too, which count whole granules for every few bytes written: they
+  // would never get in step. The windows bound the disks, and the supervisor the memory.
+  if (migration.disks.empty())
+    migration.memory_bytes_per_s = request_.bytes_per_s;
+  else
+    migration.disks_uri = "unix://" + socket();
   barrier_->arm();
   is_over_ = false;
   TaskGroup side(co_await boost::asio::this_coro::executor);
@@ -107,7 +114,9 @@ Task<Result<void>> Coordinator::migrate() {
   } else {
     co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
     spdlog::info("move {}: the hypervisor says: {}", job_.id, moved.error().message());
-    DISKFERRY_CO_CHECK(co_await find_out(true));
+    if (auto fenced = co_await fence_source(); !fenced)
+      spdlog::warn("move {}: {}", job_.id, fenced.error().message());
+    DISKFERRY_CO_CHECK(co_await find_out());
     if (outcome_ == Outcome::split)
       co_return unexpected(fail(ErrorKind::internal, "migrate", printable(job_.subject))
                                .why("both hosts say that they run it")
@@ -116,12 +125,43 @@ Task<Result<void>> Coordinator::migrate() {
       co_return unexpected(fail(ErrorKind::timed_out, "migrate", printable(job_.subject))
                                .why(fmt::format("it took longer than {} s", request_.timeout_s))
                                .remedy("allow more time, or --auto-converge, or --post-copy"));
-    if (outcome_ != Outcome::committed) co_return unexpected(std::move(moved).error());
+    if (outcome_ != Outcome::committed) co_return unexpected(first_cause_of(std::move(moved).error()));
   }
   measure_pause();
   // The supervisor may have been too slow to see every phase of a small machine.
   if (state_.phase < Phase::synchronized) DISKFERRY_CO_CHECK(co_await enter(Phase::synchronized));
   co_return co_await enter(Phase::switching);
+}
+
+Error Coordinator::first_cause_of(Error said) {
+  MoveEnding seen{.machine = job_.subject,
+                  .source_host = environment_.here.name,
+                  .target_host = host_of(request_.destination),
+                  .has_ended = outcome_ == Outcome::ended,
+                  .was_given_up = was_given_up_,
+                  .has_lost_source = has_lost_source_,
+                  .has_lost_target = has_lost_target_};
+  {
+    std::lock_guard lock(guard_);
+    seen.source_ended = source_ended_;
+    seen.target_ended = target_ended_;
+  }
+  auto cause = cause_of_ending(said, seen);
+  is_cause_known_ = cause.has_value();
+  return cause ? *std::move(cause) : std::move(said);
+}
+
+Task<Result<void>> Coordinator::give_up_without_target() {
+  {
+    std::lock_guard lock(guard_);
+    if (target_ended_.empty() || was_given_up_) co_return Result<void>{};
+  }
+  // libvirt would notice only when all disks are copied. Where it is undoing the move by itself, which ends
+  // the target's machine, too, there is nothing to abort.
+  DISKFERRY_CO_CHECK(co_await source_->abort_job(job_.subject));
+  was_given_up_ = true;
+  spdlog::warn("move {}: the machine that waits at the target has ended: given up", job_.id);
+  co_return Result<void>{};
 }
 
 Task<Result<void>> Coordinator::supervise() {
@@ -130,6 +170,8 @@ Task<Result<void>> Coordinator::supervise() {
     if (co_await is_cancelled()) co_return Result<void>{};
     if (auto looked = co_await look_once(); !looked)
       spdlog::debug("move {}: {}", job_.id, looked.error().message());
+    if (auto given_up = co_await give_up_without_target(); !given_up)
+      spdlog::debug("move {}: {}", job_.id, given_up.error().message());
     const auto limit = std::chrono::seconds(request_.timeout_s);
     if (request_.timeout_s != 0 && environment_.drivers.clock.now() - began > limit && !is_over_) {
       if (auto acted = co_await act_on_timeout(); !acted)
@@ -181,42 +223,13 @@ Task<Result<void>> Coordinator::look_once() {
     disks_->set_bytes_per_s(budget);
     const auto least = static_cast<std::uint64_t>(static_cast<double>(budget) * memory_share_min);
     const std::uint64_t memory = std::max(least, budget > disk_rate ? budget - disk_rate : 0);
-    DISKFERRY_CO_CHECK(co_await source_->set_memory_bytes_per_s(job_.subject, memory));
+    // Not before the mirrors have begun, for which libvirt would take it.
+    if (memory_goes || disks_->have_begun())
+      DISKFERRY_CO_CHECK(co_await source_->set_memory_bytes_per_s(job_.subject, memory));
   }
   environment_.bus.publish(
       {.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});
   co_return Result<void>{};
-}
-
-Task<Result<WhoRuns>> Coordinator::ask_both() {
-  const auto ask = [this](std::unique_ptr<Libvirt>& host,
-                          const std::string& uri) -> Task<std::optional<VmState>> {
-    return ask_host(host, uri);
-  };
-  WhoRuns said{.was_paused = state_.was_paused};
-  said.source = co_await ask(source_, request_.source.empty() ? environment_.libvirt_uri : request_.source);
-  said.target = co_await ask(target_, request_.destination);
-  if (said.source) {
-    const auto job = co_await source_->job(job_.subject);
-    said.source_job_active = job && job->is_active;
-  }
-  co_return said;
-}
-
-Task<std::optional<VmState>> Coordinator::ask_host(std::unique_ptr<Libvirt>& host, std::string uri) {
-  if (host) {
-    auto state = co_await host->state(job_.subject);
-    if (state) co_return *state;
-    if (state.error().kind() != ErrorKind::gone) co_return std::nullopt;
-    co_await host->close();
-    host.reset();
-  }
-  auto again = co_await Libvirt::connect(environment_.drivers, std::move(uri));
-  if (!again) co_return std::nullopt;
-  host = *std::move(again);
-  auto state = co_await host->state(job_.subject);
-  if (!state) co_return std::nullopt;
-  co_return *state;
 }
 
 void Coordinator::measure_pause() {

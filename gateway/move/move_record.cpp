@@ -108,6 +108,7 @@ std::string to_json(const std::vector<TargetDiskRecord>& disks) {
                    {"client", disk.client},
                    {"created", disk.was_created},
                    {"left", disk.is_left},
+                   {"kept", disk.is_kept},
                    {"identity", disk.identity}});
   return json::serialize(json::object{{"version", 1}, {"disks", std::move(all)}});
 }
@@ -126,6 +127,7 @@ Result<std::vector<TargetDiskRecord>> parse_target_records(std::string_view text
     own.take("client", disk.client);
     own.take("created", disk.was_created);
     own.take("left", disk.is_left);
+    own.take("kept", disk.is_kept);
     own.take("identity", disk.identity);
     DISKFERRY_CHECK(own.finish());
     DISKFERRY_TRY(disk.request, parse_target_disk_request(request));

@@ -109,6 +109,7 @@ std::string to_json(const MoveState& state) {
   json::object object{{"phase", to_string(state.phase)},
                       {"machine", state.machine},
                       {"paused", state.was_paused},
+                      {"fenced", state.is_fenced},
                       {"persistent", state.is_persistent},
                       {"cold", state.is_cold},
                       {"disks", std::move(disks)},
@@ -134,6 +135,7 @@ Result<MoveState> parse_move_state(std::string_view text) {
   fields.take("phase", phase);
   fields.take("machine", state.machine);
   fields.take("paused", state.was_paused);
+  fields.take("fenced", state.is_fenced);
   fields.take("persistent", state.is_persistent);
   fields.take("cold", state.is_cold);
   fields.each("disks", [&](const json::object& each) -> Result<void> {

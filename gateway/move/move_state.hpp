@@ -57,6 +57,7 @@ struct MoveState {
   Phase phase = Phase::planned;
   std::string machine{};  ///< UUID
   bool was_paused = false;
+  bool is_fenced = false;  ///< paused on the source by this move, until the target says that it does not run
   bool is_persistent = true;
   bool is_cold = false;
   std::vector<MoveDiskState> disks{};

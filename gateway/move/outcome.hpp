@@ -13,18 +13,21 @@ namespace diskferry {
 struct WhoRuns {
   std::optional<VmState> source{};
   std::optional<VmState> target{};
-  bool source_job_active = false;  ///< the hypervisor there is still migrating
-  bool was_paused = false;         ///< the guest was paused by its operator when the move began
+  bool source_job_active = false;   ///< the hypervisor there is still migrating
+  bool was_paused = false;          ///< the guest was paused by its operator when the move began
+  bool source_waits = false;        ///< paused there by the migration, and not by people or trouble
+  bool target_has_arrived = false;  ///< paused there, but with all it needs: it may have run already
+  bool may_have_gone_over = false;  ///< every flush was answered: the target may have been told to run
 };
 
 enum class Outcome : std::uint8_t {
   committed,      ///< the target runs it; the source does not
   rolled_back,    ///< the source has it; nothing of it is at the target
   stop_target,    ///< the source has it, and a half-made machine that never ran is left at the target
-  resume_source,  ///< nobody runs it, the source can: the target's (if any) never ran
+  resume_source,  ///< nobody runs it, the source's waits to go on: the target's (if any) never ran
   ended,          ///< it runs nowhere, on its own accord: shut down or destroyed while it moved
   undecided,      ///< ask again
-  split,          ///< both run it: must never be; people have to look
+  split,          ///< both run it, or both did: must never be; people have to look
 };
 std::string_view to_string(Outcome outcome) noexcept;
 

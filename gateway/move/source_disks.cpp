@@ -171,6 +171,13 @@ bool SourceDisks::are_copied_once() const {
   });
 }
 
+bool SourceDisks::have_begun() const {
+  return std::ranges::all_of(disks_, [](const auto& disk) {
+    const WindowStats stats = disk->window->stats();
+    return stats.acknowledged_bytes + stats.zeroed_bytes > 0;
+  });
+}
+
 std::optional<Error> SourceDisks::failure() const {
   for (const auto& disk : disks_) {
     if (auto failed = disk->window->failure())

@@ -66,6 +66,8 @@ class SourceDisks {
   bool are_copied_once() const;
   /// The first error of a window, naming its disk.
   std::optional<Error> failure() const;
+  /// The hypervisor has written to every disk.
+  bool have_begun() const;
   /// Closes connections and targets; what is pending is dropped. With `keep_tables`, what the targets are
   /// known to hold is kept for a later attempt. May be repeated.
   Task<Result<void>> stop(bool keep_tables);

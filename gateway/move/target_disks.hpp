@@ -32,6 +32,7 @@ struct TargetDiskRecord {
   std::string client{};
   bool was_created = false;
   bool is_left = false;    ///< by an attempt that failed: for the next one, or for removal
+  bool is_kept = false;    ///< it is the machine's own: the move has still to let go of it, and no more
   std::string identity{};  ///< of the storage when it was left: nobody may have written to it since
 };
 
@@ -48,10 +49,12 @@ class TargetDisks {
   Task<Result<void>> start();
   /// Changes nothing.
   Task<Result<TargetDiskFacts>> look(TargetDiskRequest request);
-  /// Errors: already_exists, mismatch (a disk of another size is there), in_use (another move has it),
+  /// An earlier move of the same machine and client, whose end did not come through, is over: its disks are
+  /// left. Errors: already_exists, mismatch (a disk of another size is there), in_use (another move has it),
   /// invalid_argument, and those of creating and opening.
   Task<Result<PreparedDisk>> prepare(TargetDiskRequest request, std::string client);
-  /// Flushes and withdraws. A move that is not known is a success: it is done.
+  /// Flushes and withdraws. A move that is not known is a success: it is done. After an error the record is
+  /// still there, and the call can be repeated; disks that were to be kept are not removed by any later call.
   Task<Result<void>> finish(std::string move, TargetEnd end, std::string client);
   std::vector<TargetDiskRecord> records() const;
   /// Withdraws everything for now; the records stay.
@@ -66,11 +69,18 @@ class TargetDisks {
   /// `is_again`: by a gateway that came back while the move goes on.
   Task<Result<void>> offer(Disk& disk, std::string client, bool is_again);
   Task<Result<void>> withdraw(Disk& disk);
+  // All of these hold `changing_`.
+  Task<Result<void>> end_superseded(TargetDiskRequest request, std::string client);
+  Task<Result<void>> end_move(std::string move, TargetEnd end);
+  Task<Result<void>> give_to_machine(Move& move, std::string id);
+  Task<Result<void>> end_disk(Disk& disk, TargetEnd end);
   Task<Result<void>> write_record(std::string move);
   Task<Result<void>> remove_record(std::string move);
   Task<Result<void>> load_record(std::string path);
   Result<void> make_folder(const std::string& move) const;
   bool was_left_for(const TargetDiskRequest& request) const;
+  /// And an earlier attempt created it, so that this one may remove it.
+  bool was_made_for(const TargetDiskRequest& request) const;
   /// And nobody has written to it since: what is known of its content still holds.
   Task<Result<bool>> is_as_it_was_left(TargetDiskRequest request);
   /// One disk at a time is written to one storage, and one client takes part in a move. Errors: in_use.

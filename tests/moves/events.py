@@ -13,6 +13,7 @@ from report import Failed, say
 SHORT_CUT_SECONDS = 5
 LONG_CUT_SECONDS = 45
 DOWN_SECONDS = 2  # how long something that was ended stays away
+START_SECONDS = 30  # until the target's machine is there
 
 
 def _virsh(host, *words):
@@ -22,6 +23,9 @@ def _virsh(host, *words):
     said = (done.stderr or done.stdout).strip().replace("\n", " ")
     say(f"virsh {' '.join(words)}: exit {done.returncode} {said}")
     return done.returncode == 0
+
+
+# The phase bulk begins before libvirt has started the target's machine: who is to meet it waits until something was copied.
 
 
 def _restart_gateway(place, host, end):
@@ -61,17 +65,15 @@ def kill_target_libvirtd(place, _):
 
 
 def _kill_qemu(host, name):
-    pid = host.qemu_pid(name)
-    if pid is None:
-        raise Failed(f"no QEMU of {name} on {host}")
-    os.kill(pid, signal.SIGKILL)
+    os.kill(wait_until(lambda: host.qemu_pid(name), f"a QEMU of {name} on {host}", START_SECONDS), signal.SIGKILL)
 
 
 def kill_source_qemu(place, _):
     _kill_qemu(place.bed.a, place.vm.name)
 
 
-def kill_target_qemu(place, _):
+def kill_target_qemu(place, job):
+    job.wait_progress(1)
     _kill_qemu(place.bed.b, place.vm.name)
 
 
@@ -99,6 +101,16 @@ def interrupt(place, job):
 def cut_shortly(place, _):
     place.bed.link_cut()
     time.sleep(SHORT_CUT_SECONDS)
+    place.bed.link_restore()
+
+
+def cut_at_resume(place, _):
+    """The target was told to run, and nobody hears that it does: libvirt on the source lets its own run, too."""
+    wait_until(lambda: place.vm.state(place.bed.b) == "running", "the target's machine to run", START_SECONDS)
+    place.bed.link_cut()
+    say(f"cut; the states are {place.states()}")
+    time.sleep(LONG_CUT_SECONDS)
+    say(f"the states are {place.states()}")
     place.bed.link_restore()
 
 
@@ -143,8 +155,10 @@ def virsh_destroy(place, _):
     _virsh(place.bed.a, "destroy", place.vm.name)
 
 
-def virsh_destroy_target(place, _):
-    _virsh(place.bed.b, "destroy", place.vm.name)
+def virsh_destroy_target(place, job):
+    job.wait_progress(1)
+    if not _virsh(place.bed.b, "destroy", place.vm.name) and place.bed.b.qemu_pid(place.vm.name):
+        raise Failed("the target's machine could not be destroyed")
 
 
 def virsh_shutdown(place, _):
@@ -163,6 +177,21 @@ def virsh_suspend(place, _):
         return any(place.vm.state(host) == "paused" and _virsh(host, "resume", place.vm.name) for host in place.bed.hosts) or \
             "running" in place.states().values()
     wait_until(resumed, "the resumption of a suspended guest", 60)
+
+
+def virsh_reset(place, _):
+    """The guest reboots, which by its definition ends it."""
+    _virsh(place.bed.a, "reset", place.vm.name)
+
+
+def virsh_save(place, _):
+    _virsh(place.bed.a, "managedsave", place.vm.name)
+
+
+def virsh_suspend_and_cancel(place, job):
+    """Suspended by an operator, then the move is cancelled."""
+    if _virsh(place.bed.a, "suspend", place.vm.name):
+        cancel(place, job)
 
 
 def virsh_attach_disk(place, _):

@@ -38,6 +38,10 @@ def expect(condition, what):
         raise Failed(what)
 
 
+class Panicked(Failed):
+    """The guest's kernel panicked: under emulation a migrated guest loses memory now and then, with any tool."""
+
+
 class Place:
     """A fresh testbed for one case. Ends everything in it; a case that failed leaves the logs in `keep`, when given."""
 
@@ -143,6 +147,8 @@ class Place:
     def where(self, timeout=SETTLE_SECONDS):
         """The one host on which the guest runs; raises Failed when that does not settle."""
         def one():
+            if any("Kernel panic" in text for text in self.vm.console.trouble):
+                raise Panicked(f"the guest's kernel panicked: {self.states()}")
             states = self.states()
             runs = [host for host in self.bed.hosts if states[host.short] == "running"]
             others = [state for state in states.values() if state not in ("running", None, "shut off")]
@@ -151,6 +157,14 @@ class Place:
             return wait_until(one, "one host that runs the guest", timeout)
         except Failed as failure:
             raise Failed(f"{failure}: {self.states()}") from None
+
+    def ending(self):
+        """What the states say when they say anything: the name of the one host that runs it, "nowhere", or nothing yet."""
+        states = self.states()
+        runs = [host.name for host in self.bed.hosts if states[host.short] == "running"]
+        if len(runs) == 1:
+            return runs[0]
+        return None if set(states.values()) & {"running", "paused"} else "nowhere"
 
     def expect_on(self, host, defined_elsewhere=False):
         """The guest runs and writes on this host, stays there, and is gone from the other one."""

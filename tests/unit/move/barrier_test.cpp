@@ -194,6 +194,7 @@ TEST_F(BarrierTest, AFlushThatIsHeldWhileTheMoveIsUndoneFails) {
     move.released.set();
   });
   EXPECT_EQ(kind_of_flush(), ErrorKind::cancelled);
+  EXPECT_EQ(move.recorded, 0) << "a move that is undone is not synchronized";
   EXPECT_FALSE(barrier.times().last_answer);
 }
 

@@ -97,15 +97,56 @@ INSTANTIATE_TEST_SUITE_P(
         OutcomeRow{"TheTargetRunsBeforeTheSourceWasRemoved", {paused, running}, Outcome::committed},
         OutcomeRow{"TheTargetRunsAndTheSourceCrashed", {crashed, running}, Outcome::committed},
         OutcomeRow{"TheTargetRunsAndTheSourceIsAway", {unknown, running}, Outcome::committed},
-        OutcomeRow{"APausedGuestArrivedPaused", {absent, paused, false, true}, Outcome::committed},
+        OutcomeRow{"APausedGuestArrivedPaused",
+                   {.source = absent, .target = paused, .was_paused = true, .target_has_arrived = true},
+                   Outcome::committed},
+        OutcomeRow{"APausedGuestArrivedAndTheSourceWasNotEnded",
+                   {.source = paused,
+                    .target = paused,
+                    .was_paused = true,
+                    .source_waits = true,
+                    .target_has_arrived = true},
+                   Outcome::committed},
+        OutcomeRow{"ItArrivedAndWasPausedThere",
+                   {.source = absent, .target = paused, .target_has_arrived = true},
+                   Outcome::committed},
+        OutcomeRow{"ItArrivedAndTheSourceRuns",
+                   {.source = running, .target = paused, .target_has_arrived = true},
+                   Outcome::split},
+        OutcomeRow{"TheSourceCrashedInPreCopy", {.source = shut_off, .target = paused}, Outcome::undecided},
+        OutcomeRow{"TheSourceOfAPausedGuestCrashed",
+                   {.source = shut_off, .target = paused, .was_paused = true},
+                   Outcome::undecided},
+        OutcomeRow{
+            "TheSourceCrashedAndTheTargetWasEnded", {.source = crashed, .target = absent}, Outcome::ended},
         OutcomeRow{"TheSourceRunsAlone", {running, absent}, Outcome::rolled_back},
         OutcomeRow{"TheSourceRunsAndTheTargetIsDefinedOnly", {running, shut_off}, Outcome::rolled_back},
         OutcomeRow{"TheSourceRunsAndTheTargetIsAway", {running, unknown}, Outcome::rolled_back},
         OutcomeRow{"APausedGuestStaysPaused", {paused, absent, false, true}, Outcome::rolled_back},
         OutcomeRow{"AHalfMadeTargetIsLeft", {running, paused}, Outcome::stop_target},
         OutcomeRow{"AHalfMadeTargetOfAPausedGuest", {paused, paused, false, true}, Outcome::stop_target},
-        OutcomeRow{"TheSourceWaitsForAResume", {paused, absent}, Outcome::resume_source},
-        OutcomeRow{"BothWaitAndTheTargetNeverRan", {paused, paused}, Outcome::resume_source},
+        OutcomeRow{"TheSourceWaitsForAResume",
+                   {.source = paused, .target = absent, .source_waits = true},
+                   Outcome::resume_source},
+        OutcomeRow{"BothWaitAndTheTargetNeverRan",
+                   {.source = paused, .target = paused, .source_waits = true},
+                   Outcome::resume_source},
+        OutcomeRow{"AnOperatorPausedItMeanwhile", {.source = paused, .target = absent}, Outcome::rolled_back},
+        OutcomeRow{"AnOperatorPausedItAndTheTargetIsLeft",
+                   {.source = paused, .target = paused},
+                   Outcome::stop_target},
+        OutcomeRow{"APausedGuestThatTheMigrationHolds",
+                   {.source = paused, .target = absent, .was_paused = true, .source_waits = true},
+                   Outcome::rolled_back},
+        OutcomeRow{"TheTargetMayHaveBeenToldToRun",
+                   {.source = running, .target = unknown, .may_have_gone_over = true},
+                   Outcome::undecided},
+        OutcomeRow{"TheTargetWasToldToRunAndDoes",
+                   {.source = paused, .target = running, .source_waits = true, .may_have_gone_over = true},
+                   Outcome::committed},
+        OutcomeRow{"TheTargetWasNotToldToRun",
+                   {.source = paused, .target = absent, .source_waits = true, .may_have_gone_over = true},
+                   Outcome::resume_source},
         OutcomeRow{"TheGuestShutItselfDown", {shut_off, absent}, Outcome::ended},
         OutcomeRow{"TheGuestCrashed", {crashed, absent}, Outcome::ended},
         OutcomeRow{"ItIsNowhere", {absent, absent}, Outcome::ended},
@@ -125,8 +166,14 @@ TEST(Outcome, NeverGivesTheGuestToTwoHosts) {
   const std::vector<std::optional<VmState>> states{unknown, absent, shut_off, running, paused, crashed};
   for (const auto source : states) {
     for (const auto target : states) {
-      for (unsigned bits = 0; bits < 4; ++bits) {
-        const WhoRuns said{source, target, (bits & 1) != 0, (bits & 2) != 0};
+      for (unsigned bits = 0; bits < 32; ++bits) {
+        const WhoRuns said{.source = source,
+                           .target = target,
+                           .source_job_active = (bits & 1) != 0,
+                           .was_paused = (bits & 2) != 0,
+                           .source_waits = (bits & 4) != 0,
+                           .target_has_arrived = (bits & 8) != 0,
+                           .may_have_gone_over = (bits & 16) != 0};
         const Outcome outcome = decide(said);
         const auto where = testing::Message() << "source " << (source ? to_string(*source) : "unknown")
                                               << ", target " << (target ? to_string(*target) : "unknown")
@@ -145,9 +192,14 @@ TEST(Outcome, NeverGivesTheGuestToTwoHosts) {
           EXPECT_NE(outcome, Outcome::resume_source) << where;
           EXPECT_NE(outcome, Outcome::stop_target) << where;
         }
+        if (outcome == Outcome::resume_source) {
+          EXPECT_TRUE(said.source_waits && !said.was_paused) << "what people paused stays paused: " << where;
+        }
+        if (outcome == Outcome::stop_target) EXPECT_FALSE(said.target_has_arrived) << where;
+        if (outcome == Outcome::rolled_back && said.may_have_gone_over) EXPECT_TRUE(target) << where;
         if (said.source_job_active) EXPECT_EQ(outcome, Outcome::undecided) << where;
-        EXPECT_EQ(outcome == Outcome::split,
-                  !said.source_job_active && source == running && target == running)
+        const bool may_run_there = target == running || (target == paused && said.target_has_arrived);
+        EXPECT_EQ(outcome == Outcome::split, !said.source_job_active && source == running && may_run_there)
             << where;
       }
     }

@@ -9,6 +9,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <sstream>
 #include <sys/stat.h>
 
 #include <gtest/gtest.h>
@@ -185,6 +186,7 @@ TEST_F(TargetDisksTest, AFileOfAnotherSizeIsRefused) {
 TEST_F(TargetDisksTest, AFileThatAnotherMoveWritesIsInUse) {
   (void)must(prepare(request("m-1")));
   auto second = request("m-2");
+  second.machine = "machine-2";
   second.overwrite = true;
   EXPECT_EQ(kind_of(prepare(second)), ErrorKind::in_use);
   must(finish(TargetEnd::remove, "m-2"));
@@ -259,6 +261,56 @@ TEST_F(TargetDisksTest, WhatWasTakenUpIsRemovedByTheMoveThatTookIt) {
   must(finish(TargetEnd::remove, "m-2"));
   EXPECT_FALSE(fs::exists(path));
   EXPECT_EQ(record_files(), 0u);
+}
+
+TEST_F(TargetDisksTest, TheNextMoveOfAMachineEndsOneThatNobodyEnded) {
+  write_pattern(must(prepare(request("m-1"))));
+  EXPECT_EQ(kind_of(prepare(request("m-2"), "b")), ErrorKind::in_use) << "another client's word is none";
+  EXPECT_TRUE(is_offered("m-1-vda"));
+  EXPECT_TRUE(must(prepare(request("m-2"))).was_created);
+  EXPECT_FALSE(is_offered("m-1-vda"));
+  EXPECT_TRUE(holds_pattern());
+  must(finish(TargetEnd::remove, "m-1"));
+  EXPECT_TRUE(fs::exists(path)) << "it is the second move's";
+  must(finish(TargetEnd::remove, "m-2"));
+  EXPECT_FALSE(fs::exists(path));
+  EXPECT_EQ(record_files(), 0u);
+}
+
+TEST_F(TargetDisksTest, AnEndThatCannotBeWrittenDownIsRepeated) {
+  for (const TargetEnd how : {TargetEnd::leave, TargetEnd::keep}) {
+    SCOPED_TRACE(to_string(how));
+    (void)must(prepare(request()));
+    fs::rename(state_folder(), folder / "away");
+    std::ofstream(state_folder()).close();
+    EXPECT_FALSE(finish(how));
+    EXPECT_EQ(disks->records().size(), 1u) << "it is not forgotten";
+    fs::remove(state_folder());
+    fs::rename(folder / "away", state_folder());
+    must(finish(how));
+    EXPECT_FALSE(is_offered("m-1-vda"));
+    EXPECT_TRUE(fs::exists(path));
+  }
+  EXPECT_EQ(record_files(), 0u);
+}
+
+TEST_F(TargetDisksTest, WhatIsTheMachinesIsNeitherOfferedNorRemovedByAnyLaterCall) {
+  (void)must(prepare(request()));
+  end();
+  const std::string record = state_folder() + "/m-1.json";
+  std::stringstream text;
+  text << std::ifstream(record).rdbuf();
+  std::string kept = text.str();
+  const std::string before = R"("created":true,"left":false,"kept":false)";
+  ASSERT_NE(kept.find(before), std::string::npos) << kept;
+  kept.replace(kept.find(before), before.size(), R"("created":false,"left":false,"kept":true)");
+  std::ofstream(record) << kept;
+  begin();
+  must(run(disks->start()));
+  EXPECT_FALSE(is_offered("m-1-vda"));
+  EXPECT_EQ(record_files(), 0u);
+  must(finish(TargetEnd::remove));
+  EXPECT_TRUE(fs::exists(path));
 }
 
 TEST_F(TargetDisksTest, LookingChangesNothing) {

@@ -119,6 +119,7 @@ MoveState full_state() {
   MoveState state{.phase = Phase::switching,
                   .machine = "1b4e28ba-2fa1-11d2-883f-0016d3cca427",
                   .was_paused = true,
+                  .is_fenced = true,
                   .is_persistent = false,
                   .is_cold = true,
                   .destination_xml = "<domain>\n\"&</domain>",
@@ -149,7 +150,7 @@ TEST(MoveState, EveryFieldComesBack) {
   EXPECT_EQ(to_json(got), to_json(wanted));
   EXPECT_EQ(got.phase, Phase::switching);
   EXPECT_EQ(got.machine, wanted.machine);
-  EXPECT_TRUE(got.was_paused && got.is_cold);
+  EXPECT_TRUE(got.was_paused && got.is_fenced && got.is_cold);
   EXPECT_FALSE(got.is_persistent);
   ASSERT_EQ(got.disks.size(), 4u);
   EXPECT_EQ(got.disks[1].route, DiskRoute::through);
@@ -242,12 +243,13 @@ TEST(TargetValues, AnEndMustBeSaid) {
 }
 
 TEST(TargetRecords, ComeBackAndOtherVersionsAreRefused) {
-  const std::vector<TargetDiskRecord> wanted{{full_target(), "client", true, false}, {{}, "", false, true}};
+  const std::vector<TargetDiskRecord> wanted{{full_target(), "client", true, false},
+                                             {{}, "", false, true, true}};
   const auto got = must(parse_target_records(to_json(wanted)));
   ASSERT_EQ(got.size(), 2u);
   EXPECT_EQ(to_json(got), to_json(wanted));
   EXPECT_EQ(to_json(got[0].request), to_json(full_target()));
-  EXPECT_TRUE(got[0].was_created && got[1].is_left);
+  EXPECT_TRUE(got[0].was_created && got[1].is_left && got[1].is_kept && !got[0].is_kept);
   EXPECT_EQ(kind_of(parse_target_records("{}")), ErrorKind::unsupported);
   EXPECT_EQ(kind_of(parse_target_records(R"({"version":2,"disks":[]})")), ErrorKind::unsupported);
   EXPECT_EQ(kind_of(parse_target_records(R"({"version":1,"disks":[{"request":{}}]})")),
