@@ -136,6 +136,7 @@ Task<Result<void>> Coordinator::connect_again() {
 }
 
 Task<Result<void>> Coordinator::settle_after_crash() {
+  if (state_.way == MoveWay::qmp) DISKFERRY_CO_CHECK(co_await guest_first());
   DISKFERRY_CO_CHECK(co_await connect_again());
   if (state_.phase == Phase::aborting || state_.phase == Phase::prepared)
     co_return unexpected(
@@ -147,7 +148,8 @@ Task<Result<void>> Coordinator::settle_after_crash() {
           fail(ErrorKind::gone, "migrate", job_.subject).why("the gateway ended while it copied"));
     DISKFERRY_CO_CHECK(co_await switch_cold());
   } else if (can_undo(state_.phase)) {
-    DISKFERRY_CO_CHECK(co_await find_out(true));
+    if (ends_) DISKFERRY_CO_CHECK(co_await find_out_by_qmp());
+    if (!ends_) DISKFERRY_CO_CHECK(co_await find_out(true));
     if (outcome_ != Outcome::committed)
       co_return unexpected(fail(ErrorKind::gone, "migrate", job_.subject)
                                .why("the gateway ended while it ran; the guest is on the source"));
@@ -198,6 +200,7 @@ Task<Result<void>> Coordinator::undo(Error why) {
       spdlog::debug("move {}: {}", job_.id, stopped.error().message());
     disks_.reset();
   }
+  if (ends_) co_await undo_by_qmp();
   auto finished = co_await finish_target(request_.keep_partial ? TargetEnd::leave : TargetEnd::remove);
   if (!finished) {
     for (const MoveDiskState& disk : state_.disks)

@@ -35,8 +35,10 @@ Task<Result<void>> Coordinator::commit() {
     if (!request_.keep_source) (void)co_await finish_target(TargetEnd::keep);
     co_return co_await enter(Phase::retained);
   }
-  if (auto done = co_await source_->completed_job(job_.subject); done && done->downtime_ms && state_.pause)
-    state_.pause->hypervisor_ms = *done->downtime_ms;
+  if (source_) {
+    if (auto done = co_await source_->completed_job(job_.subject); done && done->downtime_ms && state_.pause)
+      state_.pause->hypervisor_ms = *done->downtime_ms;
+  }
   DISKFERRY_CO_CHECK(co_await enter(Phase::committed));
   // Nobody writes to the windows any more: libvirt has ended the mirrors, and everything was durable before
   // that.
@@ -56,6 +58,7 @@ Task<Result<void>> Coordinator::commit() {
 
 Task<Result<void>> Coordinator::let_source_go() {
   if (request_.keep_source) co_return Result<void>{};
+  if (ends_) co_await let_qmp_source_go();
   if (state_.is_persistent) {
     if (auto gone = co_await source_->undefine(job_.subject);
         !gone && gone.error().kind() != ErrorKind::not_found) {
@@ -126,6 +129,7 @@ Task<void> Coordinator::close() {
   // After a crash there are no disks that would take it with them.
   std::error_code ignored;
   std::filesystem::remove_all(std::filesystem::path(socket()).parent_path(), ignored);
+  if (ends_) co_await ends_->close();
   if (gateway_) co_await gateway_->close();
   if (source_) co_await source_->close();
   if (target_) co_await target_->close();
@@ -163,6 +167,7 @@ std::string Coordinator::progress() const {
                       {"total", total},
                       {"copied-bytes", copied_bytes_},
                       {"phase", to_string(state_.phase)},
+                      {"way", state_.is_cold ? "cold" : to_string(state_.way)},
                       {"word", operators_word(state_.phase)},
                       {"disks", std::move(disks)},
                       {"memory",
