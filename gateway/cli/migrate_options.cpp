@@ -91,7 +91,8 @@ void declare_limits(CLI::App& app, MigrateOptions& options) {
   app.add_option("--compression", request.compression, "of the memory stream: xbzrle, mt, zlib, zstd")
       ->type_name("METHOD");
   app.add_flag("--memory-tls", request.memory_tls, "encrypt the memory stream, with libvirt's certificates");
-  app.add_option("--memory-uri", request.memory_uri, "where the target's QEMU takes the memory: tcp://HOST")
+  app.add_option("--memory-uri", request.memory_uri,
+                 "where the target's QEMU takes the memory: tcp://HOST; without libvirt: tcp://HOST:PORT")
       ->type_name("URI");
   app.add_option("--connections", request.connections, "to the target, for each disk")->type_name("N");
 }
@@ -101,8 +102,12 @@ void declare_limits(CLI::App& app, MigrateOptions& options) {
 void add_migrate_options(CLI::App& app, MigrateOptions& options) {
   MoveRequest& request = options.move;
   add_gateway_option(app, options.gateway);
-  app.add_option("DOMAIN", request.domain, "the machine")->required()->type_name("");
-  app.add_option("--to", request.destination, "libvirt's URI of the other host: qemu+ssh://host-b/system")
+  app.add_option("DOMAIN", request.domain, "the machine; without libvirt its monitor: qmp:/run/qemu/vm.qmp")
+      ->required()
+      ->type_name("");
+  app.add_option("--to", request.destination,
+                 "libvirt's URI of the other host: qemu+ssh://host-b/system; or the QEMU that waits there: "
+                 "qmp://host-b/run/qemu/vm.qmp")
       ->required()
       ->type_name("URI");
   app.add_option("--from", request.source, "libvirt's URI of this host (default: qemu:///system)")

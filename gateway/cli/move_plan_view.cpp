@@ -91,7 +91,7 @@ Result<ExitCode> plan_migrate(Invocation& invocation, const PlanMigrateOptions& 
   if (options.as_json) {
     print_api_json(invocation.out, text);
   } else {
-    invocation.out << "way: " << text_in(plan, "way") << "\n";
+    invocation.out << "way: " << text_in(plan, "way") << " (" << text_in(plan, "reason") << ")\n";
     print_disks(invocation.out, plan);
     invocation.out << text_in(plan, "text") << text_in(plan, "prediction-text");
     if (options.dry_run) invocation.out << text_in(plan, "definition-diff");

@@ -76,6 +76,7 @@ void read_move(TomlTable& table, MoveConfig& move) {
   table.text("qemu-user", move.qemu_user);
   table.text("qemu-group", move.qemu_group);
   absolute_path(table, "run-folder", move.run_folder);
+  absolute_path(table, "qmp-sockets", move.qmp_sockets);
 }
 
 void read_export(TomlTable& table, ExportConfig& one) {

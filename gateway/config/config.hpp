@@ -78,6 +78,8 @@ struct MoveConfig {
   std::string qemu_user{};
   std::string qemu_group{};
   std::string run_folder = "/run/diskferry";  ///< sockets of moves
+  /// Folder of the monitors (QMP sockets) of QEMUs without libvirt that moves may use. Empty: none are.
+  std::string qmp_sockets{};
 };
 
 struct Config {

@@ -23,6 +23,11 @@ Task<Result<std::string>> LocalPeers::peer(control::PeerCall call) {
                      co_await disks_.prepare(std::move(request), std::move(call.caller)));
     co_return to_json(prepared);
   }
+  if (call.verb == "machine") {
+    DISKFERRY_CO_TRY(auto request, parse_target_machine_call(call.body_json));
+    DISKFERRY_CO_TRY(const auto answer, co_await machines_.call(std::move(request), std::move(call.caller)));
+    co_return to_json(answer);
+  }
   if (call.verb == "finish") {
     DISKFERRY_CO_TRY(auto request, parse_finish_request(call.body_json));
     DISKFERRY_CO_CHECK(co_await disks_.finish(std::move(request.move), request.end, std::move(call.caller)));

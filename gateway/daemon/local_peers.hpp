@@ -1,8 +1,10 @@
-// What this gateway does for the moves of others: passes their calls on to the disks that moves bring here.
+// What this gateway does for the moves of others: passes their calls on to the disks that moves bring here,
+// and to the QEMUs that wait for machines.
 #pragma once
 
 #include "gateway/control/api.hpp"
 #include "gateway/move/target_disks.hpp"
+#include "gateway/move/target_machines.hpp"
 #include "gateway/nbd/server.hpp"
 
 #include <string>
@@ -12,11 +14,13 @@ namespace diskferry::daemon {
 /// Thread: any. Lifetime: what it is made of outlives it.
 class LocalPeers final : public control::PeerApi {
  public:
-  LocalPeers(TargetDisks& disks, GatewayFacts facts) : disks_(disks), facts_(std::move(facts)) {}
+  LocalPeers(TargetDisks& disks, TargetMachines& machines, GatewayFacts facts)
+      : disks_(disks), machines_(machines), facts_(std::move(facts)) {}
   Task<Result<std::string>> peer(control::PeerCall call) override;
 
  private:
   TargetDisks& disks_;
+  TargetMachines& machines_;
   const GatewayFacts facts_;  // all but the time
 };
 

@@ -60,7 +60,10 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                            .move_folder = run_folder,
                            .nbd_port = tcp_port(nbd_),
                            .nbd_requires_tls = config_.nbd.tls != NbdConfig::Tls::off};
-  peers_.emplace(*disks_, facts);
+  machines_.emplace(
+      context_, *disks_,
+      TargetMachinesOptions{.sockets_folder = config_.move.qmp_sockets, .move_folder = run_folder});
+  peers_.emplace(*disks_, *machines_, facts);
   const std::string certificates = config_.control.certificates;
   moves_.emplace(MoveEnvironment{.drivers = context_,
                                  .jobs = *store_,
@@ -68,6 +71,7 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                                  .controller = controller_name(id),
                                  .run_folder = run_folder,
                                  .state_folder = config_.state.folder,
+                                 .qmp_sockets_folder = config_.move.qmp_sockets,
                                  .hypervisor_uid = qemu.uid,
                                  .hypervisor_gid = qemu.gid,
                                  .window_bytes = config_.move.window_bytes,

@@ -32,6 +32,7 @@ class Moves {
   EventBus bus_;
   std::unique_ptr<JobStore> store_{};
   std::optional<TargetDisks> disks_{};
+  std::optional<TargetMachines> machines_{};
   std::optional<MoveService> moves_{};
   std::optional<LocalJobs> jobs_{};
   std::optional<LocalPeers> peers_{};

@@ -33,6 +33,11 @@ class RemoteTarget final : public TargetGateway {
     DISKFERRY_CO_CHECK(co_await client_->peer({.verb = "finish", .body_json = to_json(request)}));
     co_return Result<void>{};
   }
+  Task<Result<TargetMachineAnswer>> machine(TargetMachineCall call) override {
+    DISKFERRY_CO_TRY(const std::string text,
+                     co_await client_->peer({.verb = "machine", .body_json = to_json(call)}));
+    co_return parse_target_machine_answer(text);
+  }
   Result<std::string> export_uri(const PreparedDisk& disk, unsigned connections) const override {
     const bool is_v6 = options_.host.contains(':');
     DISKFERRY_TRY(ImageUri uri, ImageUri::parse(fmt::format(

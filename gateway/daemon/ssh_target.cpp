@@ -96,6 +96,9 @@ class SshTarget final : public TargetGateway {
   Task<Result<void>> finish(std::string move, TargetEnd end) override {
     return inner_->finish(std::move(move), end);
   }
+  Task<Result<TargetMachineAnswer>> machine(TargetMachineCall call) override {
+    return inner_->machine(std::move(call));
+  }
   Result<std::string> export_uri(const PreparedDisk& disk, unsigned connections) const override {
     DISKFERRY_TRY(ImageUri uri, ImageUri::parse("nbd+unix:///?socket=/"));
     uri.set_path("/" + disk.export_name);

@@ -7,6 +7,7 @@
 
 #include "diskferry/clock.hpp"
 #include "gateway/hypervisor/qmp.hpp"
+#include "gateway/hypervisor/qmp_destination.hpp"
 
 #include <cstdint>
 #include <functional>
@@ -28,15 +29,12 @@ struct QmpDisk {
 
 struct QmpMigrationPlan {
   std::vector<QmpDisk> disks{};
-  std::string
-      listen{};  ///< where the destination listens for the memory: "tcp:10.0.0.2:4444"; it waits with "defer"
-  std::string memory{};  ///< where the source sends it; empty: the same
-  bool multifd = false;
+  QmpIncoming incoming{};  ///< what the destination is asked for; it waits with "-incoming defer"
+  std::string memory{};    ///< where the source sends the memory; empty: where the destination listens
   bool synchronous_writes = false;      ///< the guest's writes wait for the target
   std::uint32_t granularity_bytes = 0;  ///< of the mirrors; 0: QEMU's choice
-  /// More of migrate-set-parameters: "tls-creds", "tls-hostname", "multifd-channels", "downtime-limit", ...
+  /// More of migrate-set-parameters for the source: "max-bandwidth", "downtime-limit", ...
   boost::json::object source_parameters{};
-  boost::json::object destination_parameters{};
   Duration copy_limit = std::chrono::hours(24 * 7);
   Duration memory_limit = std::chrono::hours(24);
   Duration switchover_limit = std::chrono::seconds(60);  ///< for each step while the machine is stopped
@@ -64,7 +62,9 @@ struct QmpMigrationHooks {
   std::function<Task<Result<void>>()> commit{};
   /// Makes sure that the destination's QEMU does not run and will not, where it does not answer any more.
   std::function<Task<Result<void>>()> fence{};
-  std::function<void(QmpStep)> on_step{};
+  /// Before each step but `resume`; an error undoes the move. Steps from `wait_for_stop` on wait for it with
+  /// the machine stopped.
+  std::function<Task<Result<void>>(QmpStep)> before_step{};
 };
 
 enum class QmpWhere : std::uint8_t {
@@ -81,8 +81,13 @@ struct QmpMigrationEnd {
 
 /// Moves it. `destination` was started with "-incoming defer"; it is ended (quit) where the move fails.
 /// Cancel: undoes what was done, and waits for that; a move that is past `commit` goes on.
-/// Lifetime: both monitors until the task ends; all on the executor that they belong to.
-Task<QmpMigrationEnd> migrate_by_qmp(Clock& clock, Qmp& source, Qmp& destination, QmpMigrationPlan plan,
-                                     QmpMigrationHooks hooks);
+/// Lifetime: both ends until the task ends; all on the executor that they belong to.
+Task<QmpMigrationEnd> migrate_by_qmp(Clock& clock, Qmp& source, QmpDestination& destination,
+                                     QmpMigrationPlan plan, QmpMigrationHooks hooks);
+
+/// Ends what a move left at its source whose driver is lost: the memory's migration, the mirrors and their
+/// targets; then lets the machine run. Call it only where the destination was never told to run. May be
+/// repeated. Errors: those of the monitor; timed_out.
+Task<Result<void>> take_back_by_qmp(Clock& clock, Qmp& source, std::vector<QmpDisk> disks);
 
 }  // namespace diskferry

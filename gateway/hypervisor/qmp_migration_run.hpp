@@ -11,7 +11,7 @@ namespace diskferry {
 struct QmpMigrationRun {
   Clock& clock;
   Qmp& source;
-  Qmp& destination;
+  QmpDestination& destination;
   const QmpMigrationPlan plan;
   const QmpMigrationHooks hooks;
 
@@ -21,8 +21,7 @@ struct QmpMigrationRun {
   bool memory_was_started = false;
   bool resume_was_sent = false;
 
-  std::uint64_t source_from = 0;       // in its events: where the step that waits begins to look
-  std::uint64_t destination_from = 0;  // the same
+  std::uint64_t source_from = 0;  // in its events: where the step that waits begins to look
   std::uint64_t stopped_at_ns = 0;
   std::uint64_t resumed_at_ns = 0;
 };
@@ -36,7 +35,7 @@ Task<QmpWhere> undo_qmp_migration(QmpMigrationRun& run, Error& error);
 Task<Result<void>> run_to_the_end(Task<Result<void>> work);
 /// Ends a mirror that is ready, so that its target is complete (`force` false), or one in any state. The
 /// machine may run. Errors also: io, where the target is not complete.
-Task<Result<void>> end_qmp_mirror(QmpMigrationRun& run, const QmpDisk& disk, bool force);
+Task<Result<void>> end_qmp_mirror(Qmp& source, const QmpDisk& disk, bool force, Duration limit);
 /// Waits for an event MIGRATION with one of these states, the first of which is the wanted one.
 Task<Result<QmpEvent>> wait_for_migration(Qmp& monitor, std::uint64_t& from,
                                           std::initializer_list<std::string_view> states, Duration limit);

@@ -36,31 +36,8 @@ Task<Result<QmpEvent>> wait_for_migration(Qmp& monitor, std::uint64_t& from,
 namespace {
 using Run = QmpMigrationRun;
 
-json::object capabilities(const QmpMigrationPlan& plan, bool is_destination) {
-  json::array list;
-  const auto set = [&list](std::string_view name, bool on) {
-    list.push_back({{"capability", name}, {"state", on}});
-  };
-  set("events", true);
-  set("pause-before-switchover", true);
-  set("multifd", plan.multifd);
-  if (is_destination) set("late-block-activate", true);
-  return {{"capabilities", std::move(list)}};
-}
-
-Task<Result<void>> set_up(Qmp& monitor, const QmpMigrationPlan& plan, bool is_destination) {
-  DISKFERRY_CO_CHECK(
-      co_await monitor.execute("migrate-set-capabilities", capabilities(plan, is_destination)));
-  const auto& parameters = is_destination ? plan.destination_parameters : plan.source_parameters;
-  if (!parameters.empty()) DISKFERRY_CO_CHECK(co_await monitor.execute("migrate-set-parameters", parameters));
-  co_return Result<void>{};
-}
-
 Task<Result<void>> prepare_destination(Run& run) {
-  run.destination_from = run.destination.event_count();
-  DISKFERRY_CO_CHECK(co_await set_up(run.destination, run.plan, true));
-  DISKFERRY_CO_CHECK(co_await run.destination.execute("migrate-incoming", {{"uri", run.plan.listen}}));
-  co_return Result<void>{};
+  co_return co_await run.destination.receive(run.plan.incoming);
 }
 
 Task<Result<void>> add_targets(Run& run) {
@@ -107,10 +84,21 @@ Task<Result<void>> wait_for_copies(Run& run) {
 }
 
 Task<Result<void>> start_memory(Run& run) {
-  DISKFERRY_CO_CHECK(co_await set_up(run.source, run.plan, false));
+  const QmpIncoming& there = run.plan.incoming;
+  const bool multifd = there.multifd_channels > 0;
+  DISKFERRY_CO_CHECK(
+      co_await run.source.execute("migrate-set-capabilities", qmp_migration_capabilities(multifd, false)));
+  json::object parameters = run.plan.source_parameters;
+  if (multifd) parameters["multifd-channels"] = there.multifd_channels;
+  // An empty one takes back what an earlier attempt set.
+  parameters["tls-creds"] = "";
+  if (there.tls) {
+    DISKFERRY_CO_TRY(parameters["tls-creds"], co_await find_tls_credentials(run.source, "client"));
+  }
+  DISKFERRY_CO_CHECK(co_await run.source.execute("migrate-set-parameters", std::move(parameters)));
   run.source_from = run.source.event_count();
   run.memory_was_started = true;  // also where the answer is lost
-  const auto& uri = run.plan.memory.empty() ? run.plan.listen : run.plan.memory;
+  const auto& uri = run.plan.memory.empty() ? there.listen : run.plan.memory;
   DISKFERRY_CO_CHECK(co_await run.source.execute("migrate", {{"uri", uri}}));
   co_return Result<void>{};
 }
@@ -126,7 +114,8 @@ Task<Result<void>> wait_for_stop(Run& run) {
 
 Task<Result<void>> end_mirrors(Run& run) {
   while (!run.running_mirrors.empty()) {
-    DISKFERRY_CO_CHECK(co_await end_qmp_mirror(run, *run.running_mirrors.back(), false));
+    DISKFERRY_CO_CHECK(
+        co_await end_qmp_mirror(run.source, *run.running_mirrors.back(), false, run.plan.switchover_limit));
     run.running_mirrors.pop_back();
   }
   // Closing the connections to the targets, which flushes them once more.
@@ -151,9 +140,7 @@ Task<Result<void>> hand_over(Run& run) {
 }
 
 Task<Result<void>> wait_for_arrival(Run& run) {
-  DISKFERRY_CO_CHECK(co_await wait_for_migration(run.destination, run.destination_from,
-                                                 {"completed", "failed"}, run.plan.switchover_limit));
-  co_return Result<void>{};
+  co_return co_await run.destination.wait_for_arrival(run.plan.switchover_limit);
 }
 
 Task<Result<void>> commit(Run& run) {
@@ -162,14 +149,9 @@ Task<Result<void>> commit(Run& run) {
 }
 
 Task<Result<void>> resume(Run& run) {
-  const auto from = run.destination.event_count();
   run.resume_was_sent = true;
-  DISKFERRY_CO_CHECK(co_await run.destination.execute("cont", {}, run.plan.switchover_limit));
-  const auto is_resume = [](const QmpEvent& event) { return event.name == "RESUME"; };
-  DISKFERRY_CO_TRY(const auto resumed,
-                   co_await run.destination.wait_event(from, is_resume, "the destination to run",
-                                                       run.plan.switchover_limit));
-  run.resumed_at_ns = resumed.at_ns;
+  DISKFERRY_CO_CHECK(co_await run.destination.resume(run.plan.switchover_limit));
+  run.resumed_at_ns = static_cast<std::uint64_t>(run.clock.now().time_since_epoch().count());
   co_return Result<void>{};
 }
 
@@ -204,8 +186,11 @@ Task<Result<void>> run_qmp_steps(QmpMigrationRun& run, QmpStep& reached) {
     // After the commit there is no way back, and so no stopping before the machine runs.
     if (row.step != QmpStep::resume && co_await is_cancelled())
       co_return unexpected(cancelled_error("move a machine"));
-    if (run.hooks.on_step) run.hooks.on_step(row.step);
-    auto done = row.step == QmpStep::resume ? co_await run_to_the_end(row.run(run)) : co_await row.run(run);
+    const bool is_last = row.step == QmpStep::resume;
+    Result<void> done;
+    if (run.hooks.before_step && !is_last) done = co_await run.hooks.before_step(row.step);
+    if (done && is_last) done = co_await run_to_the_end(row.run(run));
+    if (done && !is_last) done = co_await row.run(run);
     if (!done) co_return unexpected(std::move(done).error().in(std::string(row.name)));
   }
   co_return Result<void>{};

@@ -136,6 +136,7 @@ Task<Result<void>> Coordinator::connect_again() {
 }
 
 Task<Result<void>> Coordinator::settle_after_crash() {
+  if (state_.way == MoveWay::qmp) DISKFERRY_CO_CHECK(co_await guest_first());
   DISKFERRY_CO_CHECK(co_await connect_again());
   if (state_.phase == Phase::aborting)
     co_return unexpected(fail(ErrorKind::gone, "migrate", job_.subject)
@@ -150,7 +151,8 @@ Task<Result<void>> Coordinator::settle_after_crash() {
           fail(ErrorKind::gone, "migrate", job_.subject).why("the gateway ended while it copied"));
     DISKFERRY_CO_CHECK(co_await switch_cold());
   } else if (can_undo(state_.phase)) {
-    DISKFERRY_CO_CHECK(co_await find_out());
+    if (ends_) DISKFERRY_CO_CHECK(co_await find_out_by_qmp());
+    if (!ends_) DISKFERRY_CO_CHECK(co_await find_out());
     if (outcome_ != Outcome::committed)
       co_return unexpected(fail(ErrorKind::gone, "migrate", job_.subject)
                                .why("the gateway ended while it ran; the guest is on the source"));
@@ -174,6 +176,7 @@ Task<Result<void>> Coordinator::undo(Error why) {
       spdlog::debug("move {}: {}", job_.id, stopped.error().message());
     disks_.reset();
   }
+  if (ends_) co_await undo_by_qmp();
   auto finished =
       co_await finish_target(request_.keep_partial ? TargetEnd::leave : TargetEnd::remove, undo_limit);
   if (!finished) {

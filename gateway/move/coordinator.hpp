@@ -2,8 +2,9 @@
 // and one undo point. Before the commit every failure ends in undo(), with the guest on the source; after it,
 // it only goes forward, and a process that comes later goes on with resume().
 //
-// This is the way "intercept": libvirt mirrors the disks into our sockets, migrates the memory, and decides
-// which host runs; the barrier makes that decision wait for the disks (docs/move-protocol.md).
+// Two ways for a machine that runs. "intercept": libvirt mirrors the disks into our sockets, migrates the
+// memory, and decides which host runs; the barrier makes that decision wait for the disks. "qmp", without
+// libvirt: this coordinator drives both QEMUs, and its record decides (docs/move-protocol.md).
 #pragma once
 
 #include "diskferry/driver.hpp"
@@ -14,6 +15,7 @@
 #include "gateway/move/guest_watch.hpp"
 #include "gateway/move/move_state.hpp"
 #include "gateway/move/outcome.hpp"
+#include "gateway/move/qmp_ends.hpp"
 #include "gateway/move/source_disks.hpp"
 #include "gateway/move/target_gateway.hpp"
 
@@ -33,6 +35,7 @@ struct MoveEnvironment {
   std::string libvirt_uri = "qemu:///system";  ///< of this host
   std::string run_folder = "/run/diskferry";   ///< each move has a folder of its own in it
   std::string state_folder = "/var/lib/diskferry";
+  std::string qmp_sockets_folder{};  ///< of the monitors that may be opened; empty: none
   std::int64_t hypervisor_uid = -1;
   std::int64_t hypervisor_gid = -1;
   std::uint64_t window_bytes = 64ull << 20;
@@ -83,6 +86,7 @@ class Coordinator {
   Task<Result<void>> refuse_blockers_now();
   Task<Result<void>> rewrite(const VmDescription& vm);
   unsigned connections() const;
+  Task<Result<void>> connect_gateway();
   // coordinator_cold.cpp
   class CopyProgress;
   Task<Result<void>> copy_cold();
@@ -107,6 +111,26 @@ class Coordinator {
   Task<Result<void>> make_true(const WhoRuns& said);
   Task<WhoRuns> ask_both();
   Task<std::optional<VmCondition>> ask_host(std::unique_ptr<Libvirt>& host, std::string uri);
+  // coordinator_qmp.cpp; the last three are for both ways
+  Result<void> make_ends();
+  Task<Result<void>> connect_by_qmp();
+  Task<Result<void>> prepare_by_qmp();
+  Task<Result<QmpMigrationPlan>> plan_by_qmp();
+  /// What is added to the QEMU here; without the machine, enough to remove it.
+  std::vector<QmpDisk> mirrors(const QmpMachine* machine) const;
+  Task<Result<void>> before_qmp_step(QmpStep step);
+  Task<Result<void>> barrier_by_qmp();
+  Task<Result<void>> migrate_by_monitors();
+  Task<Result<void>> settle_by_qmp(const QmpMigrationEnd& end);
+  Task<Result<void>> find_out_by_qmp();
+  Task<Result<void>> take_back_by_monitors();
+  bool has_begun() const noexcept;
+  Task<Result<void>> guest_first();
+  Task<void> undo_by_qmp();
+  Task<void> let_qmp_source_go();
+  Task<Result<LibvirtJob>> memory_job();
+  Task<Result<void>> set_memory_rate(std::uint64_t bytes_per_s);
+  Task<Result<void>> abort_at_source();
   // coordinator_end.cpp
   Task<Result<void>> commit();
   Task<Result<void>> let_source_go();
@@ -129,6 +153,11 @@ class Coordinator {
   std::unique_ptr<Libvirt> target_;
   std::unique_ptr<TargetGateway> gateway_;
   std::unique_ptr<GuestWatch> guest_;
+  std::unique_ptr<QmpEnds> ends_;  // of the way "qmp"; source_ and target_ are null then
+  std::string target_monitor_{};   // of the way "qmp"
+  struct {
+    TimePoint stopped, mirrors_ended, durable;
+  } qmp_times_{};
   std::unique_ptr<Barrier> barrier_;
   std::unique_ptr<SourceDisks> disks_;
   std::optional<Outcome> outcome_{};

@@ -59,8 +59,10 @@ Task<Result<void>> Coordinator::commit() {
   }
   // From here on it only goes forward, and a wish to cancel comes too late.
   co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
-  if (auto done = co_await source_->completed_job(job_.subject); done && done->downtime_ms && state_.pause)
-    state_.pause->hypervisor_ms = *done->downtime_ms;
+  if (source_) {
+    if (auto done = co_await source_->completed_job(job_.subject); done && done->downtime_ms && state_.pause)
+      state_.pause->hypervisor_ms = *done->downtime_ms;
+  }
   DISKFERRY_CO_CHECK(co_await enter(Phase::committed));
   // Nobody writes to the windows any more: libvirt has ended the mirrors, and everything was durable before
   // that.
@@ -83,6 +85,7 @@ Task<Result<void>> Coordinator::commit() {
 
 Task<Result<void>> Coordinator::let_source_go() {
   if (request_.keep_source) co_return Result<void>{};
+  if (ends_) co_await let_qmp_source_go();
   if (state_.is_persistent) {
     if (auto gone = co_await source_->undefine(job_.subject);
         !gone && gone.error().kind() != ErrorKind::not_found) {
@@ -154,6 +157,7 @@ Task<void> Coordinator::close() {
   // After a crash there are no disks that would take it with them.
   std::error_code ignored;
   std::filesystem::remove_all(std::filesystem::path(socket()).parent_path(), ignored);
+  if (ends_) co_await ends_->close();
   if (gateway_) co_await gateway_->close();
   if (source_) co_await source_->close();
   if (target_) co_await target_->close();
@@ -191,6 +195,7 @@ std::string Coordinator::progress() const {
                       {"total", total},
                       {"copied-bytes", copied_bytes_},
                       {"phase", to_string(state_.phase)},
+                      {"way", state_.is_cold ? "cold" : to_string(state_.way)},
                       {"word", operators_word(state_.phase)},
                       {"disks", std::move(disks)},
                       {"memory",

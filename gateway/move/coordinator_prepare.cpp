@@ -5,6 +5,7 @@
 #include "gateway/move/move_disks.hpp"
 #include "gateway/move/preflight_collect.hpp"
 #include "gateway/move/preflight_report.hpp"
+#include "gateway/move/qmp_request.hpp"
 
 #include <fmt/format.h>
 
@@ -13,6 +14,7 @@
 namespace diskferry {
 
 Task<Result<void>> Coordinator::connect() {
+  if (is_by_qmp(request_)) co_return co_await connect_by_qmp();
   DriverContext& context = environment_.drivers;
   const std::string here = request_.source.empty() ? environment_.libvirt_uri : request_.source;
   auto source = co_await Libvirt::connect(context, here);
@@ -48,6 +50,7 @@ Task<Result<void>> Coordinator::refuse_blockers_now() {
 }
 
 Task<Result<void>> Coordinator::prepare() {
+  if (ends_) co_return co_await prepare_by_qmp();
   DISKFERRY_CO_TRY(const VmDescription vm, co_await source_->describe(request_.domain));
   state_.machine = vm.uuid;
   state_.was_paused = vm.state == VmState::paused;
@@ -87,7 +90,8 @@ Task<Result<void>> Coordinator::prepare_targets() {
                                                 .size_bytes = disk.size_bytes,
                                                 .overwrite = request_.overwrite,
                                                 .through_hypervisor = disk.route == DiskRoute::through,
-                                                .hypervisor_export = disk.drive});
+                                                .hypervisor_export = disk.drive,
+                                                .monitor = target_monitor_});
     if (!prepared)
       co_return unexpected(std::move(prepared).error().in("prepare the target of " + disk.target));
     disk.export_name = prepared->export_name;

@@ -74,6 +74,7 @@ void Coordinator::on_event(bool is_source, const LibvirtEvent& event) {
 
 Task<Result<void>> Coordinator::migrate() {
   if (request_.cold) co_return co_await copy_cold();
+  if (ends_) co_return co_await migrate_by_monitors();
   DISKFERRY_CO_CHECK(co_await source_->watch([this](const LibvirtEvent& event) { on_event(true, event); }));
   DISKFERRY_CO_CHECK(co_await target_->watch([this](const LibvirtEvent& event) { on_event(false, event); }));
   DISKFERRY_CO_CHECK(co_await enter(Phase::bulk));
@@ -197,11 +198,11 @@ Task<Result<void>> Coordinator::act_on_timeout() {
   if (request_.timeout_action != TimeoutAction::abort || has_timed_out_) co_return Result<void>{};
   has_timed_out_ = true;
   spdlog::warn("move {}: takes too long: given up", job_.id);
-  co_return co_await source_->abort_job(job_.subject);
+  co_return co_await abort_at_source();
 }
 
 Task<Result<void>> Coordinator::look_once() {
-  DISKFERRY_CO_TRY(const LibvirtJob job, co_await source_->job(job_.subject));
+  DISKFERRY_CO_TRY(const LibvirtJob job, co_await memory_job());
   {
     std::lock_guard lock(guard_);
     memory_ = job;
@@ -224,8 +225,7 @@ Task<Result<void>> Coordinator::look_once() {
     const auto least = static_cast<std::uint64_t>(static_cast<double>(budget) * memory_share_min);
     const std::uint64_t memory = std::max(least, budget > disk_rate ? budget - disk_rate : 0);
     // Not before the mirrors have begun, for which libvirt would take it.
-    if (memory_goes || disks_->have_begun())
-      DISKFERRY_CO_CHECK(co_await source_->set_memory_bytes_per_s(job_.subject, memory));
+    if (memory_goes || disks_->have_begun()) DISKFERRY_CO_CHECK(co_await set_memory_rate(memory));
   }
   environment_.bus.publish(
       {.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});

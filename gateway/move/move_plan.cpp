@@ -4,6 +4,8 @@
 #include "gateway/move/move_disks.hpp"
 #include "gateway/move/preflight_collect.hpp"
 #include "gateway/move/preflight_report.hpp"
+#include "gateway/move/qmp_preflight.hpp"
+#include "gateway/move/qmp_request.hpp"
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
@@ -21,7 +23,8 @@ std::string to_json(const MovePlan& plan) {
                      {"format", disk.format},
                      {"route", to_string(disk.route)},
                      {"size-bytes", disk.size_bytes}});
-  json::object object{{"way", plan.is_cold ? "cold" : "intercept"},
+  json::object object{{"way", plan.way},
+                      {"reason", plan.reason},
                       {"disks", std::move(disks)},
                       {"preflight", to_json(plan.findings)},
                       {"text", to_text(plan.findings)},
@@ -68,7 +71,12 @@ Task<Result<MovePlan>> plan_connected(MoveEnvironment& environment, const MoveRe
   Libvirt& source = peers.source;
   DISKFERRY_CO_TRY(const PreflightFacts facts,
                    co_await collect_preflight(environment.drivers, std::move(peers), request, request.cold));
-  MovePlan plan{.findings = examine(facts), .is_cold = request.cold};
+  MovePlan plan{.findings = examine(facts), .way = "intercept"};
+  plan.reason = "libvirt runs the machine: its mirrors are intercepted, and it decides which host runs";
+  if (request.cold) {
+    plan.way = "cold";
+    plan.reason = "the machine is to be moved while it is shut off: its disks are copied";
+  }
   // Of a request that does not fit the machine there is nothing to show but the findings, which say so.
   auto disks = co_await choose_disks(environment.drivers, source, facts.machine, request);
   if (!disks) co_return plan;
@@ -82,9 +90,42 @@ Task<Result<MovePlan>> plan_connected(MoveEnvironment& environment, const MoveRe
   co_return plan;
 }
 
+Task<Result<MovePlan>> plan_with_ends(QmpEnds& ends, MoveEnvironment& environment, MoveRequest request) {
+  Result<std::string> address = request.gateway;
+  if (request.gateway.empty()) address = gateway_beside(request.destination);
+  Result<std::unique_ptr<TargetGateway>> gateway = nullptr;
+  if (address)
+    gateway = co_await environment.connect_gateway(*address);
+  else
+    gateway = unexpected(std::move(address).error());
+  if (gateway) ends.set_gateway(**gateway);
+  std::optional<Error> problem;
+  if (!gateway) problem = Error(gateway.error()).in("reach the other gateway");
+  auto facts = co_await collect_by_qmp(ends, gateway ? gateway->get() : nullptr, std::move(problem), request);
+  if (gateway) co_await (*gateway)->close();
+  if (!facts) co_return unexpected(std::move(facts).error());
+  MovePlan plan{.findings = examine_by_qmp(*facts), .way = "qmp"};
+  plan.reason = "the machine is named by its monitor: without libvirt both QEMUs are driven from here";
+  if (auto disks = choose_disks_by_qmp(request, facts->here)) plan.disks = *std::move(disks);
+  co_return plan;
+}
+
+Task<Result<MovePlan>> plan_by_qmp(MoveEnvironment& environment, MoveRequest request) {
+  DISKFERRY_CO_TRY(std::string source, monitor_path(request.domain));
+  DISKFERRY_CO_TRY(std::string target, monitor_path(request.destination));
+  QmpEnds ends(environment.drivers, {.move = "plan",
+                                     .sockets_folder = environment.qmp_sockets_folder,
+                                     .source = std::move(source),
+                                     .target = std::move(target)});
+  auto plan = co_await plan_with_ends(ends, environment, std::move(request));
+  co_await ends.close();
+  co_return plan;
+}
+
 }  // namespace
 
 Task<Result<MovePlan>> plan_move(MoveEnvironment& environment, MoveRequest request, unsigned watch_seconds) {
+  if (is_by_qmp(request)) co_return co_await plan_by_qmp(environment, std::move(request));
   Connections connections;
   const std::string here = request.source.empty() ? environment.libvirt_uri : request.source;
   auto source = co_await Libvirt::connect(environment.drivers, here);

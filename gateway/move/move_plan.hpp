@@ -15,11 +15,12 @@ namespace diskferry {
 struct MovePlan {
   std::vector<Finding> findings{};
   std::vector<MoveDiskState> disks{};
-  bool is_cold = false;
+  std::string way{};     ///< "intercept", "qmp", "cold"
+  std::string reason{};  ///< why this one, for people
   std::string definition_diff{};
   std::optional<Prediction> prediction{};
 };
-/// {"way", "disks", "findings", ...}: for `diskferry plan migrate`.
+/// {"way", "reason", "disks", "findings", ...}: for `diskferry plan migrate`.
 std::string to_json(const MovePlan& plan);
 
 /// `watch_seconds`: how long the running machine is watched for a prediction; 0: none. Errors: those of the

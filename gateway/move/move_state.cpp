@@ -12,6 +12,7 @@ namespace diskferry {
 namespace json = boost::json;
 namespace {
 
+constexpr std::array<std::string_view, 2> ways{"intercept", "qmp"};
 constexpr std::array<std::string_view, 4> routes{"gateway", "through", "direct", "shared"};
 
 json::object encode(const MoveDiskState& disk) {
@@ -91,6 +92,10 @@ Result<PhaseTime> read_time(const json::object& object) {
 
 }  // namespace
 
+std::string_view to_string(MoveWay way) noexcept {
+  return ways[static_cast<std::size_t>(way)];
+}
+
 std::string_view to_string(DiskRoute route) noexcept {
   return routes[static_cast<std::size_t>(route)];
 }
@@ -108,6 +113,7 @@ std::string to_json(const MoveState& state) {
     timeline.push_back({{"phase", to_string(time.phase)}, {"at-ms", time.at_ms}});
   json::object object{{"phase", to_string(state.phase)},
                       {"machine", state.machine},
+                      {"way", to_string(state.way)},
                       {"paused", state.was_paused},
                       {"fenced", state.is_fenced},
                       {"persistent", state.is_persistent},
@@ -131,9 +137,11 @@ Result<MoveState> parse_move_state(std::string_view text) {
     object.erase("pause");
   }
   std::string phase = "planned";
+  std::string way = "intercept";
   JsonFields fields(object, "a move's state");
   fields.take("phase", phase);
   fields.take("machine", state.machine);
+  fields.take("way", way);
   fields.take("paused", state.was_paused);
   fields.take("fenced", state.is_fenced);
   fields.take("persistent", state.is_persistent);
@@ -154,6 +162,10 @@ Result<MoveState> parse_move_state(std::string_view text) {
   fields.take("leftovers", state.leftovers);
   DISKFERRY_CHECK(fields.finish());
   DISKFERRY_TRY(state.phase, read_phase(phase));
+  const auto* known = std::ranges::find(ways, way);
+  if (known == ways.end())
+    return unexpected(fail(ErrorKind::invalid_argument, "read a move's state").why("there is no such way"));
+  state.way = static_cast<MoveWay>(known - ways.begin());
   return state;
 }
 

@@ -3,6 +3,7 @@
 
 #include "diskferry/image_uri.hpp"
 #include "gateway/move/json_fields.hpp"
+#include "gateway/move/qmp_request.hpp"
 
 #include <algorithm>
 #include <array>
@@ -131,6 +132,7 @@ Result<void> check(const MoveRequest& request) {
   }
   if (request.timeout_action == TimeoutAction::post_copy && !request.post_copy)
     return unexpected(wrong("post-copy at the timeout needs post-copy allowed", "say --post-copy"));
+  if (is_by_qmp(request)) return check_by_qmp(request);
   return {};
 }
 

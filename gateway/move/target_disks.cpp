@@ -24,6 +24,8 @@ CopyRequest creation(const ImageUri& uri, const TargetDiskRequest& request) {
   copy.target = uri;
   copy.target_format = request.format;
   copy.existing = request.overwrite ? CopyRequest::Existing::overwrite : CopyRequest::Existing::refuse;
+  // A QEMU that waits for the machine has it open: it stays the image that it is, and gets another content.
+  if (request.overwrite && !request.monitor.empty()) copy.existing = CopyRequest::Existing::use;
   return copy;
 }
 

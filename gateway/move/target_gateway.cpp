@@ -11,15 +11,18 @@ namespace diskferry {
 namespace json = boost::json;
 
 std::string to_json(const TargetDiskRequest& request) {
-  return json::serialize(json::object{{"move", request.move},
-                                      {"machine", request.machine},
-                                      {"disk", request.disk},
-                                      {"uri", request.uri},
-                                      {"format", request.format},
-                                      {"size-bytes", request.size_bytes},
-                                      {"overwrite", request.overwrite},
-                                      {"through-hypervisor", request.through_hypervisor},
-                                      {"hypervisor-export", request.hypervisor_export}});
+  json::object object{{"move", request.move},
+                      {"machine", request.machine},
+                      {"disk", request.disk},
+                      {"uri", request.uri},
+                      {"format", request.format},
+                      {"size-bytes", request.size_bytes},
+                      {"overwrite", request.overwrite},
+                      {"through-hypervisor", request.through_hypervisor},
+                      {"hypervisor-export", request.hypervisor_export}};
+  // Older gateways know no such field, and need none for the other ways.
+  if (!request.monitor.empty()) object["monitor"] = request.monitor;
+  return json::serialize(object);
 }
 
 Result<TargetDiskRequest> parse_target_disk_request(std::string_view text) {
@@ -35,6 +38,7 @@ Result<TargetDiskRequest> parse_target_disk_request(std::string_view text) {
   fields.take("overwrite", request.overwrite);
   fields.take("through-hypervisor", request.through_hypervisor);
   fields.take("hypervisor-export", request.hypervisor_export);
+  fields.take("monitor", request.monitor);
   DISKFERRY_CHECK(fields.finish());
   return request;
 }

@@ -5,6 +5,7 @@
 
 #include "diskferry/task.hpp"
 #include "gateway/move/target_facts.hpp"
+#include "gateway/move/target_machine.hpp"
 
 #include <cstdint>
 #include <string>
@@ -28,6 +29,8 @@ struct TargetDiskRequest {
   /// QEMU, which will listen in the move's folder. For formats that only one program may have open.
   bool through_hypervisor = false;
   std::string hypervisor_export{};  ///< its name there: "drive-virtio-disk0"
+  /// The monitor of the QEMU that has the disk and waits for the machine; empty: libvirt starts one.
+  std::string monitor{};
 };
 std::string to_json(const TargetDiskRequest& request);
 Result<TargetDiskRequest> parse_target_disk_request(std::string_view json);
@@ -73,6 +76,8 @@ class TargetGateway {
   virtual Task<Result<PreparedDisk>> prepare(TargetDiskRequest request) = 0;
   /// Flushes and withdraws all disks of a move. Not an error where there are none.
   virtual Task<Result<void>> finish(std::string move, TargetEnd end) = 0;
+  /// Asks the QEMU that waits there for a machine of a move without libvirt. Errors: as TargetMachines::call.
+  virtual Task<Result<TargetMachineAnswer>> machine(TargetMachineCall call) = 0;
   /// The URI under which this host opens an export of it.
   virtual Result<std::string> export_uri(const PreparedDisk& disk, unsigned connections) const = 0;
   virtual Task<void> close() = 0;

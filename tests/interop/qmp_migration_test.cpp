@@ -92,7 +92,7 @@ class QmpMove : public testing::TestWithParam<Case> {
                        .target = {{"driver", "nbd"},
                                   {"server", {{"type", "unix"}, {"path", target_->socket()}}},
                                   {"export", ""}}}},
-            .listen = "unix:" + (folder_ / "memory"),
+            .incoming = {.listen = "unix:" + (folder_ / "memory")},
             .switchover_limit = std::chrono::seconds(60)};
   }
   Result<void> at_hook(QmpStep step) const {
@@ -115,11 +115,16 @@ class QmpMove : public testing::TestWithParam<Case> {
 
  public:
   static Task<Result<void>> hook(QmpMove& self, QmpStep step) { co_return self.at_hook(step); }
-  static Task<Result<void>> move(QmpMove& self, Qmp& source, Qmp& destination, TaskGroup& moving,
+  static Task<Result<void>> before(QmpMove& self, QmpStep step, TaskGroup& moving) {
+    self.at_step(step, moving);
+    co_return Result<void>{};
+  }
+  static Task<Result<void>> move(QmpMove& self, Qmp& source, Qmp& monitor, TaskGroup& moving,
                                  QmpMigrationEnd& end) {
     QmpMigrationHooks hooks{.barrier = [&self] { return hook(self, QmpStep::barrier); },
                             .commit = [&self] { return hook(self, QmpStep::commit); },
-                            .on_step = [&](QmpStep step) { self.at_step(step, moving); }};
+                            .before_step = [&](QmpStep step) { return before(self, step, moving); }};
+    QmpIncomingMonitor destination(test::runtime().context().clock, monitor);
     end = co_await migrate_by_qmp(test::runtime().context().clock, source, destination, self.plan(),
                                   std::move(hooks));
     co_return Result<void>{};

@@ -54,6 +54,7 @@ rate = 1000000
 qemu-user = "libvirt-qemu"
 qemu-group = "kvm"
 run-folder = "/run/moves"
+qmp-sockets = "/run/qemu"
 [[export]]
 name = "a"
 image = "/srv/a.qcow2"
@@ -81,6 +82,7 @@ image = "nbd://host/b"
   EXPECT_EQ(config.move.max_pause, std::chrono::milliseconds(300));
   EXPECT_EQ(config.move.rate_bytes_per_s, 1000000u);
   EXPECT_EQ(config.move.qemu_group, "kvm");
+  EXPECT_EQ(config.move.qmp_sockets, "/run/qemu");
   ASSERT_EQ(config.exports.size(), 2u);
   EXPECT_TRUE(config.exports.at(0).writable);
   EXPECT_EQ(config.exports.at(0).description, "the first");

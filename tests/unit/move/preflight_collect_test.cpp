@@ -39,6 +39,7 @@ class FilesGateway final : public TargetGateway {
   }
   Task<Result<PreparedDisk>> prepare(TargetDiskRequest) override { co_return refuse(); }
   Task<Result<void>> finish(std::string, TargetEnd) override { co_return refuse(); }
+  Task<Result<TargetMachineAnswer>> machine(TargetMachineCall) override { co_return TargetMachineAnswer{}; }
   Result<std::string> export_uri(const PreparedDisk&, unsigned) const override { return refuse(); }
   Task<void> close() override { co_return; }
 

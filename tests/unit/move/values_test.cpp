@@ -118,6 +118,7 @@ TEST(MoveRequest, MoreDisksThanAnyMachineHasAreRefused) {
 MoveState full_state() {
   MoveState state{.phase = Phase::switching,
                   .machine = "1b4e28ba-2fa1-11d2-883f-0016d3cca427",
+                  .way = MoveWay::qmp,
                   .was_paused = true,
                   .is_fenced = true,
                   .is_persistent = false,
@@ -150,6 +151,7 @@ TEST(MoveState, EveryFieldComesBack) {
   EXPECT_EQ(to_json(got), to_json(wanted));
   EXPECT_EQ(got.phase, Phase::switching);
   EXPECT_EQ(got.machine, wanted.machine);
+  EXPECT_EQ(got.way, MoveWay::qmp);
   EXPECT_TRUE(got.was_paused && got.is_fenced && got.is_cold);
   EXPECT_FALSE(got.is_persistent);
   ASSERT_EQ(got.disks.size(), 4u);
@@ -178,10 +180,10 @@ TEST(MoveState, AnEmptyOneIsAMoveThatWasNotBegun) {
 
 TEST(MoveState, WhatIsWrongIsRefused) {
   for (const char* text :
-       {R"({"phase":"gone"})", R"({"phase":3})", R"({"disks":[{"route":"by-air"}]})", R"({"disks":[[]]})",
-        R"({"timeline":[{"phase":"planned","at-ms":1.5}]})", R"({"timeline":[{"at-ms":1}]})",
-        R"({"pause":3})", R"({"pause":{"drain-us":-1}})", R"({"pause":{"other":1}})", R"({"warnings":[1]})",
-        R"({"warnings":["a\u0000b"]})", R"({"other":1})"})
+       {R"({"phase":"gone"})", R"({"way":"by-air"})", R"({"phase":3})", R"({"disks":[{"route":"by-air"}]})",
+        R"({"disks":[[]]})", R"({"timeline":[{"phase":"planned","at-ms":1.5}]})",
+        R"({"timeline":[{"at-ms":1}]})", R"({"pause":3})", R"({"pause":{"drain-us":-1}})",
+        R"({"pause":{"other":1}})", R"({"warnings":[1]})", R"({"warnings":["a\u0000b"]})", R"({"other":1})"})
     EXPECT_EQ(kind_of(parse_move_state(text)), ErrorKind::invalid_argument) << text;
 }
 
@@ -202,7 +204,8 @@ TargetDiskRequest full_target() {
           .size_bytes = UINT64_MAX,
           .overwrite = true,
           .through_hypervisor = true,
-          .hypervisor_export = "drive-virtio-disk0"};
+          .hypervisor_export = "drive-virtio-disk0",
+          .monitor = "/run/qemu/vm.qmp"};
 }
 
 TEST(TargetValues, EveryFieldComesBack) {
@@ -210,6 +213,7 @@ TEST(TargetValues, EveryFieldComesBack) {
   EXPECT_EQ(to_json(request), to_json(full_target()));
   EXPECT_EQ(request.uri, "/images/\"a\"");
   EXPECT_EQ(request.hypervisor_export, "drive-virtio-disk0");
+  EXPECT_EQ(request.monitor, "/run/qemu/vm.qmp");
   EXPECT_TRUE(request.overwrite && request.through_hypervisor);
 
   const TargetDiskFacts facts{true, 1, 2, "why", "which", 4096};
@@ -277,6 +281,8 @@ TEST(Values, HostileTextIsRefusedByEveryReader) {
       [](std::string_view text) { return !parse_prepared_disk(text); },
       [](std::string_view text) { return !parse_gateway_facts(text); },
       [](std::string_view text) { return !parse_finish_request(text); },
+      [](std::string_view text) { return !parse_target_machine_call(text); },
+      [](std::string_view text) { return !parse_target_machine_answer(text); },
       [](std::string_view text) { return !parse_target_records(text); }};
   for (std::size_t reader = 0; reader < refused.size(); ++reader) {
     for (const std::string& text : texts)

@@ -1,0 +1,224 @@
+#!/usr/bin/env python3
+"""Moves of machines without libvirt, by the monitors of their QEMUs: that they arrive with every write, and where they are when the
+gateway that drives them is killed.
+
+    qmp_test.py PROGRAMS CACHE [CASE...]        no CASE: the names of all
+"""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+TESTBED = HERE.parents[1] / "scripts" / "testbed"
+sys.path[:0] = [str(HERE), str(TESTBED / "hosts"), str(TESTBED)]
+
+from guest import Disk  # noqa: E402
+from place import BOOT_SECONDS, DISK_MIB, IMAGES, Place, expect  # noqa: E402
+from processes import wait_until  # noqa: E402
+from qmp_guest import MEMORY_PORT, SOCKETS, QmpGuest  # noqa: E402
+from report import Failed, say  # noqa: E402
+
+SLOW_MBIT = 20
+BASE_MIB = 12
+CONFIGURATION = f'qmp-sockets = "{SOCKETS}"\nwindow = "1M"\n'
+ORDER = ["prepared", "bulk", "delta", "synchronized", "switching", "committed", "retained", "released"]
+
+
+class QmpPlace(Place):
+    """A place whose guest has no libvirt."""
+
+    def __init__(self, programs, cache, keep=None):
+        super().__init__(programs, cache, keep, more=CONFIGURATION)
+        self.target = f"{IMAGES}/new.raw"
+
+    def start(self, target_format="raw", data_mib=2, rate=100):
+        source = self.chain(data_mib=data_mib)
+        self.target = f"{IMAGES}/new.{target_format}"
+        self.vm = QmpGuest(self.bed, self.cache, rate=rate, verify=8, places={
+            self.bed.a: [Disk("vda", source, "qcow2")], self.bed.b: [Disk("vda", self.target, target_format)]})
+        self.vm.start(self.bed.a)
+        self.await_machine(target_format)
+        self.vm.wait_writing(100, timeout=BOOT_SECONDS)
+
+    def await_machine(self, target_format="raw"):
+        self.bed.b.run("qemu-img", "create", "-q", "-f", target_format, self.target, f"{DISK_MIB}M")
+        self.vm.wait_for_it(self.bed.b)
+
+    def words(self, verb="migrate", *options):
+        a, b = self.bed.a, self.bed.b
+        words = [*verb.split(), f"qmp:{self.vm.monitor(a)}", "--to", self.vm.address(b), "--disk", f"vda={self.target}",
+                 "--overwrite", "--memory-uri", f"tcp://{b.address}:{MEMORY_PORT}", *options]
+        return self.gateways.command(a, *words)
+
+    def diskferry(self, *words):
+        return subprocess.run(self.words(*words), capture_output=True, text=True, check=False, timeout=180,
+                              stdin=subprocess.DEVNULL)
+
+    def move(self, *options):
+        done = self.diskferry("migrate", "--detach", "--progress", "none", *options)
+        expect(done.returncode == 0, f"diskferry migrate: exit {done.returncode}: {done.stderr.strip()} {done.stdout.strip()}")
+        return self.follow(done.stdout.split()[-1])
+
+    def expect_on(self, host, defined_elsewhere=False):
+        found = self.where()
+        expect(found is host, f"the guest runs on {found}: {self.states()}")
+        self.vm.wait_writing(100)
+
+    def expect_source_clean(self):
+        """Nothing of a move that was undone is in the QEMU of the source."""
+        expect(self.vm.ask(self.bed.a, "query-jobs") == [], "a mirror is left")
+        nodes = [node["node-name"] for node in self.vm.ask(self.bed.a, "query-named-block-nodes")]
+        expect(not any(name.startswith("diskferry") for name in nodes), f"a target is left: {nodes}")
+
+    def finish(self, host):
+        """The guest is on this host, alone, and every write is there."""
+        self.expect_on(host)
+        self.expect_nothing_left()
+        if host is self.bed.a:
+            self.expect_source_clean()
+            self.check(f"{IMAGES}/g1.qcow2", "qcow2", host)
+        else:
+            expect(self.vm.state(self.bed.a) is None, "the QEMU on the source was not ended")
+            self.check(self.target, self.target.rsplit(".", 1)[1], host)
+
+
+def complete(place, *options):
+    job = place.move(*options)
+    ended = job.wait_end(status="done")
+    phases = [phase for phase in ORDER if phase in job.phases()]
+    expect(job.phases() == phases and phases[-1] == "released", f"phases out of order: {job.phases()}")
+    pause = (ended.get("report") or {}).get("pause", {}).get("total-us", 0) / 1000
+    say(f"moved; the guest stood still for {pause:.0f} ms")
+    place.finish(place.bed.b)
+
+
+def raw(place):
+    place.start()
+    planned = place.diskferry("plan migrate")
+    say(planned.stdout.strip())
+    expect(planned.returncode == 0 and "way: qmp (" in planned.stdout, f"the plan: {planned.stdout} {planned.stderr}")
+    complete(place)
+
+
+def qcow2(place):
+    place.start("qcow2")
+    complete(place, "--parallel", "2")
+
+
+def refused(place):
+    """What must be seen before anything is changed: another folder, a QEMU that is not alike, a disk that was not named."""
+    place.start()
+    before = place.vm.state(place.bed.b)
+    place.vm.disks = place.vm.disks
+    words = place.words("plan migrate")
+    for change, code in (((place.vm.address(place.bed.b), "qmp://host-b/run/other.qmp"), "no-target"),
+                         ((f"vda={place.target}", f"vda={IMAGES}/other.raw"), "target-place"),
+                         ((f"vda={place.target}", f"vdx={place.target}"), "no-disk")):
+        done = subprocess.run([word.replace(*change) for word in words], capture_output=True, text=True, check=False, timeout=60)
+        expect(done.returncode == 3 or "blocker" in done.stdout, f"{change} is not refused: {done.stdout} {done.stderr}")
+        expect(code in done.stdout, f"{change}: {code} is not named: {done.stdout} {done.stderr}")
+    expect(place.vm.state(place.bed.b) == before, "the QEMU that waits was touched")
+    complete(place)
+
+
+def cancelled(place):
+    place.start(data_mib=BASE_MIB, rate=60)
+    place.bed.link(mbit=SLOW_MBIT)
+    job = place.move()
+    job.wait_phase("delta")
+    place.bed.a.run(place.gateways.programs / "diskferry", "cancel", job.name)
+    job.wait_end(status="cancelled")
+    place.bed.link()
+    expect(place.vm.state(place.bed.b) is None, "the QEMU on the target was not ended")
+    # A second attempt, with a QEMU that waits anew.
+    place.bed.b.run("rm", place.target)
+    place.expect_source_clean()
+    place.await_machine()
+    complete(place)
+
+
+def kill_source_gateway(place, phase, *hosts):
+    """The gateway is killed in that phase, and another one finds what is left of the move."""
+    place.start(data_mib=BASE_MIB, rate=60)
+    place.bed.link(mbit=SLOW_MBIT)
+    job = place.move()
+    job.wait_phase(phase, timeout=120)
+    place.gateways.kill(place.bed.a)
+    say(f"killed in {phase}: {place.states()}")
+    place.bed.link()
+    place.gateways.start(place.bed.a)
+    ended = job.wait_end()
+    host = place.where()
+    say(f"{ended['status']} ({ended['phase']}): the guest is on {host}")
+    expect(host in hosts, f"the guest runs on {host}")
+    expect((ended["status"] == "done") == (host is place.bed.b), f"the guest runs on {host}, the move is {ended['status']}")
+    place.finish(host)
+
+
+def kill_bulk(place):
+    kill_source_gateway(place, "bulk", place.bed.a)
+
+
+def kill_delta(place):
+    kill_source_gateway(place, "delta", place.bed.a)
+
+
+def kill_stopped(place):
+    kill_source_gateway(place, "synchronized", *place.bed.hosts)
+
+
+def kill_before_the_commit(place):
+    """The guest stands still on the source, and whoever should let it go on is gone."""
+    place.start()
+    gateway = place.gateways.running["a"].pid
+    # The other gateway is stopped as soon as the memory goes: its answer to the last flush, and so the commit, never comes.
+    place.bed.link(mbit=SLOW_MBIT)
+    job = place.move()
+    job.wait_phase("delta")
+    os.kill(place.gateways.running["b"].pid, signal.SIGSTOP)
+    place.bed.link()
+    wait_until(lambda: place.vm.state(place.bed.a) != "running", "the guest's stop", 60)
+    os.kill(gateway, signal.SIGSTOP)
+    say(f"stopped: {place.states()}")
+    place.gateways.kill(place.bed.a)
+    os.kill(place.gateways.running["b"].pid, signal.SIGCONT)
+    place.gateways.start(place.bed.a)
+    job.wait_end()
+    place.finish(place.bed.a)
+
+
+def kill_target_qemu(place):
+    place.start(data_mib=BASE_MIB, rate=60)
+    place.bed.link(mbit=SLOW_MBIT)
+    job = place.move()
+    job.wait_phase("delta")
+    place.vm.stop(place.bed.b)
+    place.bed.link()
+    job.wait_end(status="rolled-back")
+    place.finish(place.bed.a)
+
+
+CASES = {case.__name__.replace("_", "-"): case for case in (
+    raw, qcow2, refused, cancelled, kill_bulk, kill_delta, kill_stopped, kill_before_the_commit, kill_target_qemu)}
+
+
+def main():
+    programs, cache, *names = sys.argv[1:]
+    if not names:
+        print("\n".join(CASES))
+    for name in names:
+        with QmpPlace(programs, cache, keep=f"{cache}/kept/qmp-{name}") as place:
+            say(f"{name}: the hosts are up")
+            CASES[name](place)
+            say(f"{name}: passed")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Failed as failure:
+        print(f"FAILED: {failure}", file=sys.stderr)
+        sys.exit(1)
