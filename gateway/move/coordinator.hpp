@@ -86,7 +86,6 @@ class Coordinator {
   Task<Result<void>> refuse_blockers_now();
   Task<Result<void>> rewrite(const VmDescription& vm);
   unsigned connections() const;
-  Task<Result<void>> connect_gateway();
   // coordinator_cold.cpp
   class CopyProgress;
   Task<Result<void>> copy_cold();
