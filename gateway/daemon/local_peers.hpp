@@ -12,10 +12,12 @@ namespace diskferry::daemon {
 /// Thread: any. Lifetime: what it is made of outlives it.
 class LocalPeers final : public control::PeerApi {
  public:
-  LocalPeers(TargetDisks& disks, GatewayFacts facts) : disks_(disks), facts_(std::move(facts)) {}
+  LocalPeers(DriverContext& context, TargetDisks& disks, GatewayFacts facts)
+      : context_(context), disks_(disks), facts_(std::move(facts)) {}
   Task<Result<std::string>> peer(control::PeerCall call) override;
 
  private:
+  DriverContext& context_;
   TargetDisks& disks_;
   const GatewayFacts facts_;  // all but the time
 };

@@ -60,7 +60,7 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                            .move_folder = run_folder,
                            .nbd_port = tcp_port(nbd_),
                            .nbd_requires_tls = config_.nbd.tls != NbdConfig::Tls::off};
-  peers_.emplace(*disks_, facts);
+  peers_.emplace(context_, *disks_, facts);
   const std::string certificates = config_.control.certificates;
   moves_.emplace(MoveEnvironment{.drivers = context_,
                                  .jobs = *store_,
