@@ -89,7 +89,8 @@ ShareVerdict judge_plainly(const StorageView& here, const StorageView& there) {
 
 ShareVerdict judge_marked(const StorageView& here, const StorageView& there, const std::string& text) {
   ShareVerdict plain = judge_plainly(here, there);
-  return plain.is_shared ? judge_markers(here, there, text) : plain;
+  const bool is_settled = !plain.is_shared || here.is_block_device;
+  return is_settled ? plain : judge_markers(here, there, text);
 }
 
 namespace {
