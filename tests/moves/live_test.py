@@ -12,6 +12,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 TESTBED = HERE.parents[1] / "scripts" / "testbed"
 sys.path[:0] = [str(HERE), str(TESTBED / "hosts"), str(TESTBED)]
 
+import events  # noqa: E402
 from place import IMAGES, SHARED, Place, expect  # noqa: E402
 from report import Failed, say  # noqa: E402
 
@@ -145,6 +146,32 @@ def all_shared(place):
     place.check(f"{SHARED}/s1.qcow2", "qcow2", place.bed.a)
 
 
+def all_shared_undone(place):
+    """The memory alone goes over when it is cancelled, and when the gateway here is killed."""
+    place.bed.link(mbit=20)
+    place.share()
+    place.guest(place.chain("s1", folder=SHARED))
+    job = place.begin({})
+    job.wait_phase("delta")
+    events.cancel(place, job)
+    job.wait_end(status="cancelled")
+    place.expect_on(place.bed.a)
+    place.expect_nothing_left()
+    job = place.begin({})
+    job.wait_phase("delta")
+    events.kill_source_gateway(place, job)
+    place.bed.link()
+    ended = job.wait_end()
+    host = place.where()
+    say(f"the gateway was killed: {ended['status']}, the guest runs on {host}")
+    expect((ended["status"] == "done") == (host is place.bed.b), f"{ended['status']}: {ended.get('error')}")
+    if host is place.bed.a:
+        move(place, {})
+    place.expect_on(place.bed.b)
+    place.expect_nothing_left()
+    place.check(f"{SHARED}/s1.qcow2", "qcow2", place.bed.b)
+
+
 def not_shared(place):
     """What stands in the way of a disk that is nowhere named: the same name is no proof, nor are the same layers above."""
     place.share()
@@ -165,7 +192,7 @@ def not_shared(place):
 
 CASES = {case.__name__.replace("_", "-"): case
          for case in (raw, qcow2, two_disks, back, memory, keep_source, slow, commands,
-                      shared, all_shared, not_shared)}
+                      shared, all_shared, all_shared_undone, not_shared)}
 
 
 def main():
