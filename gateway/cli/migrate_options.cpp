@@ -114,9 +114,10 @@ void add_migrate_options(CLI::App& app, MigrateOptions& options) {
       ->type_name("URI");
   app.add_option("--gateway-to", request.gateway, "the other host's gateway (default: https://HOST of --to)")
       ->type_name("URI");
-  app.add_option(
-         "--disk", options.disks,
-         "where a disk goes: vda=/images/vm.qcow2, vdb=raw:/dev/vg/vm, vdc=nbd://store/vm; for each disk")
+  app.add_option("--disk", options.disks,
+                 "where a disk goes: vda=/images/vm.qcow2, vdb=raw:/dev/vg/vm, vdc=nbd://store/vm; for each "
+                 "disk that "
+                 "is not on storage of both hosts")
       ->type_name("DISK=TARGET")
       ->allow_extra_args(false);
   app.add_option("--network", options.networks, "what a network or bridge is called there: default=lan")

@@ -56,9 +56,11 @@ void print_disks(std::ostream& out, const json::object& plan) {
     const json::value* size = disk.if_contains("size-bytes");
     const auto bytes =
         size != nullptr && size->is_int64() ? static_cast<std::uint64_t>(size->get_int64()) : 0;
-    out << fmt::format("{}: {} -> {} ({}, {}, {})\n", printable(text_in(disk, "disk")),
-                       printable(text_in(disk, "source")), printable(text_in(disk, "target")),
-                       text_in(disk, "format"), format_bytes(bytes), text_in(disk, "route"));
+    const std::string route = text_in(disk, "route");
+    const std::string place = route == "shared" ? "stays" : "-> " + printable(text_in(disk, "target"));
+    out << fmt::format("{}: {} {} ({}, {}, {}: {})\n", printable(text_in(disk, "disk")),
+                       printable(text_in(disk, "source")), place, text_in(disk, "format"),
+                       format_bytes(bytes), route, printable(text_in(disk, "reason")));
   }
 }
 

@@ -17,6 +17,11 @@ Task<Result<std::string>> LocalPeers::peer(control::PeerCall call) {
     DISKFERRY_CO_TRY(const auto found, co_await disks_.look(std::move(request)));
     co_return to_json(found);
   }
+  if (call.verb == "see") {
+    DISKFERRY_CO_TRY(auto question, parse_storage_question(call.body_json));
+    DISKFERRY_CO_TRY(const auto seen, co_await view_storage(context_, std::move(question)));
+    co_return to_json(seen);
+  }
   if (call.verb == "prepare") {
     DISKFERRY_CO_TRY(auto request, parse_target_disk_request(call.body_json));
     DISKFERRY_CO_TRY(const auto prepared,

@@ -14,11 +14,12 @@ namespace diskferry::daemon {
 /// Thread: any. Lifetime: what it is made of outlives it.
 class LocalPeers final : public control::PeerApi {
  public:
-  LocalPeers(TargetDisks& disks, TargetMachines& machines, GatewayFacts facts)
-      : disks_(disks), machines_(machines), facts_(std::move(facts)) {}
+  LocalPeers(DriverContext& context, TargetDisks& disks, TargetMachines& machines, GatewayFacts facts)
+      : context_(context), disks_(disks), machines_(machines), facts_(std::move(facts)) {}
   Task<Result<std::string>> peer(control::PeerCall call) override;
 
  private:
+  DriverContext& context_;
   TargetDisks& disks_;
   TargetMachines& machines_;
   const GatewayFacts facts_;  // all but the time

@@ -63,7 +63,7 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
   machines_.emplace(
       context_, *disks_,
       TargetMachinesOptions{.sockets_folder = config_.move.qmp_sockets, .move_folder = run_folder});
-  peers_.emplace(*disks_, *machines_, facts);
+  peers_.emplace(context_, *disks_, *machines_, facts);
   const std::string certificates = config_.control.certificates;
   moves_.emplace(MoveEnvironment{.drivers = context_,
                                  .jobs = *store_,

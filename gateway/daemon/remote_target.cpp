@@ -23,6 +23,11 @@ class RemoteTarget final : public TargetGateway {
                      co_await client_->peer({.verb = "look", .body_json = to_json(request)}));
     co_return parse_target_disk_facts(text);
   }
+  Task<Result<StorageView>> see(StorageQuestion question) override {
+    DISKFERRY_CO_TRY(const std::string text,
+                     co_await client_->peer({.verb = "see", .body_json = to_json(question)}));
+    co_return parse_storage_view(text);
+  }
   Task<Result<PreparedDisk>> prepare(TargetDiskRequest request) override {
     DISKFERRY_CO_TRY(const std::string text,
                      co_await client_->peer({.verb = "prepare", .body_json = to_json(request)}));

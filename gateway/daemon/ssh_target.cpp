@@ -90,6 +90,9 @@ class SshTarget final : public TargetGateway {
   Task<Result<TargetDiskFacts>> look(TargetDiskRequest request) override {
     return inner_->look(std::move(request));
   }
+  Task<Result<StorageView>> see(StorageQuestion question) override {
+    return inner_->see(std::move(question));
+  }
   Task<Result<PreparedDisk>> prepare(TargetDiskRequest request) override {
     return inner_->prepare(std::move(request));
   }

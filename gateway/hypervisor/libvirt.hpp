@@ -38,6 +38,8 @@ struct LibvirtMigration {
   unsigned parallel_connections = 0;  ///< multifd; 0: off
   std::string compression{};          ///< "", "xbzrle", "mt", "zlib", "zstd"
   bool synchronous_disk_writes = false;
+  /// What is not copied is proved to be shared, whatever libvirt concludes from the kind of file system.
+  bool is_storage_proved = false;
   bool undefine_source = false;  ///< off: it stays defined there until the source is released
   bool persist_destination = true;
 };

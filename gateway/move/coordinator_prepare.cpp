@@ -7,7 +7,9 @@
 #include "gateway/move/preflight_report.hpp"
 #include "gateway/move/qmp_request.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
+#include <iterator>
 
 #include <boost/asio/this_coro.hpp>
 
@@ -43,6 +45,7 @@ Task<Result<void>> Coordinator::refuse_blockers_now() {
   DISKFERRY_CO_TRY(
       const PreflightFacts facts,
       co_await collect_preflight(environment_.drivers, std::move(peers), request_, request_.cold));
+  state_.disks = shared_disks(facts);
   const auto findings = examine(facts);
   for (const Finding& finding : findings)
     if (finding.severity == Severity::warning) state_.warnings.push_back(finding.text);
@@ -57,7 +60,8 @@ Task<Result<void>> Coordinator::prepare() {
   state_.is_persistent = vm.is_persistent;
   state_.is_cold = request_.cold;
   DISKFERRY_CO_CHECK(co_await refuse_blockers_now());
-  DISKFERRY_CO_TRY(state_.disks, co_await choose_disks(environment_.drivers, *source_, vm, request_));
+  DISKFERRY_CO_TRY(auto copied, co_await choose_disks(environment_.drivers, *source_, vm, request_));
+  std::ranges::move(copied, std::back_inserter(state_.disks));
   DISKFERRY_CO_CHECK(co_await prepare_targets());
   DISKFERRY_CO_CHECK(co_await rewrite(vm));
   if (!request_.cold) DISKFERRY_CO_CHECK(co_await open_sources());
@@ -79,7 +83,10 @@ unsigned Coordinator::connections() const {
 Task<Result<void>> Coordinator::prepare_targets() {
   // Written down first: what a crash leaves at the other gateway is found by this move's id.
   DISKFERRY_CO_CHECK(co_await save({}));
-  if (!request_.cold) DISKFERRY_CO_CHECK(co_await gateway_->prepare({.move = job_.id}));
+  const bool copies = std::ranges::any_of(
+      state_.disks, [](const MoveDiskState& disk) { return disk.route != DiskRoute::shared; });
+  // The folder for the socket of the hypervisor there, which listens only where something is copied.
+  if (!request_.cold && copies) DISKFERRY_CO_CHECK(co_await gateway_->prepare({.move = job_.id}));
   for (MoveDiskState& disk : state_.disks) {
     if (disk.route == DiskRoute::direct || disk.route == DiskRoute::shared) continue;
     auto prepared = co_await gateway_->prepare({.move = job_.id,
@@ -132,6 +139,8 @@ Task<Result<void>> Coordinator::open_sources() {
     }
     wanted.push_back(std::move(source));
   }
+  // With all disks shared the memory goes over alone, and nobody connects here.
+  if (wanted.empty()) co_return Result<void>{};
   co_return co_await disks_->start(std::move(wanted));
 }
 

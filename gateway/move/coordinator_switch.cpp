@@ -89,8 +89,11 @@ Task<Result<void>> Coordinator::migrate() {
                              .parallel_connections = request_.parallel,
                              .compression = request_.compression,
                              .persist_destination = state_.is_persistent};
-  for (const MoveDiskState& disk : state_.disks)
+  for (const MoveDiskState& disk : state_.disks) {
     if (disk.route != DiskRoute::shared) migration.disks.push_back(disk.target);
+    // Of network storage libvirt thinks the same as we do.
+    if (disk.route == DiskRoute::shared && disk.source.starts_with('/')) migration.is_storage_proved = true;
+  }
   // libvirt would bound the mirrors by it, too, which count whole granules for every few bytes written: they
   // would never get in step. The windows bound the disks, and the supervisor the memory.
   if (migration.disks.empty())

@@ -38,7 +38,38 @@ Result<DomainRewrite> changes_for(const MoveRequest& request, const std::vector<
   return changes;
 }
 
+std::string reason_of(DiskRoute route) {
+  switch (route) {
+    case DiskRoute::gateway:
+      return "the gateway there writes it";
+    case DiskRoute::through:
+      return "only the hypervisor there may have it open";
+    case DiskRoute::direct:
+      return "this gateway reaches it over the network";
+    case DiskRoute::shared:
+      break;
+  }
+  return "both hosts have it";
+}
+
 }  // namespace
+
+std::vector<MoveDiskState> shared_disks(const PreflightFacts& facts) {
+  std::vector<MoveDiskState> shared;
+  for (const DiskFacts& each : facts.disks) {
+    const bool has_medium = !each.disk.source_type.empty() || !each.disk.source.empty();
+    if (!each.is_shared || each.move || !has_medium) continue;
+    shared.push_back({.target = each.disk.target,
+                      .source = each.disk.source,
+                      .source_format = each.disk.format,
+                      .uri = each.disk.source,
+                      .format = each.disk.format,
+                      .route = DiskRoute::shared,
+                      .reason = each.share_reason.empty() ? reason_of(DiskRoute::shared) : each.share_reason,
+                      .size_bytes = each.size_bytes});
+  }
+  return shared;
+}
 
 Task<Result<std::vector<MoveDiskState>>> choose_disks(DriverContext& context, Libvirt& source,
                                                       const VmDescription& machine,
@@ -62,6 +93,7 @@ Task<Result<std::vector<MoveDiskState>>> choose_disks(DriverContext& context, Li
       co_return unexpected(fail(ErrorKind::unsupported, "migrate", printable(wanted.uri))
                                .why("on network storage a disk is written raw")
                                .remedy("say raw, or name a file"));
+    state.reason = reason_of(state.route);
     DISKFERRY_CO_TRY(state.size_bytes, co_await size_of(context, source, machine, *disk));
     chosen.push_back(std::move(state));
   }

@@ -5,6 +5,7 @@
 #include "gateway/hypervisor/domain_xml.hpp"
 #include "gateway/hypervisor/libvirt.hpp"
 #include "gateway/move/move_state.hpp"
+#include "gateway/move/preflight.hpp"
 
 #include <string>
 #include <vector>
@@ -16,6 +17,9 @@ namespace diskferry {
 Task<Result<std::vector<MoveDiskState>>> choose_disks(DriverContext& context, Libvirt& source,
                                                       const VmDescription& machine,
                                                       const MoveRequest& request);
+
+/// The disks that stay where they are, because both hosts have them; pure.
+std::vector<MoveDiskState> shared_disks(const PreflightFacts& facts);
 
 struct MoveDefinitions {
   std::string running{};     ///< of the machine that runs there; empty for one that is shut off

@@ -22,6 +22,7 @@ std::string to_json(const MovePlan& plan) {
                      {"target", disk.uri},
                      {"format", disk.format},
                      {"route", to_string(disk.route)},
+                     {"reason", disk.reason},
                      {"size-bytes", disk.size_bytes}});
   json::object object{{"way", plan.way},
                       {"reason", plan.reason},
@@ -81,6 +82,7 @@ Task<Result<MovePlan>> plan_connected(MoveEnvironment& environment, const MoveRe
   auto disks = co_await choose_disks(environment.drivers, source, facts.machine, request);
   if (!disks) co_return plan;
   plan.disks = *std::move(disks);
+  for (MoveDiskState& disk : shared_disks(facts)) plan.disks.push_back(std::move(disk));
   if (auto definitions = co_await rewrite_definitions(source, facts.machine, request, plan.disks))
     plan.definition_diff = std::move(definitions->diff);
   if (watch_seconds == 0 || request.cold) co_return plan;

@@ -22,6 +22,7 @@ json::object encode(const MoveDiskState& disk) {
           {"uri", disk.uri},
           {"format", disk.format},
           {"route", to_string(disk.route)},
+          {"reason", disk.reason},
           {"size-bytes", disk.size_bytes},
           {"drive", disk.drive},
           {"export", disk.export_name},
@@ -48,6 +49,7 @@ Result<MoveDiskState> read_disk(const json::object& object) {
   fields.take("uri", disk.uri);
   fields.take("format", disk.format);
   fields.take("route", route);
+  fields.take("reason", disk.reason);
   fields.take("size-bytes", disk.size_bytes);
   fields.take("drive", disk.drive);
   fields.take("export", disk.export_name);

@@ -37,6 +37,7 @@ struct MoveDiskState {
   std::string uri{};  ///< where it goes
   std::string format{};
   DiskRoute route = DiskRoute::gateway;
+  std::string reason{};  ///< of the route, in words
   std::uint64_t size_bytes = 0;
   std::string drive{};        ///< the export that the hypervisor here asks for: "drive-virtio-disk0"
   std::string export_name{};  ///< at the other gateway

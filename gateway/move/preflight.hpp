@@ -23,11 +23,15 @@ struct DiskFacts {
   std::uint64_t size_bytes = 0;                    ///< as the guest sees it; 0: not known
   std::optional<std::uint64_t> allocated_bytes{};  ///< of all its layers; none: not known
   std::string identity{};                          ///< of its storage, for comparison with a target's
-  bool is_shared = false;                          ///< proved: the target's host has the same storage
-  unsigned backing_layers = 0;                     ///< below the active one
-  unsigned internal_snapshots = 0;                 ///< in the image
-  std::optional<TargetDiskFacts> target{};         ///< none: not asked, or `target_problem`
-  std::optional<Error> target_problem{};           ///< why the target could not be looked at
+  bool is_shared = false;                          ///< the target's host has the same storage
+  bool is_shared_by_name = false;                  ///< and only its name says so
+  std::vector<std::string> storages{};             ///< of its image and all layers; empty: not looked into
+  std::string share_reason{};       ///< why it is shared, or what was tried to prove it; empty: nothing was
+  std::string own_storage{};        ///< proved: it would be written to this storage of the machine itself
+  unsigned backing_layers = 0;      ///< below the active one
+  unsigned internal_snapshots = 0;  ///< in the image
+  std::optional<TargetDiskFacts> target{};  ///< none: not asked, or `target_problem`
+  std::optional<Error> target_problem{};    ///< why the target could not be looked at
 };
 
 /// A machine that is defined or runs at the target's host.

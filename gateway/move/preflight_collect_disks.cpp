@@ -5,20 +5,19 @@
 #include "gateway/copy/target.hpp"
 #include "gateway/move/move_state.hpp"
 #include "gateway/move/preflight_collector.hpp"
+#include "gateway/move/shared_proof.hpp"
 
 #include <algorithm>
 
 namespace diskferry {
 namespace {
 
-/// A guest that writes changes what its file looks like between the two looks at it.
-constexpr int proof_attempts = 3;
-
 struct ImageFacts {
   std::uint64_t size_bytes = 0;
   std::optional<std::uint64_t> allocated_bytes{};
   unsigned layers = 1;
   unsigned snapshots = 0;
+  std::vector<std::string> storages{};  ///< empty: there are layers that cannot be looked into
 };
 
 Task<Result<ImageFacts>> look_into(DriverContext& context, ImageUri uri, std::string format) {
@@ -31,6 +30,11 @@ Task<Result<ImageFacts>> look_into(DriverContext& context, ImageUri uri, std::st
   facts.snapshots = static_cast<unsigned>(image.layers().front().snapshots.size());
   if (image.has_device()) facts.size_bytes = image.device().size_bytes();
   const std::vector<ImageUri> storages = image.storages();
+  const bool is_whole = std::ranges::none_of(image.layers(), [](const LayerDescription& layer) {
+    return layer.problem.has_value() || layer.data_file_problem.has_value();
+  });
+  if (is_whole)
+    for (const ImageUri& storage : storages) facts.storages.push_back(storage.without_secrets());
   (void)co_await image.close();
   facts.allocated_bytes = co_await allocated_bytes(context, storages);
   co_return facts;
@@ -69,11 +73,13 @@ Task<void> PreflightCollector::look_at_disks() {
       if (each.move)
         co_await look_at_target(each);
       else
-        co_await prove_shared(each);
+        co_await prove_disk_is_shared(each);
     }
     facts_.disks.push_back(std::move(each));
     if (co_await is_cancelled()) co_return;
   }
+  for (DiskFacts& each : facts_.disks)
+    if (each.target && each.target->exists) co_await compare_with_sources(each);
 }
 
 Task<void> PreflightCollector::look_at_source(DiskFacts& disk) {
@@ -111,6 +117,7 @@ Task<void> PreflightCollector::look_into_image(DiskFacts& disk, ImageUri uri) {
   disk.allocated_bytes = image->allocated_bytes;
   disk.backing_layers = std::max(disk.backing_layers, image->layers - 1);
   disk.internal_snapshots = image->snapshots;
+  disk.storages = std::move(image->storages);
 }
 
 Task<Result<TargetDiskFacts>> PreflightCollector::ask_for_disk(const DiskFacts& disk, std::string uri,
@@ -146,26 +153,6 @@ Task<void> PreflightCollector::look_at_network_target(DiskFacts& disk, ImageUri 
     disk.target = *std::move(facts);
   else
     disk.target_problem = std::move(facts).error();
-}
-
-Task<void> PreflightCollector::prove_shared(DiskFacts& disk) {
-  if (!is_comparable(disk.identity, disk.disk.source)) co_return;
-  auto uri = source_uri(disk.disk);
-  if (!uri) co_return;
-  if (!uri->is_file()) {
-    // Its name leads to the same server from everywhere; the hypervisors take that for shared, too.
-    disk.is_shared = true;
-    co_return;
-  }
-  if (peers_.gateway == nullptr || !is_proof(disk.identity)) co_return;
-  for (int i = 0; i < proof_attempts && !disk.is_shared; ++i) {
-    const auto there = co_await ask_for_disk(disk, disk.disk.source, disk.disk.format);
-    if (!there || !is_proof(there->identity)) co_return;
-    const auto here = co_await with_deadline(context_.clock, preflight_answer_limit, "identify the disk",
-                                             storage_identity(context_, *uri));
-    disk.is_shared = there->identity == disk.identity || (here && there->identity == *here);
-    if (here) disk.identity = *here;
-  }
 }
 
 }  // namespace diskferry

@@ -3,6 +3,7 @@
 
 #include "diskferry/image_uri.hpp"
 #include "gateway/move/preflight_collect.hpp"
+#include "gateway/move/shared_proof.hpp"
 
 #include <string>
 
@@ -26,8 +27,12 @@ class PreflightCollector {
   Task<void> look_into_image(DiskFacts& disk, ImageUri uri);
   Task<void> look_at_target(DiskFacts& disk);
   Task<void> look_at_network_target(DiskFacts& disk, ImageUri uri);
-  Task<void> prove_shared(DiskFacts& disk);
   Task<Result<TargetDiskFacts>> ask_for_disk(const DiskFacts& disk, std::string uri, std::string format);
+  // preflight_collect_shared.cpp
+  Task<void> prove_disk_is_shared(DiskFacts& disk);
+  Task<ShareVerdict> prove_storage_is_shared(ImageUri storage);
+  Task<bool> is_same_medium(const DiskFacts& disk);
+  Task<void> compare_with_sources(DiskFacts& disk);
 
   void note_unknown(std::string subject, Error error);
 

@@ -32,22 +32,44 @@ void every_disk_is_named(const PreflightFacts& facts, Findings& found) {
   for (const DiskFacts& each : facts.disks) {
     const VmDisk& disk = each.disk;
     if (!has_medium(disk) || each.move || each.is_shared) continue;
+    const std::string tried = each.share_reason.empty() ? "" : fmt::format(" ({})", each.share_reason);
     if (is_removable(disk))
-      found.block("local-medium", disk.target,
-                  "There is a medium in the drive that is not proved to be at the target, too.",
-                  fmt::format("eject it (virsh change-media {} {} --eject), or copy it with --disk {}=TARGET",
-                              facts.machine.name, disk.target, disk.target));
+      found.block(
+          "local-medium", disk.target,
+          fmt::format("There is a medium in the drive that is not proved to be at the target, too{}.", tried),
+          fmt::format("eject it (virsh change-media {} {} --eject), or copy it with --disk {}=TARGET",
+                      facts.machine.name, disk.target, disk.target));
     else
-      found.block("disk-not-named", disk.target,
-                  "The disk is not proved to be on storage that both hosts have, and it is not to be copied.",
-                  fmt::format("say where it goes with --disk {}=TARGET", disk.target));
+      found.block(
+          "disk-not-named", disk.target,
+          fmt::format(
+              "The disk is not proved to be on storage that both hosts have{}, and it is not to be copied.",
+              tried),
+          fmt::format("say where it goes with --disk {}=TARGET", disk.target));
   }
 }
 
 void shared_disks_stay(const PreflightFacts& facts, Findings& found) {
+  for (const DiskFacts& each : facts.disks) {
+    if (!each.is_shared || each.move) continue;
+    const std::string why = each.share_reason.empty() ? "" : ": " + each.share_reason;
+    if (each.is_shared_by_name)
+      found.warn("shared-by-name", each.disk.target,
+                 fmt::format("It stays where it is, on storage that could not be compared{}.", why),
+                 "be sure that the name leads to the same storage from both hosts");
+    else
+      found.note("disk-shared", each.disk.target,
+                 fmt::format("Both hosts have its storage, so that it stays where it is{}.", why));
+  }
+}
+
+void kept_sources_share_nothing(const PreflightFacts& facts, Findings& found) {
+  if (!facts.request.keep_source) return;
   for (const DiskFacts& each : facts.disks)
-    if (each.is_shared && !each.move)
-      found.note("disk-shared", each.disk.target, "Both hosts have its storage: it stays where it is.");
+    if (each.is_shared && !each.move && !each.disk.is_read_only)
+      found.warn("kept-source-shares", each.disk.target,
+                 "The definition that is kept here has the disk which the machine then uses there.",
+                 "never start it here while the machine runs there; commit the move when it is well");
 }
 
 void shared_disks_are_not_cached(const PreflightFacts& facts, Findings& found) {
@@ -138,17 +160,10 @@ void something_is_copied(const PreflightFacts& facts, Findings& found) {
   if (!copies_disks(facts)) found.note("no-disks", "machine", "No disk is copied: only the memory moves.");
 }
 
-constexpr std::array<Rule, 11> rules{named_disks_exist,
-                                     every_disk_is_named,
-                                     shared_disks_stay,
-                                     shared_disks_are_not_cached,
-                                     caches_keep_promises,
-                                     no_transient_disks,
-                                     shareable_disks_are_not_copied,
-                                     disks_can_be_mirrored,
-                                     no_block_jobs,
-                                     layers_are_flattened,
-                                     something_is_copied};
+constexpr std::array<Rule, 12> rules{
+    named_disks_exist,           every_disk_is_named,  shared_disks_stay,    kept_sources_share_nothing,
+    shared_disks_are_not_cached, caches_keep_promises, no_transient_disks,   shareable_disks_are_not_copied,
+    disks_can_be_mirrored,       no_block_jobs,        layers_are_flattened, something_is_copied};
 }  // namespace
 
 std::span<const Rule> disk_rules() noexcept {

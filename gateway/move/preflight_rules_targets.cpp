@@ -81,14 +81,17 @@ void targets_are_usable(const PreflightFacts& facts, Findings& found) {
   });
 }
 
+void block_own_storage(const DiskFacts& disk, const std::string& uri, const std::string& own,
+                       Findings& found) {
+  found.block("same-storage", disk.disk.target,
+              fmt::format("{} is the machine's own {}: it would be overwritten with itself.", uri, own),
+              fmt::format("leave out --disk {}=... if both hosts have this storage, or name another target",
+                          disk.disk.target));
+}
+
 void check_not_source(const DiskFacts& disk, const MoveDisk& move, const DiskFacts& source, Findings& found) {
   if (is_proof(source.identity))
-    return found.block("same-storage", disk.disk.target,
-                       fmt::format("{} is the machine's own disk {}: it would be overwritten with itself.",
-                                   move.uri, source.disk.target),
-                       fmt::format("leave out --disk {}=... if both hosts have this storage, or name another "
-                                   "target",
-                                   disk.disk.target));
+    return block_own_storage(disk, move.uri, "disk " + source.disk.target, found);
   found.warn(
       "looks-the-same", disk.disk.target,
       fmt::format("{} is as large as the machine's disk {} and begins with the same content: an earlier "
@@ -100,6 +103,7 @@ void check_not_source(const DiskFacts& disk, const MoveDisk& move, const DiskFac
 
 void targets_are_not_sources(const PreflightFacts& facts, Findings& found) {
   for_each_target(facts, [&](const DiskFacts& each, const MoveDisk& move, const TargetDiskFacts& target) {
+    if (!each.own_storage.empty()) return block_own_storage(each, move.uri, each.own_storage, found);
     if (!is_comparable(target.identity, move.uri)) return;
     for (const DiskFacts& source : facts.disks)
       if (is_comparable(source.identity, source.disk.source) && source.identity == target.identity)

@@ -114,6 +114,11 @@ Result<GatewayFacts> parse_gateway_facts(std::string_view text) {
   return facts;
 }
 
+Task<Result<StorageView>> TargetGateway::see(StorageQuestion question) {
+  co_return unexpected(fail(ErrorKind::unsupported, "look at the storage", question.uri)
+                           .why("this gateway does not tell how its host sees storage"));
+}
+
 namespace {
 constexpr std::array<std::string_view, 3> ends{"keep", "leave", "remove"};
 }  // namespace

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "diskferry/task.hpp"
+#include "gateway/move/storage_view.hpp"
 #include "gateway/move/target_facts.hpp"
 #include "gateway/move/target_machine.hpp"
 
@@ -72,6 +73,8 @@ class TargetGateway {
   virtual ~TargetGateway() = default;
   virtual Task<Result<GatewayFacts>> facts() = 0;
   virtual Task<Result<TargetDiskFacts>> look(TargetDiskRequest request) = 0;
+  /// How that host sees a storage which may be shared. Errors also: unsupported, where it cannot be asked.
+  virtual Task<Result<StorageView>> see(StorageQuestion question);
   /// Makes the disk where it is not there, and offers it, writable, to this client only.
   virtual Task<Result<PreparedDisk>> prepare(TargetDiskRequest request) = 0;
   /// Flushes and withdraws all disks of a move. Not an error where there are none.

@@ -12,7 +12,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 TESTBED = HERE.parents[1] / "scripts" / "testbed"
 sys.path[:0] = [str(HERE), str(TESTBED / "hosts"), str(TESTBED)]
 
-from place import IMAGES, Place, expect  # noqa: E402
+import events  # noqa: E402
+from place import IMAGES, SHARED, Place, expect  # noqa: E402
 from report import Failed, say  # noqa: E402
 
 NEW_RAW = f"{IMAGES}/new.raw"
@@ -117,8 +118,81 @@ def commands(place):
     place.check(NEW_RAW, "raw", place.bed.b)
 
 
+def shared(place):
+    """One disk on storage of both hosts, which stays, and one that is copied."""
+    place.share()
+    place.guest(place.chain("s1", folder=SHARED), place.chain())
+    plan = place.plan({"vdb": NEW_RAW})
+    stays, goes = (next(disk for disk in plan["disks"] if disk["disk"] == name) for name in ("vda", "vdb"))
+    expect(stays["route"] == "shared" and stays["target"] == f"{SHARED}/s1.qcow2", f"vda does not stay: {plan}")
+    expect("the other one read" in stays["reason"], f"it was not proved that vda is shared: {plan}")
+    expect(goes["route"] == "gateway", f"vdb is not copied: {plan}")
+    ended = move(place, {"vdb": NEW_RAW})
+    expect([disk["disk"] for disk in ended["report"]["disks"]] == ["vdb"], f"other disks were copied: {ended['report']}")
+    place.vm.stop(place.bed.b)
+    place.check(f"{SHARED}/s1.qcow2", "qcow2", place.bed.b, "vda")
+    place.check(NEW_RAW, "raw", place.bed.b, "vdb")
+    left = place.bed.a.run("ls", "-A", SHARED).split()
+    expect(sorted(left) == ["s1-base.qcow2", "s1-middle.qcow2", "s1.qcow2"], f"left in the shared folder: {left}")
+
+
+def all_shared(place):
+    """Nothing but the memory moves, there and back."""
+    place.share()
+    place.guest(place.chain("s1", folder=SHARED))
+    for source, target in ((place.bed.a, place.bed.b), (place.bed.b, place.bed.a)):
+        ended = move(place, {}, source=source, target=target)
+        expect(ended["report"]["disks"] == [], f"disks were copied: {ended['report']}")
+    place.check(f"{SHARED}/s1.qcow2", "qcow2", place.bed.a)
+
+
+def all_shared_undone(place):
+    """The memory alone goes over when it is cancelled, and when the gateway here is killed."""
+    place.bed.link(mbit=20)
+    place.share()
+    place.guest(place.chain("s1", folder=SHARED))
+    job = place.begin({})
+    job.wait_phase("delta")
+    events.cancel(place, job)
+    job.wait_end(status="cancelled")
+    place.expect_on(place.bed.a)
+    place.expect_nothing_left()
+    job = place.begin({})
+    job.wait_phase("delta")
+    events.kill_source_gateway(place, job)
+    place.bed.link()
+    ended = job.wait_end()
+    host = place.where()
+    say(f"the gateway was killed: {ended['status']}, the guest runs on {host}")
+    expect((ended["status"] == "done") == (host is place.bed.b), f"{ended['status']}: {ended.get('error')}")
+    if host is place.bed.a:
+        move(place, {})
+    place.expect_on(place.bed.b)
+    place.expect_nothing_left()
+    place.check(f"{SHARED}/s1.qcow2", "qcow2", place.bed.b)
+
+
+def not_shared(place):
+    """What stands in the way of a disk that is nowhere named: the same name is no proof, nor are the same layers above."""
+    place.share()
+    base, top = f"{IMAGES}/base.qcow2", f"{SHARED}/top.qcow2"
+    for host in place.bed.hosts:
+        host.run("qemu-img", "create", "-q", "-f", "qcow2", base, "96M")
+    place.bed.a.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top)
+    place.guest(top, place.chain())
+    plan = place.plan({"vdb": NEW_RAW}, code=3)
+    text = next(one["text"] for one in plan["preflight"]["findings"] if one["code"] == "disk-not-named")
+    expect(base in text and "another one" in text, f"the plan does not say what was tried: {text}")
+    # And a copy onto itself is refused, whatever the operator allows.
+    plan = place.plan({"vda": top, "vdb": NEW_RAW}, code=3, options=("--overwrite",))
+    codes = [one["code"] for one in plan["preflight"]["findings"] if one["severity"] == "blocker"]
+    expect(codes == ["same-storage"], f"a disk may be copied onto itself: {codes}")
+    place.check(top, "qcow2", place.bed.a, "vda")
+
+
 CASES = {case.__name__.replace("_", "-"): case
-         for case in (raw, qcow2, two_disks, back, memory, keep_source, slow, commands)}
+         for case in (raw, qcow2, two_disks, back, memory, keep_source, slow, commands,
+                      shared, all_shared, all_shared_undone, not_shared)}
 
 
 def main():

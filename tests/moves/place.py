@@ -11,6 +11,7 @@
         place.check("vda", f"{IMAGES}/new.raw", "raw", place.bed.b)
 """
 
+import json
 import pathlib
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ IMAGES = "/var/lib/libvirt/images"
 MOVES = "/run/diskferry/moves"
 RECORDS = "/var/lib/diskferry/targets"
 SMALL = "/var/lib/libvirt/small"  # a file system of its own on host b
+SHARED = "/var/lib/libvirt/shared"  # one folder of both hosts, where a case asks for it
 STORE_FAILS = f"{IMAGES}/store-fails"  # while it is there, the store of that case answers with errors
 DISK_MIB = 96
 SETTLE_SECONDS = 90
@@ -87,10 +89,10 @@ class Place:
 
     # -- what is there before a move
 
-    def chain(self, name="g1", mib=DISK_MIB, data_mib=2):
+    def chain(self, name="g1", mib=DISK_MIB, data_mib=2, folder=IMAGES):
         """Three layers on host a, as somebody has who took two snapshots; the disk on top. `data_mib` is in the base."""
         host = self.bed.a
-        base, middle, top = (f"{IMAGES}/{name}{suffix}.qcow2" for suffix in ("-base", "-middle", ""))
+        base, middle, top = (f"{folder}/{name}{suffix}.qcow2" for suffix in ("-base", "-middle", ""))
         host.run("qemu-img", "create", "-q", "-f", "qcow2", base, f"{mib}M")
         host.run("qemu-io", "-f", "qcow2", "-c", f"write -q -P 0x21 32M {data_mib}M", base)
         host.run("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", middle)
@@ -121,6 +123,13 @@ class Place:
         self.bed.b.run("mkdir", "-p", SMALL)
         self.bed.b.run("mount", "-t", "tmpfs", "-o", f"size={mib}m", "small", SMALL)
 
+    def share(self):
+        """A folder that both hosts have mounted, as they would an NFS export."""
+        (self.bed.folder / "shared").mkdir()
+        for host in self.bed.hosts:
+            host.run("mkdir", "-p", SHARED)
+            host.run("mount", "--bind", "/run/testbed/shared", SHARED)
+
     # -- a move
 
     def begin(self, disks, source=None, target=None, options=()):
@@ -134,6 +143,16 @@ class Place:
         if done.returncode != 0:
             raise Failed(f"diskferry migrate: exit {done.returncode}: {done.stderr.strip()} {done.stdout.strip()}")
         return self.follow(done.stdout.split()[-1], source)
+
+    def plan(self, disks, code=0, options=()):
+        """What `diskferry plan migrate` says, as JSON; Failed when it exits otherwise."""
+        words = ["plan", "migrate", self.vm.name, "--to", self.bed.b.uri, "--json", *options]
+        for name, place in disks.items():
+            words += ["--disk", f"{name}={place}"]
+        done = subprocess.run(self.gateways.command(self.bed.a, *words), capture_output=True, text=True, check=False,
+                              timeout=120, stdin=subprocess.DEVNULL)
+        expect(done.returncode == code, f"diskferry plan migrate: exit {done.returncode}: {done.stderr} {done.stdout}")
+        return json.loads(done.stdout)
 
     def follow(self, name, host=None):
         self.jobs.append(Job(self.gateways, host or self.bed.a, name))

@@ -24,6 +24,8 @@ class FilesGateway final : public TargetGateway {
   explicit FilesGateway(DriverContext& context) : context_(context) {}
   GatewayFacts said{.name = "b", .version = "1", .machine_id = "id-b", .nbd_port = 1};
   bool has_other_files = false;  ///< the same names, and other storage behind them
+  bool has_changed = false;      ///< a guest wrote since this host looked
+  std::string other_file{};      ///< this one alone is another one there
   bool hangs = false;
 
   Task<Result<GatewayFacts>> facts() override {
@@ -34,8 +36,14 @@ class FilesGateway final : public TargetGateway {
     DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(request.uri));
     TargetDiskFacts found{.exists = std::filesystem::exists(uri.path()), .space_available_bytes = gib};
     DISKFERRY_CO_TRY(found.identity, co_await storage_identity(context_, uri));
-    if (has_other_files) found.identity += "-there";
+    if (has_other_files || has_changed) found.identity += "-there";
     co_return found;
+  }
+  Task<Result<StorageView>> see(StorageQuestion question) override {
+    const bool is_other = has_other_files || question.uri == other_file;
+    DISKFERRY_CO_TRY(StorageView seen, co_await view_storage(context_, std::move(question)));
+    if (is_other) ++seen.inode;
+    co_return seen;
   }
   Task<Result<PreparedDisk>> prepare(TargetDiskRequest) override { co_return refuse(); }
   Task<Result<void>> finish(std::string, TargetEnd) override { co_return refuse(); }
@@ -87,8 +95,9 @@ class Collect : public testing::Test {
   MoveRequest request() const {
     return {.domain = "on-a", .destination = "x", .disks = {{"vda", new_, "raw"}}};
   }
-  PreflightPeers peers() {
-    PreflightPeers all{.source = *source_};
+  PreflightPeers peers() { return peers_of(*source_); }
+  PreflightPeers peers_of(Libvirt& source) {
+    PreflightPeers all{.source = source};
     all.target = target_.get();
     all.gateway = &gateway_;
     all.here = {.name = "a", .version = "1", .machine_id = "id-a"};
@@ -158,6 +167,34 @@ TEST_F(Collect, FindsTheSourceUnderAnotherName) {
   EXPECT_EQ(facts.disks[0].target->identity, facts.disks[0].identity);
   const auto findings = examine(facts);
   EXPECT_NE(std::ranges::find(findings, "same-storage", &Finding::code), findings.end());
+}
+
+TEST_F(Collect, FindsTheSourceThoughTheGuestIsWriting) {
+  std::filesystem::create_symlink(vda_, new_);
+  gateway_.has_changed = true;
+  const PreflightFacts facts = must(collect(peers(), request()));
+  EXPECT_NE(facts.disks.at(0).target->identity, facts.disks[0].identity);
+  EXPECT_EQ(facts.disks[0].own_storage, vda_);
+}
+
+TEST_F(Collect, ProvesEveryLayer) {
+  const std::string top = folder_ / "top.qcow2";
+  const auto made =
+      test::run_program({"qemu-img", "create", "-q", "-f", "qcow2", "-b", vdb_, "-F", "raw", top});
+  ASSERT_EQ(made.exit_code, 0) << made.err;
+  auto host =
+      connect("c", "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='" + top +
+                       "'/><target dev='vda' bus='virtio'/></disk>");
+  PreflightPeers all = peers_of(*host);
+  gateway_.other_file = vdb_;
+  const MoveRequest nothing_named{.domain = "on-c", .destination = "x"};
+  PreflightFacts facts = must(collect(std::move(all), nothing_named));
+  EXPECT_FALSE(facts.disks.at(0).is_shared);
+  EXPECT_NE(facts.disks[0].share_reason.find(vdb_ + ": "), std::string::npos) << facts.disks[0].share_reason;
+  gateway_.other_file.clear();
+  facts = must(collect(peers_of(*host), nothing_named));
+  EXPECT_TRUE(facts.disks.at(0).is_shared) << facts.disks[0].share_reason;
+  (void)run(close(*host));
 }
 
 TEST_F(Collect, GoesOnWithoutTheOtherSide) {

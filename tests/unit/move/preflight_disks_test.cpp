@@ -46,6 +46,21 @@ INSTANTIATE_TEST_SUITE_P(
                      [](Facts& f) { add_disk(f, "vdb").disk.is_read_only = true; },
                      {"blocker disk-not-named vdb"}},
         PreflightRow{"shared", [](Facts& f) { shared_vdb(f, "none"); }, {"note disk-shared vdb"}},
+        PreflightRow{"shared_by_name",
+                     [](Facts& f) { shared_vdb(f, "none").is_shared_by_name = true; },
+                     {"warning shared-by-name vdb"}},
+        PreflightRow{"shared_with_a_kept_source",
+                     [](Facts& f) {
+                       f.request.keep_source = true;
+                       shared_vdb(f, "none");
+                     },
+                     {"warning kept-source-shares vdb", "note disk-shared vdb"}},
+        PreflightRow{"shared_medium_with_a_kept_source",
+                     [](Facts& f) {
+                       f.request.keep_source = true;
+                       shared_vdb(f, "none").disk.is_read_only = true;
+                     },
+                     {"note disk-shared vdb"}},
         PreflightRow{"empty_drive",
                      [](Facts& f) {
                        VmDisk& drive = add_drive(f).disk;
@@ -173,6 +188,14 @@ INSTANTIATE_TEST_SUITE_P(
                        at_target(f).identity = shared_vdb(f, "none").identity;
                      },
                      {"blocker same-storage vda", "warning target-overwritten vda", "note disk-shared vdb"}},
+        PreflightRow{"onto_a_layer_of_its_own",
+                     [](Facts& f) {
+                       f.request.overwrite = true;
+                       at_target(f).exists = true;
+                       at_target(f).identity = "file|12|10|1|cc";
+                       vda(f).own_storage = "/images/base.qcow2";
+                     },
+                     {"blocker same-storage vda", "warning target-overwritten vda"}},
         PreflightRow{"names_of_each_host",
                      [](Facts& f) {
                        f.request.overwrite = true;

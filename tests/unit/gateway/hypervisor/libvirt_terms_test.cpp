@@ -30,6 +30,7 @@ const FlagRow flag_rows[] = {
      VIR_MIGRATE_NON_SHARED_DISK | VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES},
     {"SynchronousWithoutDisks", [](LibvirtMigration& m) { m.synchronous_disk_writes = true; }, 0},
     {"Undefine", [](LibvirtMigration& m) { m.undefine_source = true; }, VIR_MIGRATE_UNDEFINE_SOURCE},
+    {"ProvedStorage", [](LibvirtMigration& m) { m.is_storage_proved = true; }, VIR_MIGRATE_UNSAFE},
     {"Tls", [](LibvirtMigration& m) { m.tls = true; }, VIR_MIGRATE_TLS},
     {"AutoConverge", [](LibvirtMigration& m) { m.auto_converge = true; }, VIR_MIGRATE_AUTO_CONVERGE},
     {"PostCopy", [](LibvirtMigration& m) { m.post_copy = true; }, VIR_MIGRATE_POSTCOPY},
