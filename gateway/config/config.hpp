@@ -80,6 +80,14 @@ struct MoveConfig {
   std::string run_folder = "/run/diskferry";  ///< sockets of moves
 };
 
+/// [evacuate]: machines of hosts that are gone.
+struct EvacuateConfig {
+  /// A program and its arguments that cuts a host off and says that it is off; "%h" is the host's name.
+  std::vector<std::string> fence{};
+  std::chrono::milliseconds fence_timeout{60'000};
+  std::vector<std::string> hosts{};  ///< libvirt URIs of hosts that are asked whether they run the machine
+};
+
 struct Config {
   std::string name{};  ///< of this gateway for people; empty: the host's name
   ControlConfig control{};
@@ -87,6 +95,7 @@ struct Config {
   StateConfig state{};
   LogConfig log{};
   MoveConfig move{};
+  EvacuateConfig evacuate{};
   std::vector<ExportConfig> exports{};
 };
 
