@@ -8,6 +8,7 @@ namespace diskferry::cli {
 extern const Command cancel_command;
 extern const Command commit_command;
 extern const Command copy_command;
+extern const Command evacuate_command;
 extern const Command export_command;
 extern const Command exports_command;
 extern const Command fallback_command;
@@ -27,9 +28,10 @@ extern const Command watch_command;
 namespace {
 // One line a command, in the order of --help.
 constexpr std::array commands{
-    &inspect_command, &map_command,     &copy_command,   &verify_command, &plan_command,     &export_command,
-    &migrate_command, &exports_command, &jobs_command,   &status_command, &watch_command,    &set_command,
-    &pause_command,   &resume_command,  &cancel_command, &commit_command, &fallback_command, &pki_command,
+    &inspect_command, &map_command,     &copy_command,     &verify_command,  &plan_command,
+    &export_command,  &migrate_command, &evacuate_command, &exports_command, &jobs_command,
+    &status_command,  &watch_command,   &set_command,      &pause_command,   &resume_command,
+    &cancel_command,  &commit_command,  &fallback_command, &pki_command,
 };
 }  // namespace
 

@@ -12,22 +12,6 @@
 namespace diskferry::cli {
 namespace {
 
-/// "vda=/images/vm.qcow2", "vdb=raw:/dev/vg/vm" (the format, where the name's ending does not say it).
-Result<MoveDisk> parse_disk(const std::string& text) {
-  const auto equals = text.find('=');
-  if (equals == std::string::npos || equals == 0 || equals + 1 == text.size())
-    return unexpected(fail(ErrorKind::invalid_argument, "migrate")
-                          .why(fmt::format("'{}' is no disk with its target", printable(text)))
-                          .remedy("say --disk vda=/images/vm.qcow2"));
-  MoveDisk disk{.target = text.substr(0, equals), .uri = text.substr(equals + 1)};
-  for (const std::string_view format : {"raw", "qcow2"}) {
-    if (!disk.uri.starts_with(std::string(format) + ":")) continue;
-    disk.format = format;
-    disk.uri.erase(0, format.size() + 1);
-  }
-  return disk;
-}
-
 /// The host of --to, over ssh, where --gateway-to does not name it.
 Result<std::string> ssh_gateway(const MoveRequest& request) {
   if (request.gateway.starts_with("ssh://")) return request.gateway;
@@ -46,6 +30,30 @@ Result<std::string> ssh_gateway(const MoveRequest& request) {
 
 }  // namespace
 
+Result<MoveDisk> parse_move_disk(const std::string& text) {
+  const auto equals = text.find('=');
+  if (equals == std::string::npos || equals == 0 || equals + 1 == text.size())
+    return unexpected(fail(ErrorKind::invalid_argument, "read --disk")
+                          .why(fmt::format("'{}' is no disk with its target", printable(text)))
+                          .remedy("say --disk vda=/images/vm.qcow2"));
+  MoveDisk disk{.target = text.substr(0, equals), .uri = text.substr(equals + 1)};
+  for (const std::string_view format : {"raw", "qcow2"}) {
+    if (!disk.uri.starts_with(std::string(format) + ":")) continue;
+    disk.format = format;
+    disk.uri.erase(0, format.size() + 1);
+  }
+  return disk;
+}
+
+Result<std::pair<std::string, std::string>> parse_network_names(const std::string& text) {
+  const auto equals = text.find('=');
+  if (equals == std::string::npos || equals == 0 || equals + 1 == text.size())
+    return unexpected(fail(ErrorKind::invalid_argument, "read --network")
+                          .why(fmt::format("'{}' maps no network to another", printable(text)))
+                          .remedy("say --network default=lan"));
+  return std::pair<std::string, std::string>(text.substr(0, equals), text.substr(equals + 1));
+}
+
 Result<MoveRequest> MigrateOptions::request() const {
   MoveRequest request = move;
   request.verify = !no_verify;
@@ -53,16 +61,12 @@ Result<MoveRequest> MigrateOptions::request() const {
     DISKFERRY_TRY(request.gateway, ssh_gateway(request));
   }
   for (const std::string& text : disks) {
-    DISKFERRY_TRY(MoveDisk disk, parse_disk(text));
+    DISKFERRY_TRY(MoveDisk disk, parse_move_disk(text));
     request.disks.push_back(std::move(disk));
   }
   for (const std::string& text : networks) {
-    const auto equals = text.find('=');
-    if (equals == std::string::npos || equals == 0 || equals + 1 == text.size())
-      return unexpected(fail(ErrorKind::invalid_argument, "migrate")
-                            .why(fmt::format("'{}' maps no network to another", printable(text)))
-                            .remedy("say --network default=lan"));
-    request.networks[text.substr(0, equals)] = text.substr(equals + 1);
+    DISKFERRY_TRY(const auto names, parse_network_names(text));
+    request.networks[names.first] = names.second;
   }
   DISKFERRY_CHECK(check(request));
   return request;

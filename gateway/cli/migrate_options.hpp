@@ -4,6 +4,7 @@
 #include "gateway/move/request.hpp"
 
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace CLI {
@@ -23,6 +24,11 @@ struct MigrateOptions {
   /// Errors: invalid_argument.
   Result<MoveRequest> request() const;
 };
+/// "vda=/images/vm.qcow2", "vdb=raw:/dev/vg/vm" (the format, where the name's ending does not say it).
+/// Errors: invalid_argument.
+Result<MoveDisk> parse_move_disk(const std::string& text);
+/// "default=lan". Errors: invalid_argument.
+Result<std::pair<std::string, std::string>> parse_network_names(const std::string& text);
 void add_migrate_options(CLI::App& app, MigrateOptions& options);
 
 }  // namespace diskferry::cli

@@ -79,6 +79,17 @@ void read_move(TomlTable& table, MoveConfig& move) {
   absolute_path(table, "qmp-sockets", move.qmp_sockets);
 }
 
+void read_evacuate(TomlTable& table, EvacuateConfig& evacuate) {
+  constexpr std::chrono::milliseconds timeout_max = std::chrono::minutes(10);
+  table.texts("fence", evacuate.fence);
+  table.duration("fence-timeout", evacuate.fence_timeout);
+  table.texts("hosts", evacuate.hosts);
+  if (!evacuate.fence.empty() && !evacuate.fence.front().starts_with('/'))
+    table.problem("fence", "evacuate.fence begins with the absolute path of a program");
+  if (evacuate.fence_timeout.count() == 0 || evacuate.fence_timeout > timeout_max)
+    table.problem("fence-timeout", "evacuate.fence-timeout must be from 1ms to 10m");
+}
+
 void read_export(TomlTable& table, ExportConfig& one) {
   one.where = table.where();
   table.text("name", one.name);
@@ -104,6 +115,7 @@ void read_root(TomlTable& root, Config& config) {
   root.table("state", [&](TomlTable& table) { absolute_path(table, "folder", config.state.folder); });
   root.table("log", [&](TomlTable& table) { read_log(table, config.log); });
   root.table("move", [&](TomlTable& table) { read_move(table, config.move); });
+  root.table("evacuate", [&](TomlTable& table) { read_evacuate(table, config.evacuate); });
   root.tables("export", [&](TomlTable& table) { read_export(table, config.exports.emplace_back()); });
 }
 

@@ -82,6 +82,14 @@ struct MoveConfig {
   std::string qmp_sockets{};
 };
 
+/// [evacuate]: machines of hosts that are gone.
+struct EvacuateConfig {
+  /// A program and its arguments that cuts a host off and says that it is off; "%h" is the host's name.
+  std::vector<std::string> fence{};
+  std::chrono::milliseconds fence_timeout{60'000};
+  std::vector<std::string> hosts{};  ///< libvirt URIs of hosts that are asked whether they run the machine
+};
+
 struct Config {
   std::string name{};  ///< of this gateway for people; empty: the host's name
   ControlConfig control{};
@@ -89,6 +97,7 @@ struct Config {
   StateConfig state{};
   LogConfig log{};
   MoveConfig move{};
+  EvacuateConfig evacuate{};
   std::vector<ExportConfig> exports{};
 };
 

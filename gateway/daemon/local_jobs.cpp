@@ -100,15 +100,19 @@ Task<Result<control::JobDescription>> LocalJobs::job(std::string id) {
 
 namespace {
 Result<void> check_kind(const std::string& kind) {
-  if (kind == migrate_kind) return {};
+  if (kind == migrate_kind || kind == evacuate_kind) return {};
   return unexpected(fail(ErrorKind::unsupported, "begin a job", printable(kind))
                         .why("there are no jobs of this kind here")
-                        .remedy("a job's kind is 'migrate'"));
+                        .remedy("a job's kind is 'migrate' or 'evacuate'"));
 }
 }  // namespace
 
 Task<Result<std::string>> LocalJobs::plan_job(control::JobRequest request) {
   DISKFERRY_CO_CHECK(check_kind(request.kind));
+  if (request.kind == evacuate_kind) {
+    DISKFERRY_CO_TRY(const EvacuationPlan plan, co_await evacuations_.plan(std::move(request.request_json)));
+    co_return to_json(plan);
+  }
   DISKFERRY_CO_TRY(
       const MovePlan plan,
       co_await moves_.plan(std::move(request.request_json),
@@ -118,11 +122,25 @@ Task<Result<std::string>> LocalJobs::plan_job(control::JobRequest request) {
 
 Task<Result<control::JobDescription>> LocalJobs::create_job(control::JobRequest request) {
   DISKFERRY_CO_CHECK(check_kind(request.kind));
+  if (request.kind == evacuate_kind) {
+    DISKFERRY_CO_TRY(const JobRecord job, co_await evacuations_.begin(std::move(request.request_json)));
+    co_return describe(job);
+  }
   DISKFERRY_CO_TRY(const JobRecord job, co_await moves_.begin(std::move(request.request_json)));
   co_return describe(job);
 }
 
+Task<Result<control::JobDescription>> LocalJobs::act_on_evacuation(std::string id,
+                                                                   control::JobAction action) {
+  if (action != control::JobAction::cancel)
+    co_return unexpected(cannot("an evacuation can only be cancelled, or asked for again"));
+  evacuations_.cancel(id);
+  co_return co_await job(std::move(id));
+}
+
 Task<Result<control::JobDescription>> LocalJobs::act_on_job(std::string id, control::JobAction action) {
+  DISKFERRY_CO_TRY(const JobRecord known, co_await store_.load(id));
+  if (known.kind == evacuate_kind) co_return co_await act_on_evacuation(std::move(id), action);
   switch (action) {
     case control::JobAction::cancel:
       DISKFERRY_CO_CHECK(co_await moves_.cancel(id));

@@ -4,6 +4,7 @@
 #include "gateway/control/api.hpp"
 #include "gateway/jobs/event_bus.hpp"
 #include "gateway/jobs/job_store.hpp"
+#include "gateway/move/evacuation_service.hpp"
 #include "gateway/move/move_service.hpp"
 
 namespace diskferry::daemon {
@@ -11,7 +12,8 @@ namespace diskferry::daemon {
 /// Thread: any. Lifetime: what it is made of outlives it.
 class LocalJobs final : public control::JobsApi {
  public:
-  LocalJobs(JobStore& store, EventBus& bus, MoveService& moves) : store_(store), bus_(bus), moves_(moves) {}
+  LocalJobs(JobStore& store, EventBus& bus, MoveService& moves, EvacuationService& evacuations)
+      : store_(store), bus_(bus), moves_(moves), evacuations_(evacuations) {}
 
   Task<Result<std::vector<control::JobDescription>>> jobs(control::JobFilter filter) override;
   Task<Result<control::JobDescription>> job(std::string id) override;
@@ -22,9 +24,12 @@ class LocalJobs final : public control::JobsApi {
   Task<Result<std::unique_ptr<control::EventSource>>> events(control::EventFilter filter) override;
 
  private:
+  Task<Result<control::JobDescription>> act_on_evacuation(std::string id, control::JobAction action);
+
   JobStore& store_;
   EventBus& bus_;
   MoveService& moves_;
+  EvacuationService& evacuations_;
 };
 
 }  // namespace diskferry::daemon

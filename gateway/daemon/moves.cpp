@@ -7,6 +7,7 @@
 #include "gateway/daemon/ssh_target.hpp"
 #include "gateway/daemon/users.hpp"
 
+#include <array>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -26,6 +27,17 @@ std::uint16_t tcp_port(const nbd_server::Server& nbd) {
 std::string controller_name(const std::string& id) {
   const auto now = std::chrono::system_clock::now().time_since_epoch().count();
   return fmt::format("{}-{}-{}", id, ::getpid(), now);
+}
+
+std::string host_name() {
+  std::array<char, 256> name{};
+  return gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : std::string();
+}
+
+std::vector<std::string> places_of(const std::vector<TargetDiskRecord>& disks) {
+  std::vector<std::string> places;
+  for (const TargetDiskRecord& disk : disks) places.push_back(disk.request.uri);
+  return places;
 }
 
 Task<Result<std::unique_ptr<TargetGateway>>> connect_any(DriverContext& context, std::string address,
@@ -81,11 +93,21 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                                    return connect_any(context_, std::move(address), certificates,
                                                       config_.move.run_folder);
                                  }});
-  jobs_.emplace(*store_, bus_, *moves_);
-  co_return co_await moves_->start();
+  evacuations_.emplace(EvacuationEnvironment{
+      .drivers = context_,
+      .jobs = *store_,
+      .controller = controller_name(id),
+      .host_name = host_name(),
+      .fence = {.words = config_.evacuate.fence, .limit = config_.evacuate.fence_timeout},
+      .hosts = config_.evacuate.hosts,
+      .unfinished = [this] { return places_of(disks_->records()); }});
+  jobs_.emplace(*store_, bus_, *moves_, *evacuations_);
+  DISKFERRY_CO_CHECK(co_await moves_->start());
+  co_return co_await evacuations_->start();
 }
 
 Task<void> Moves::stop() {
+  if (evacuations_) co_await evacuations_->stop();
   if (moves_) co_await moves_->stop();
   bus_.close();
   if (disks_) co_await disks_->stop();

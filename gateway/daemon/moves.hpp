@@ -1,4 +1,5 @@
-// All that moves need in a daemon: the job store, the bus, the disks that come here, the machines that leave.
+// All that moves need in a daemon: the job store, the bus, the disks that come here, the machines that leave,
+// and those that are taken over from hosts that are gone.
 // Made and ended as one by daemon.cpp.
 #pragma once
 
@@ -34,6 +35,7 @@ class Moves {
   std::optional<TargetDisks> disks_{};
   std::optional<TargetMachines> machines_{};
   std::optional<MoveService> moves_{};
+  std::optional<EvacuationService> evacuations_{};
   std::optional<LocalJobs> jobs_{};
   std::optional<LocalPeers> peers_{};
 };
