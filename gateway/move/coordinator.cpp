@@ -154,8 +154,11 @@ Task<Result<void>> Coordinator::settle_after_crash() {
     if (ends_) DISKFERRY_CO_CHECK(co_await find_out_by_qmp());
     if (!ends_) DISKFERRY_CO_CHECK(co_await find_out());
     if (outcome_ != Outcome::committed)
-      co_return unexpected(fail(ErrorKind::gone, "migrate", job_.subject)
-                               .why("the gateway ended while it ran; the guest is on the source"));
+      co_return unexpected(
+          fail(ErrorKind::gone, "migrate", job_.subject)
+              .why(fmt::format("the gateway on {} ended while it ran; the guest goes on there",
+                               printable(environment_.here.name)))
+              .remedy("begin again"));
     // What the lost process saw in between is made up for: the outcome is what counts.
     if (state_.phase < Phase::synchronized) DISKFERRY_CO_CHECK(co_await enter(Phase::synchronized));
     DISKFERRY_CO_CHECK(co_await enter(Phase::switching));
@@ -167,6 +170,7 @@ Task<Result<void>> Coordinator::settle_after_crash() {
 Task<Result<void>> Coordinator::undo(Error why) {
   spdlog::warn("move {} of {}: undone: {}", job_.id, printable(job_.subject), why.message());
   if (barrier_) barrier_->refuse();
+  if (why.kind() == ErrorKind::cancelled) why = cancelled_by();
   DISKFERRY_CO_CHECK(co_await enter(Phase::aborting));
   // The first error of a disk is the cause of what the hypervisor then complained of.
   if (disks_) {

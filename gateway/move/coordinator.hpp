@@ -67,6 +67,8 @@ class Coordinator {
   /// Thread: any. 0: no bound.
   void set_bytes_per_s(std::uint64_t bytes_per_s);
   void set_max_pause_ms(std::uint64_t ms);
+  /// Thread: any. The cancellation that follows is the end of this gateway, and nobody's wish for the move's.
+  void gateway_stops() noexcept { is_gateway_stopping_ = true; }
 
  private:
   // coordinator.cpp: the list of steps
@@ -102,6 +104,7 @@ class Coordinator {
   void measure_pause();
   Task<Result<void>> give_up_without_target();
   Error first_cause_of(Error said);
+  Error cancelled_by() const;
   // coordinator_outcome.cpp
   bool may_have_gone_over() const;
   /// libvirt lets the source run where it lost sight of the target, which may run, too.
@@ -170,6 +173,7 @@ class Coordinator {
   std::atomic<std::uint64_t> bytes_per_s_ = 0;
   std::atomic<std::uint64_t> max_pause_ms_ = 0;
   std::atomic<bool> is_over_ = false;
+  std::atomic<bool> is_gateway_stopping_ = false;
   bool has_suspended_ = false;
   bool has_post_copied_ = false;
   bool has_timed_out_ = false;

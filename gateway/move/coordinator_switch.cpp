@@ -155,6 +155,16 @@ Error Coordinator::first_cause_of(Error said) {
   return cause ? *std::move(cause) : std::move(said);
 }
 
+Error Coordinator::cancelled_by() const {
+  const std::string here = printable(environment_.here.name);
+  if (is_gateway_stopping_)
+    return fail(ErrorKind::cancelled, "migrate", printable(job_.subject))
+        .why("the gateway on " + here + " was stopped before the commit; the machine stays there")
+        .remedy("begin again when the gateway runs");
+  return fail(ErrorKind::cancelled, "migrate", printable(job_.subject))
+      .why("it was cancelled; the machine stays on " + here);
+}
+
 Task<Result<void>> Coordinator::give_up_without_target() {
   {
     std::lock_guard lock(guard_);

@@ -159,7 +159,10 @@ Task<void> MoveService::stop() {
     for (const auto& [id, running] : running_) all.push_back(running);
     running_.clear();
   }
-  for (const auto& running : all) running->group.cancel();
+  for (const auto& running : all) {
+    running->coordinator.gateway_stops();
+    running->group.cancel();
+  }
   for (const auto& running : all) (void)co_await running->group.join();
 }
 

@@ -63,7 +63,7 @@ CASES = [
     Case(events.cut_shortly, "bulk", EITHER),
     Case(events.cut_shortly, "delta", EITHER),
     Case(events.cut_shortly, "synchronized", EITHER),
-    Case(events.cut_at_resume, "synchronized", B, MOVED, delay_ms=500),
+    Case(events.cut_at_resume, "synchronized", B, MOVED, delay_ms=400),
     Case(events.cut_long, "bulk", A, UNDONE),
     Case(events.cut_long, "delta", EITHER),
     Case(events.cut_long, "synchronized", EITHER),

@@ -30,6 +30,7 @@ BASE_MIB = 12
 WINDOW = 'window = "1M"\n'
 # From the event to the end of the job, whatever happened.
 END_SECONDS = 200
+PHASE_SECONDS = 150
 # Emulated guests lose memory in a migration now and then: how often a case is tried at most.
 PANICS_MAX = 3
 
@@ -65,7 +66,7 @@ def check_all(place, images, host):
 
 def begin(place, case, disks):
     """Begins the move, slowly, and returns its job once the case's phase is reached."""
-    place.bed.link(mbit=SLOW_MBIT, delay_ms=case.delay_ms)
+    place.bed.link(mbit=None if case.delay_ms else SLOW_MBIT, delay_ms=case.delay_ms)
     if case.attached:
         command = place.gateways.begin(place.vm, disks)
         name = wait_until(lambda: next((job["id"] for job in place.gateways.jobs(place.bed.a)), None), "a job", 60)
@@ -73,7 +74,7 @@ def begin(place, case, disks):
         job.command = command
     else:
         job = place.begin(disks)
-    job.wait_phase(case.phase)
+    job.wait_phase(case.phase, PHASE_SECONDS)
     return job
 
 

@@ -88,6 +88,19 @@ def keep_source(place):
     place.check(NEW_RAW, "raw", place.bed.b)
 
 
+def paused(place):
+    """What its operator paused stays paused, and goes on where it is when he says so."""
+    place.guest(place.chain())
+    place.bed.a.virsh("suspend", "g1")
+    job = place.begin({"vda": NEW_RAW})
+    job.wait_end(status="done")
+    expect(place.states() == {"a": None, "b": "paused"}, f"the states are {place.states()}")
+    place.bed.b.virsh("resume", "g1")
+    place.expect_on(place.bed.b)
+    place.expect_nothing_left()
+    place.check(NEW_RAW, "raw", place.bed.b)
+
+
 def slow(place):
     """A link of 100 Mbit/s, and no more of it than the move may have."""
     place.bed.link(mbit=100)
@@ -191,7 +204,7 @@ def not_shared(place):
 
 
 CASES = {case.__name__.replace("_", "-"): case
-         for case in (raw, qcow2, two_disks, back, memory, keep_source, slow, commands,
+         for case in (raw, qcow2, two_disks, back, memory, keep_source, paused, slow, commands,
                       shared, all_shared, all_shared_undone, not_shared)}
 
 
