@@ -90,10 +90,12 @@ class Coordinator {
   Task<Result<void>> migrate();
   Task<Result<void>> supervise();
   Task<Result<void>> look_once();
+  Task<Result<void>> apply_limits(std::uint64_t disk_rate);
   Task<Result<void>> act_on_timeout();
   Task<Result<WhoRuns>> ask_both();
   Task<std::optional<VmState>> ask_host(std::unique_ptr<Libvirt>& host, std::string uri);
   BarrierHooks barrier_hooks(Executor own);
+  std::function<Task<Result<void>>()> drop_caches_hook(Executor own);
   Task<Result<bool>> is_guest_stopped();
   Task<Result<void>> record_synchronized();
   void on_event(bool is_source, const LibvirtEvent& event);
@@ -130,6 +132,8 @@ class Coordinator {
   std::atomic<std::uint64_t> bytes_per_s_ = 0;
   std::atomic<std::uint64_t> max_pause_ms_ = 0;
   std::atomic<bool> is_over_ = false;
+  std::uint64_t told_bytes_per_s_ = 0;  ///< the limits that the parts of the move know of
+  std::uint64_t told_pause_ms_ = 0;
   bool has_suspended_ = false;
   bool has_post_copied_ = false;
   bool has_timed_out_ = false;
