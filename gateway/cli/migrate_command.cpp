@@ -55,10 +55,12 @@ void print_disks(std::ostream& out, const json::object& report) {
   for (const json::value& each : disks->get_array()) {
     if (!each.is_object()) continue;
     const json::object& disk = each.get_object();
-    out << fmt::format("  {}: {} of {} sent, {} again, {} unchanged\n",
+    const std::uint64_t verified = number(disk, "verified-bytes");
+    out << fmt::format("  {}: {} of {} sent, {} again, {} unchanged{}\n",
                        std::string(disk.at("disk").get_string()), format_bytes(number(disk, "sent-bytes")),
                        format_bytes(number(disk, "size-bytes")), format_bytes(number(disk, "resent-bytes")),
-                       format_bytes(number(disk, "unchanged-bytes")));
+                       format_bytes(number(disk, "unchanged-bytes")),
+                       verified == 0 ? "" : ", " + format_bytes(verified) + " read back and right");
   }
 }
 

@@ -134,7 +134,10 @@ void add_migrate_options(CLI::App& app, MigrateOptions& options) {
                "after a failure keep what was copied; the next attempt sends the rest");
   app.add_flag("--keep-source", request.keep_source,
                "keep the machine defined here until 'diskferry commit JOB'");
-  app.add_flag("--no-verify", options.no_verify, "do not read the targets back");
+  auto* verify = app.add_flag("--verify", request.verify_running,
+                              "of a machine that runs: read the targets back before its memory goes over");
+  app.add_flag("--no-verify", options.no_verify, "with --cold: do not read the targets back")
+      ->excludes(verify);
 }
 
 }  // namespace diskferry::cli

@@ -33,6 +33,11 @@ Task<Result<std::string>> LocalPeers::peer(control::PeerCall call) {
     DISKFERRY_CO_TRY(const auto answer, co_await machines_.call(std::move(request), std::move(call.caller)));
     co_return to_json(answer);
   }
+  if (call.verb == "drop-caches") {
+    DISKFERRY_CO_TRY(const auto request, parse_finish_request(call.body_json));
+    co_await drop_target_caches(context_, disks_.records(), request.move);
+    co_return "{}";
+  }
   if (call.verb == "finish") {
     DISKFERRY_CO_TRY(auto request, parse_finish_request(call.body_json));
     DISKFERRY_CO_CHECK(co_await disks_.finish(std::move(request.move), request.end, std::move(call.caller)));

@@ -33,6 +33,11 @@ class RemoteTarget final : public TargetGateway {
                      co_await client_->peer({.verb = "prepare", .body_json = to_json(request)}));
     co_return parse_prepared_disk(text);
   }
+  Task<Result<void>> drop_caches(std::string move) override {
+    const FinishRequest request{.move = std::move(move)};
+    DISKFERRY_CO_CHECK(co_await client_->peer({.verb = "drop-caches", .body_json = to_json(request)}));
+    co_return Result<void>{};
+  }
   Task<Result<void>> finish(std::string move, TargetEnd end) override {
     const FinishRequest request{.move = std::move(move), .end = end};
     DISKFERRY_CO_CHECK(co_await client_->peer({.verb = "finish", .body_json = to_json(request)}));

@@ -96,6 +96,7 @@ class SshTarget final : public TargetGateway {
   Task<Result<PreparedDisk>> prepare(TargetDiskRequest request) override {
     return inner_->prepare(std::move(request));
   }
+  Task<Result<void>> drop_caches(std::string move) override { return inner_->drop_caches(std::move(move)); }
   Task<Result<void>> finish(std::string move, TargetEnd end) override {
     return inner_->finish(std::move(move), end);
   }

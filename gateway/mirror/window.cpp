@@ -115,6 +115,21 @@ Task<Result<void>> Window::close() {
   co_return co_await target_->close();
 }
 
+Task<Result<void>> Window::flush_sent() {
+  DISKFERRY_ASSERT(is_joined_, "what was sent is flushed when nothing is sent any more");
+  std::uint32_t ticket = 0;
+  {
+    std::lock_guard lock(guard_);
+    // A flush that succeeds after one that failed says nothing of what was written before.
+    if (failure_) co_return unexpected(*failure_);
+    ticket = table_->flush_begins();
+  }
+  DISKFERRY_CO_CHECK(co_await target_->flush());
+  std::lock_guard lock(guard_);
+  table_->flush_done(ticket);
+  co_return Result<void>{};
+}
+
 Task<Result<void>> Window::save_table(std::string path, std::string target_identity) {
   DISKFERRY_ASSERT(is_joined_, "a table is saved when nobody writes to the target any more");
   co_return co_await save_block_table(context_, *table_, std::move(path), std::move(target_identity));

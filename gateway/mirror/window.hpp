@@ -13,6 +13,7 @@
 #include "gateway/mirror/pacing.hpp"
 #include "gateway/mirror/pending_blocks.hpp"
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -99,9 +100,17 @@ class Window final : public BlockDevice {
   /// As flush(), without before_flush_returns: for whoever holds that barrier, and for flushing ahead of it.
   /// The target is not asked again where it has flushed all that it was sent.
   Task<Result<void>> make_durable();
+  /// Reads what the target is known to hold and compares; writes go on meanwhile, and what they concern is
+  /// left out. Counts what was found right. The target's own caches are its owner's matter. Errors: mismatch,
+  /// naming the block, which also ends the window; cancelled, those of the class. Lifetime: ends before
+  /// close() does; stop() makes it end.
+  Task<Result<void>> verify(std::atomic<std::uint64_t>& verified_bytes);
   /// Sends nothing any more and drops what is pending; every call fails with `gone` from now on. Completes
   /// when the target has let go. Call from one task at a time; a second call does nothing.
   Task<Result<void>> stop();
+  /// Flushes the target for what was sent when stop() came, so that the table may be kept with it.
+  /// Precondition: stop() has completed. Errors: the window's, and those of flushing.
+  Task<Result<void>> flush_sent();
   /// Writes what is known and durable at the target to a file that replaces `path`, for a later attempt at a
   /// target of that identity. Precondition: stop() has completed, since a table is only true while nobody
   /// writes. Errors: permission, no_space, io.
@@ -133,6 +142,15 @@ class Window final : public BlockDevice {
   bool is_fitting(std::uint64_t bytes) const noexcept;
   Result<bool> copy_pending(std::uint64_t offset, std::span<std::byte> into, std::vector<Range>& at_target,
                             std::uint64_t& changes) const;
+
+  // window_verify.cpp: reading back
+  struct Verification;
+  struct Expected;
+  Expected expect(std::uint64_t first, unsigned count);
+  std::uint64_t find_wrong(const Expected& before, std::span<const std::byte> bytes);
+  Task<Result<void>> verify_group(std::uint64_t first, std::span<std::byte> buffer,
+                                  const std::vector<Extent>& extents, Verification& shared);
+  Task<Result<void>> verify_loop(Verification& shared);
 
   // window_send.cpp: sending
   Task<Result<void>> send_loop(std::size_t sender);

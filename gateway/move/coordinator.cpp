@@ -75,6 +75,7 @@ Task<Result<void>> Coordinator::run() {
   DISKFERRY_CO_CHECK(co_await load());
   bytes_per_s_ = request_.bytes_per_s;
   max_pause_ms_ = request_.max_pause_ms;
+  told_bytes_per_s_ = request_.bytes_per_s;
   const bool is_new = state_.phase == Phase::planned;
   (void)co_await save({.status = JobStatus::running});
   auto result = is_new ? co_await forward() : co_await settle_after_crash();
@@ -172,8 +173,11 @@ Task<Result<void>> Coordinator::undo(Error why) {
   if (barrier_) barrier_->refuse();
   if (why.kind() == ErrorKind::cancelled) why = cancelled_by();
   DISKFERRY_CO_CHECK(co_await enter(Phase::aborting));
+  // libvirt would keep the memory's rate for the machine's next migration, whoever asks for that.
+  if (told_bytes_per_s_ != 0 && source_) (void)co_await source_->set_memory_bytes_per_s(job_.subject, 0);
   // The first error of a disk is the cause of what the hypervisor then complained of.
   if (disks_) {
+    final_stats_ = disks_->stats();
     if (auto failed = disks_->failure(); failed && why.kind() != ErrorKind::cancelled && !is_cause_known_)
       why = *std::move(failed);
     if (auto stopped = co_await disks_->stop(request_.keep_partial); !stopped)

@@ -96,9 +96,11 @@ class Coordinator {
   Task<Result<void>> migrate();
   Task<Result<void>> supervise();
   Task<Result<void>> look_once();
+  Task<Result<void>> apply_limits(std::uint64_t disk_rate);
   Task<Result<void>> act_on_timeout();
   BarrierHooks barrier_hooks(Executor own);
   Task<Result<bool>> ask_whether_stopped();
+  std::function<Task<Result<void>>()> drop_caches_hook(Executor own);
   Task<Result<void>> record_synchronized();
   void on_event(bool is_source, const LibvirtEvent& event);
   void measure_pause();
@@ -174,6 +176,8 @@ class Coordinator {
   std::atomic<std::uint64_t> max_pause_ms_ = 0;
   std::atomic<bool> is_over_ = false;
   std::atomic<bool> is_gateway_stopping_ = false;
+  std::uint64_t told_bytes_per_s_ = 0;  ///< the limits that the parts of the move know of
+  std::uint64_t told_pause_ms_ = 0;
   bool has_suspended_ = false;
   bool has_post_copied_ = false;
   bool has_timed_out_ = false;

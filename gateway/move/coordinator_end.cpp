@@ -181,6 +181,7 @@ std::string Coordinator::progress() const {
                      {"superseded-bytes", window.superseded_bytes},
                      {"pending-bytes", window.pending_bytes},
                      {"window-bytes", window.window_bytes},
+                     {"verified-bytes", disk.verified_bytes},
                      {"bytes-per-second", window.bytes_per_s}});
   }
   std::lock_guard lock(guard_);

@@ -119,7 +119,9 @@ Task<Result<void>> Coordinator::open_sources() {
                              .hypervisor_gid = environment_.hypervisor_gid,
                              .window_bytes = environment_.window_bytes,
                              .bytes_per_s = bytes_per_s_,
-                             .flushed = [this] { return barrier_->flushed(); }};
+                             .flushed = [this] { return barrier_->flushed(); },
+                             .verify = request_.verify_running,
+                             .drop_caches = drop_caches_hook(co_await boost::asio::this_coro::executor)};
   disks_ = std::make_unique<SourceDisks>(environment_.drivers, std::move(options));
   std::vector<SourceDisk> wanted;
   for (const MoveDiskState& disk : state_.disks) {

@@ -22,6 +22,8 @@ constexpr Duration look_pause = std::chrono::milliseconds(200);
 /// resuming.
 constexpr double drain_share = 0.4;
 constexpr std::uint64_t window_bytes_min = 2u << 20;
+/// QEMU counts in milliseconds and wants some; an idle guest needs no more.
+constexpr std::uint64_t memory_pause_min_ms = 20;
 /// Of a common budget, what the memory gets at least.
 constexpr double memory_share_min = 0.25;
 
@@ -50,6 +52,10 @@ BarrierHooks Coordinator::barrier_hooks(Executor own) {
   return {.is_guest_stopped = [this] { return guest_->is_stopped(); },
           .make_all_durable = [this] { return disks_->make_all_durable(); },
           .record = [this, own] { return on_executor(own, record_synchronized()); }};
+}
+
+std::function<Task<Result<void>>()> Coordinator::drop_caches_hook(Executor own) {
+  return [this, own] { return on_executor(own, gateway_->drop_caches(job_.id)); };
 }
 
 Task<Result<bool>> Coordinator::ask_whether_stopped() {
@@ -94,12 +100,15 @@ Task<Result<void>> Coordinator::migrate() {
     // Of network storage libvirt thinks the same as we do.
     if (disk.route == DiskRoute::shared && disk.source.starts_with('/')) migration.is_storage_proved = true;
   }
-  // libvirt would bound the mirrors by it, too, which count whole granules for every few bytes written: they
-  // would never get in step. The windows bound the disks, and the supervisor the memory.
-  if (migration.disks.empty())
-    migration.memory_bytes_per_s = request_.bytes_per_s;
-  else
+  // libvirt would bind each mirror to the same rate, too, and then the granules of a guest that writes are
+  // more than the mirror may send: it would never be done. The windows keep to the rate, and apply_limits()
+  // sets the memory's. What an earlier attempt set is still in force.
+  if (migration.disks.empty()) {
+    migration.memory_bytes_per_s = bytes_per_s_;
+  } else {
     migration.disks_uri = "unix://" + socket();
+    DISKFERRY_CO_CHECK(co_await source_->set_memory_bytes_per_s(job_.subject, 0));
+  }
   barrier_->arm();
   is_over_ = false;
   TaskGroup side(co_await boost::asio::this_coro::executor);
@@ -233,15 +242,32 @@ Task<Result<void>> Coordinator::look_once() {
     const auto fits = static_cast<std::uint64_t>(static_cast<double>(disk_rate) * seconds);
     disks_->set_window_bytes(std::clamp(fits, window_bytes_min, environment_.window_bytes));
   }
-  if (const std::uint64_t budget = bytes_per_s_; budget != 0) {
+  if (job.is_active) DISKFERRY_CO_CHECK(co_await apply_limits(disk_rate));
+  environment_.bus.publish(
+      {.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});
+  co_return Result<void>{};
+}
+
+/// What the operator set, or has changed meanwhile, as the parts of the move understand it.
+Task<Result<void>> Coordinator::apply_limits(std::uint64_t disk_rate) {
+  if (const std::uint64_t budget = bytes_per_s_; budget != 0 || told_bytes_per_s_ != 0) {
     disks_->set_bytes_per_s(budget);
     const auto least = static_cast<std::uint64_t>(static_cast<double>(budget) * memory_share_min);
     const std::uint64_t memory = std::max(least, budget > disk_rate ? budget - disk_rate : 0);
     // Not before the mirrors have begun, for which libvirt would take it.
-    if (memory_goes || disks_->have_begun()) DISKFERRY_CO_CHECK(co_await set_memory_rate(memory));
+    if (disks_->have_begun()) {
+      DISKFERRY_CO_CHECK(co_await set_memory_rate(memory));
+      told_bytes_per_s_ = budget;
+    }
   }
-  environment_.bus.publish(
-      {.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});
+  const std::uint64_t pause_ms = max_pause_ms_;
+  // Without libvirt the monitors were told at the start.
+  if (pause_ms == told_pause_ms_ || !source_) co_return Result<void>{};
+  // The window drains first, then goes the rest of the memory: one after the other.
+  const auto memory_ms = static_cast<std::uint64_t>(static_cast<double>(pause_ms) * (1 - drain_share));
+  DISKFERRY_CO_CHECK(
+      co_await source_->set_downtime_max_ms(job_.subject, std::max(memory_ms, memory_pause_min_ms)));
+  told_pause_ms_ = pause_ms;
   co_return Result<void>{};
 }
 

@@ -16,10 +16,22 @@ bool runs(const PreflightFacts& facts) {
 
 void memory_is_encrypted_on_the_way(const PreflightFacts& facts, Findings& found) {
   if (!runs(facts) || facts.request.memory_tls || facts.request.memory_uri.starts_with("unix:")) return;
-  found.warn("memory-in-clear", "memory",
-             "The guest's memory goes over the network without TLS: others may read it, passwords and all.",
-             "give both QEMUs certificates (default_tls_x509_cert_dir) and say --memory-tls, unless the "
-             "network is trusted");
+  found.warn(
+      "memory-in-clear", "memory",
+      "The guest's memory goes over the network without TLS: others may read it, passwords and all.",
+      copies_disks(facts)
+          ? "lead it through a tunnel of your own (--memory-uri), unless the network is trusted: libvirt "
+            "has --memory-tls only where no disk is copied"
+          : "give both QEMUs certificates (default_tls_x509_cert_dir) and say --memory-tls, unless the "
+            "network is trusted");
+}
+
+void memory_tls_goes_alone(const PreflightFacts& facts, Findings& found) {
+  if (!runs(facts) || !facts.request.memory_tls || !copies_disks(facts)) return;
+  found.block(
+      "memory-tls-with-disks", "memory",
+      "libvirt does not encrypt the memory while disks are copied by way of a UNIX socket, as they are.",
+      "leave out --memory-tls, and lead the memory through a tunnel where the network is not trusted");
 }
 
 void post_copy_is_understood(const PreflightFacts& facts, Findings& found) {
@@ -74,9 +86,10 @@ void options_suit_a_machine_that_is_off(const PreflightFacts& facts, Findings& f
              "The machine does not run: what was said about its memory has no effect.");
 }
 
-constexpr std::array<Rule, 6> rules{
-    memory_is_encrypted_on_the_way, post_copy_is_understood, compression_goes_with_connections,
-    move_comes_to_an_end,           pause_can_be_kept,       options_suit_a_machine_that_is_off};
+constexpr std::array<Rule, 7> rules{
+    memory_is_encrypted_on_the_way,    memory_tls_goes_alone, post_copy_is_understood,
+    compression_goes_with_connections, move_comes_to_an_end,  pause_can_be_kept,
+    options_suit_a_machine_that_is_off};
 }  // namespace
 
 std::span<const Rule> option_rules() noexcept {

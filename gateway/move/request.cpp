@@ -70,6 +70,7 @@ Result<MoveRequest> parse_move_request(std::string_view text) {
   fields.take("keep-partial", request.keep_partial);
   fields.take("keep-source", request.keep_source);
   fields.take("verify", request.verify);
+  fields.take("verify-running", request.verify_running);
   DISKFERRY_CHECK(fields.finish());
   const auto* known =
       std::ranges::find(timeout_actions, action, &std::pair<TimeoutAction, std::string_view>::second);
@@ -110,6 +111,7 @@ std::string to_json(const MoveRequest& request) {
       {"keep-partial", request.keep_partial},
       {"keep-source", request.keep_source},
       {"verify", request.verify},
+      {"verify-running", request.verify_running},
   });
 }
 

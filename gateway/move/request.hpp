@@ -44,8 +44,9 @@ struct MoveRequest {
   unsigned connections = 0;  ///< to the target, a disk; 0: by the configuration
   bool keep_partial =
       false;  ///< after a failure the target stays, and the next attempt sends only differences
-  bool keep_source = false;  ///< stay `retained` until told to release
-  bool verify = true;
+  bool keep_source = false;     ///< stay `retained` until told to release
+  bool verify = true;           ///< cold: what was copied is read back
+  bool verify_running = false;  ///< the same of a machine that runs, before its memory goes over
 };
 
 /// Errors: invalid_argument, naming the field.

@@ -8,6 +8,7 @@
 #include "gateway/mirror/table_file.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <fmt/format.h>
 #include <sys/stat.h>
@@ -23,12 +24,16 @@ struct SourceDisks::Disk {
   Window* window = nullptr;  // owned by `device`
   std::shared_ptr<BlockDevice> device{};
   nbd::ExportPtr offered{};
+  std::atomic<bool> was_verified = false;  // or is being
+  std::atomic<std::uint64_t> verified_bytes = 0;
 };
 
 namespace {
 
 /// A window alone in its memory, however many disks there are: one request of QEMU's fits.
 constexpr std::uint64_t window_bytes_min = 2u << 20;
+/// How long a target may take, at the end of an attempt that failed, to make durable what it has.
+constexpr Duration last_flush_limit = std::chrono::seconds(10);
 
 void log(nbd::ServerOptions::Severity severity, const std::string& text) {
   using enum nbd::ServerOptions::Severity;
@@ -70,7 +75,9 @@ Task<Result<void>> SourceDisks::open(SourceDisk wanted) {
             .why(fmt::format("it has {} bytes, the disk has {}", has_bytes, wanted.size_bytes))
             .remedy("name a target of the same size"));
   }
-  WindowOptions options{.window_bytes = options_.window_bytes, .before_flush_returns = options_.flushed};
+  auto disk = std::make_unique<Disk>();
+  WindowOptions options{.window_bytes = options_.window_bytes,
+                        .before_flush_returns = [this, &of = *disk] { return flushed(of); }};
   if (wanted.is_taken_up && !wanted.table_path.empty()) {
     auto table = co_await load_block_table(
         context_, wanted.table_path,
@@ -85,7 +92,6 @@ Task<Result<void>> SourceDisks::open(SourceDisk wanted) {
                    table.error().message());
   }
   auto window = std::make_unique<Window>(context_, std::move(target), std::move(options));
-  auto disk = std::make_unique<Disk>();
   disk->window = window.get();
   disk->device = with_byte_granularity(checked(std::move(window)));
   disk->wanted = std::move(wanted);
@@ -96,6 +102,21 @@ Task<Result<void>> SourceDisks::open(SourceDisk wanted) {
                                                      .writable = true},
                                                     added.device));
   co_return server_->exports().add(added.offered);
+}
+
+Task<Result<void>> SourceDisks::flushed(Disk& disk) {
+  if (options_.verify && !disk.was_verified.exchange(true)) {
+    if (options_.drop_caches) {
+      if (auto dropped = co_await options_.drop_caches(); !dropped)
+        spdlog::warn("move: {} is verified as its caches have it: {}", disk.wanted.target,
+                     dropped.error().message());
+    }
+    DISKFERRY_CO_CHECK(co_await disk.window->verify(disk.verified_bytes));
+    spdlog::info("move: {}: {} bytes read back and found right", disk.wanted.target,
+                 disk.verified_bytes.load());
+  }
+  if (options_.flushed) co_return co_await options_.flushed();
+  co_return Result<void>{};
 }
 
 Task<Result<void>> SourceDisks::listen() {
@@ -151,7 +172,8 @@ std::vector<SourceDisks::DiskStats> SourceDisks::stats() const {
   for (const auto& disk : disks_)
     all.push_back({.target = disk->wanted.target,
                    .size_bytes = disk->wanted.size_bytes,
-                   .window = disk->window->stats()});
+                   .window = disk->window->stats(),
+                   .verified_bytes = disk->verified_bytes});
   return all;
 }
 
@@ -196,6 +218,11 @@ Task<Result<void>> SourceDisks::stop(bool keep_tables) {
     disk->device->stop_waiting();
     note(co_await disk->window->stop());
     if (keep_tables && !disk->wanted.table_path.empty()) {
+      if (auto flushed = co_await with_deadline(context_.clock, last_flush_limit, "flush the target",
+                                                disk->window->flush_sent());
+          !flushed)
+        spdlog::debug("move: of {} only what was flushed before is kept: {}", disk->wanted.target,
+                      flushed.error().message());
       std::error_code ignored;
       std::filesystem::create_directories(std::filesystem::path(disk->wanted.table_path).parent_path(),
                                           ignored);

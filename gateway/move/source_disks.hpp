@@ -25,6 +25,11 @@ struct SourceDisksOptions {
   std::uint64_t bytes_per_s = 0;             ///< of all disks together; 0: no bound
   /// Called by each flush of each disk once it is durable (Barrier::flushed).
   std::function<Task<Result<void>>()> flushed;
+  /// Each disk's first flush, which the hypervisor sends when all was copied once and while the guest runs,
+  /// is answered only when the target was read back and found right.
+  bool verify = false;
+  /// Makes the targets forget what they have in their caches, before that.
+  std::function<Task<Result<void>>()> drop_caches;
 };
 
 struct SourceDisk {
@@ -58,6 +63,7 @@ class SourceDisks {
     std::string target{};
     std::uint64_t size_bytes = 0;
     WindowStats window{};
+    std::uint64_t verified_bytes = 0;
   };
   std::vector<DiskStats> stats() const;
   /// Bytes sent to all targets, zeros too.
@@ -76,6 +82,7 @@ class SourceDisks {
   struct Disk;
   Task<Result<void>> open(SourceDisk disk);
   Task<Result<void>> listen();
+  Task<Result<void>> flushed(Disk& disk);
   DriverContext& context_;
   const SourceDisksOptions options_;
   std::unique_ptr<nbd_server::Server> server_;

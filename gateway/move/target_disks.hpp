@@ -96,6 +96,10 @@ class TargetDisks {
   std::map<std::string, std::unique_ptr<Move>> moves_;
 };
 
+/// The next reads of the files of a move come from their storage. Changes nothing else.
+Task<void> drop_target_caches(DriverContext& context, std::vector<TargetDiskRecord> records,
+                              std::string move);
+
 /// Where the hypervisor of the target listens for the disks of a move, on either host.
 std::string move_socket(const std::string& move_folder, const std::string& move);
 /// Errors: invalid_argument for an id that is no plain word (it becomes part of paths).

@@ -119,6 +119,11 @@ Task<Result<StorageView>> TargetGateway::see(StorageQuestion question) {
                            .why("this gateway does not tell how its host sees storage"));
 }
 
+Task<Result<void>> TargetGateway::drop_caches(std::string move) {
+  co_return unexpected(
+      fail(ErrorKind::unsupported, "drop caches", std::move(move)).why("this gateway does not do that"));
+}
+
 namespace {
 constexpr std::array<std::string_view, 3> ends{"keep", "leave", "remove"};
 }  // namespace

@@ -77,6 +77,8 @@ class TargetGateway {
   virtual Task<Result<StorageView>> see(StorageQuestion question);
   /// Makes the disk where it is not there, and offers it, writable, to this client only.
   virtual Task<Result<PreparedDisk>> prepare(TargetDiskRequest request) = 0;
+  /// The next reads of a move's disks come from the storage there. Errors also: unsupported.
+  virtual Task<Result<void>> drop_caches(std::string move);
   /// Flushes and withdraws all disks of a move. Not an error where there are none.
   virtual Task<Result<void>> finish(std::string move, TargetEnd end) = 0;
   /// Asks the QEMU that waits there for a machine of a move without libvirt. Errors: as TargetMachines::call.

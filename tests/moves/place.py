@@ -86,6 +86,8 @@ class Place:
             for log in (host.folder / "diskferryd.log", pathlib.Path(host.outside("/var/log/libvirt/libvirtd.log"))):
                 if log.exists():
                     shutil.copy(log, pathlib.Path(self.keep) / f"{host.short}-{log.name}")
+        for log in self.folder.glob("console-*.log"):
+            shutil.copy(log, self.keep)
 
     # -- what is there before a move
 

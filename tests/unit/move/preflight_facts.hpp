@@ -66,7 +66,7 @@ inline PreflightFacts good_facts() {
                    .gateway = "https://b:10810",
                    .disks = {move},
                    .timeout_s = 3600,
-                   .memory_tls = true};
+                   .memory_uri = "unix:///run/m.sock"};
   facts.disks = {{.disk = disk,
                   .move = move,
                   .size_bytes = 10 * gib,

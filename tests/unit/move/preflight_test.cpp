@@ -217,14 +217,20 @@ INSTANTIATE_TEST_SUITE_P(
     Options, Preflight,
     testing::Values(
         PreflightRow{"memory_in_clear",
-                     [](Facts& f) { f.request.memory_tls = false; },
+                     [](Facts& f) { f.request.memory_uri.clear(); },
                      {"warning memory-in-clear memory"}},
-        PreflightRow{"memory_tunnelled",
+        PreflightRow{"memory_tls_with_disks",
+                     [](Facts& f) { f.request.memory_tls = true; },
+                     {"blocker memory-tls-with-disks memory"}},
+        PreflightRow{"memory_tls_alone",
                      [](Facts& f) {
-                       f.request.memory_tls = false;
-                       f.request.memory_uri = "unix:///run/m.sock";
+                       f.request.memory_tls = true;
+                       f.request.memory_uri.clear();
+                       f.request.disks.clear();
+                       vda(f).move.reset();
+                       vda(f).is_shared = true;
                      },
-                     {}},
+                     {"note disk-shared vda", "note no-disks machine"}},
         PreflightRow{"post_copy", [](Facts& f) { f.request.post_copy = true; }, {"warning post-copy memory"}},
         PreflightRow{"post_copy_parallel",
                      [](Facts& f) {
@@ -268,7 +274,6 @@ INSTANTIATE_TEST_SUITE_P(
                      [](Facts& f) {
                        shut_off(f);
                        f.request.post_copy = true;
-                       f.request.memory_tls = false;
                      },
                      {"note machine-shut-off machine", "note options-not-used memory"}}),
     name_of);

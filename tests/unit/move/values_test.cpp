@@ -42,7 +42,8 @@ MoveRequest full_request() {
           .connections = 8,
           .keep_partial = true,
           .keep_source = true,
-          .verify = false};
+          .verify = false,
+          .verify_running = true};
 }
 
 TEST(MoveRequest, EveryFieldComesBack) {
@@ -58,7 +59,7 @@ TEST(MoveRequest, EveryFieldComesBack) {
   EXPECT_EQ(got.disks[1].uri, "nbd://host/x");
   EXPECT_EQ(got.disks[1].format, "raw");
   EXPECT_TRUE(got.cold && got.overwrite && got.auto_converge && got.post_copy && got.memory_tls &&
-              got.keep_partial && got.keep_source);
+              got.keep_partial && got.keep_source && got.verify_running);
   EXPECT_FALSE(got.verify);
   EXPECT_EQ(got.networks, wanted.networks);
   EXPECT_EQ(got.new_name, "vm-2");
