@@ -25,6 +25,10 @@ CONFIGURATION = f'qmp-sockets = "{SOCKETS}"\nwindow = "1M"\n'
 ORDER = ["prepared", "bulk", "delta", "synchronized", "switching", "committed", "retained", "released"]
 
 
+def credentials(endpoint):
+    return "-object", f"tls-creds-x509,id=tls0,endpoint={endpoint},dir=/etc/pki/diskferry,verify-peer=on"
+
+
 class QmpPlace(Place):
     """A place whose guest has no libvirt."""
 
@@ -32,18 +36,18 @@ class QmpPlace(Place):
         super().__init__(programs, cache, keep, more=CONFIGURATION)
         self.target = f"{IMAGES}/new.raw"
 
-    def start(self, target_format="raw", data_mib=2, rate=100):
+    def start(self, target_format="raw", data_mib=2, rate=100, tls=False):
         source = self.chain(data_mib=data_mib)
         self.target = f"{IMAGES}/new.{target_format}"
         self.vm = QmpGuest(self.bed, self.cache, rate=rate, verify=8, places={
             self.bed.a: [Disk("vda", source, "qcow2")], self.bed.b: [Disk("vda", self.target, target_format)]})
-        self.vm.start(self.bed.a)
-        self.await_machine(target_format)
+        self.vm.start(self.bed.a, *(credentials("client") if tls else ()))
+        self.await_machine(target_format, *(credentials("server") if tls else ()))
         self.vm.wait_writing(100, timeout=BOOT_SECONDS)
 
-    def await_machine(self, target_format="raw"):
+    def await_machine(self, target_format="raw", *more):
         self.bed.b.run("qemu-img", "create", "-q", "-f", target_format, self.target, f"{DISK_MIB}M")
-        self.vm.wait_for_it(self.bed.b)
+        self.vm.wait_for_it(self.bed.b, *more)
 
     def words(self, verb="migrate", *options):
         a, b = self.bed.a, self.bed.b
@@ -59,6 +63,11 @@ class QmpPlace(Place):
         done = self.diskferry("migrate", "--detach", "--progress", "none", *options)
         expect(done.returncode == 0, f"diskferry migrate: exit {done.returncode}: {done.stderr.strip()} {done.stdout.strip()}")
         return self.follow(done.stdout.split()[-1])
+
+    def states(self):
+        """Of a source that has handed its machine over nothing is told: it is kept, and does not run."""
+        states = super().states()
+        return {short: None if state == "postmigrate" else state for short, state in states.items()}
 
     def expect_on(self, host, defined_elsewhere=False):
         found = self.where()
@@ -104,6 +113,24 @@ def raw(place):
 def qcow2(place):
     place.start("qcow2")
     complete(place, "--parallel", "2")
+
+
+def tls(place):
+    """The memory, encrypted with what the QEMUs were started with."""
+    place.start(tls=True)
+    complete(place, "--memory-tls")
+
+
+def keep_source(place):
+    """The QEMU of the source stands there, until it is told to let go."""
+    place.start()
+    job = place.move("--keep-source")
+    job.wait_end(status="paused")
+    place.expect_on(place.bed.b)
+    expect(place.vm.state(place.bed.a) == "postmigrate", f"the source was not kept: {place.states()}")
+    place.bed.a.run(place.gateways.programs / "diskferry", "commit", job.name)
+    wait_until(lambda: place.vm.state(place.bed.a) is None, "the end of the QEMU on the source", 30)
+    place.finish(place.bed.b)
 
 
 def refused(place):
@@ -209,7 +236,7 @@ def kill_target_qemu(place):
 
 
 CASES = {case.__name__.replace("_", "-"): case for case in (
-    raw, qcow2, refused, cancelled, kill_bulk, kill_delta, kill_stopped, kill_switching, kill_memory, kill_target_qemu)}
+    raw, qcow2, tls, keep_source, refused, cancelled, kill_bulk, kill_delta, kill_stopped, kill_switching, kill_memory, kill_target_qemu)}
 
 
 def main():
