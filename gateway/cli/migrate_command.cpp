@@ -146,7 +146,9 @@ const Command migrate_command{
     .examples =
         "  diskferry migrate web1 --to qemu+ssh://host-b/system --disk vda=/images/web1.qcow2\n"
         "  diskferry migrate db1 --to qemu+tls://host-b/system --disk vda=/images/db1.raw \\\n"
-        "                   --disk vdb=nbd://store/db1-data --max-pause 500 --rate 100M",
+        "                   --disk vdb=nbd://store/db1-data --max-pause 500 --rate 100M\n"
+        "  diskferry migrate qmp:/run/qemu/vm.qmp --to qmp://host-b/run/qemu/vm.qmp --overwrite \\\n"
+        "                   --disk vda=/images/vm.raw --memory-uri tcp://host-b:4444",
     .declare = &declare};
 
 }  // namespace diskferry::cli

@@ -130,6 +130,7 @@ class Coordinator {
   Task<Result<void>> take_back_by_monitors();
   bool has_begun() const noexcept;
   Task<Result<void>> guest_first();
+  Task<Result<void>> end_qmp_target();
   Task<void> undo_by_qmp();
   Task<void> let_qmp_source_go();
   Task<Result<LibvirtJob>> memory_job();

@@ -19,6 +19,8 @@ namespace {
 /// How long it is tried to get an answer from a monitor, or from the other gateway, that decides.
 constexpr Duration decide_limit = std::chrono::minutes(15);
 constexpr Duration decide_pause = std::chrono::milliseconds(500);
+/// The guest is on the source already; nobody waits for more than a gateway that is restarted.
+constexpr Duration end_target_limit = std::chrono::seconds(30);
 /// Making all targets durable while the guest stands still; as the barrier's.
 constexpr Duration durable_limit = Barrier::hold_limit_default;
 /// What QEMU takes for "no bound".
@@ -229,14 +231,29 @@ Task<Result<void>> Coordinator::guest_first() {
   co_return Result<void>{};
 }
 
+Task<Result<void>> Coordinator::end_qmp_target() {
+  const TimePoint latest = Clock::after(environment_.drivers.clock.now(), end_target_limit);
+  while (true) {
+    Result<void> ended;
+    if (!gateway_) ended = co_await connect_by_qmp();
+    if (ended) ended = co_await ends_->target().end();
+    const bool may_come_back =
+        !ended && (ended.error().kind() == ErrorKind::gone || ended.error().kind() == ErrorKind::timed_out);
+    if (!may_come_back || environment_.drivers.clock.now() >= latest) co_return ended;
+    DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_for(decide_pause));
+  }
+}
+
 /// The QEMU there has taken something of the machine, or listens for it: it is of no use any more. One that
 /// was not asked for anything is its operator's.
 Task<void> Coordinator::undo_by_qmp() {
-  if (!has_begun() || !gateway_) co_return;
-  if (auto ended = co_await ends_->target().end(); !ended) {
-    state_.leftovers.push_back("on the other host, never to be let run: the QEMU of " + request_.destination);
-    spdlog::warn("move {}: {}", job_.id, ended.error().message());
-  }
+  if (!has_begun()) co_return;
+  auto ended = co_await end_qmp_target();
+  if (ended) co_return;
+  // It waits there for a machine that does not come; what it has is not to be let run.
+  state_.warnings.push_back("The QEMU on the other host was not ended, and must not be let run: " +
+                            printable(request_.destination) + ".");
+  spdlog::warn("move {}: {}", job_.id, ended.error().message());
 }
 
 Task<void> Coordinator::let_qmp_source_go() {

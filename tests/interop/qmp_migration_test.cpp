@@ -57,7 +57,15 @@ test::ChildProcess start_qemu(const std::string& disk, const std::string& monito
 struct Case {
   std::string_view name;
   QmpStep trouble;
-  enum class Kind : std::uint8_t { none, hook_fails, destination_dies, target_dies, cancelled } kind;
+  enum class Kind : std::uint8_t {
+    none,
+    hook_fails,
+    destination_dies,
+    target_dies,
+    cancelled,
+    run_is_refused,  ///< the destination says no, and does not run
+    answer_is_lost   ///< it runs, and nobody hears of it
+  } kind;
   QmpWhere where;
 };
 using Kind = Case::Kind;
@@ -72,7 +80,29 @@ const Case cases[] = {
     {"DestinationDiesBeforeTheCommit", QmpStep::commit, Kind::destination_dies, QmpWhere::unknown},
     {"CancelledWhileCopying", QmpStep::start_mirrors, Kind::cancelled, QmpWhere::source},
     {"CancelledWhileStopped", QmpStep::barrier, Kind::cancelled, QmpWhere::source},
+    {"TheDestinationRefusesToRun", QmpStep::resume, Kind::run_is_refused, QmpWhere::source},
+    {"TheDestinationRunsAndCannotSaySo", QmpStep::resume, Kind::answer_is_lost, QmpWhere::destination},
     {"CancelledAtTheCommit", QmpStep::commit, Kind::cancelled, QmpWhere::destination},
+};
+
+/// A real one, but for what goes wrong when it is to run.
+class Destination final : public QmpDestination {
+ public:
+  Destination(Qmp& monitor, Kind kind) : real_(test::runtime().context().clock, monitor), kind_(kind) {}
+  Task<Result<void>> receive(QmpIncoming incoming) override { return real_.receive(std::move(incoming)); }
+  Task<Result<void>> wait_for_arrival(Duration limit) override { return real_.wait_for_arrival(limit); }
+  Task<Result<void>> resume(Duration limit) override {
+    if (kind_ == Kind::run_is_refused) co_return unexpected(fail(ErrorKind::io, "open the disk"));
+    DISKFERRY_CO_CHECK(co_await real_.resume(limit));
+    if (kind_ == Kind::answer_is_lost) co_return unexpected(fail(ErrorKind::gone, "hear of it"));
+    co_return Result<void>{};
+  }
+  Task<Result<VmState>> state() override { return real_.state(); }
+  Task<Result<void>> end() override { return real_.end(); }
+
+ private:
+  QmpIncomingMonitor real_;
+  const Kind kind_;
 };
 
 class QmpMove : public testing::TestWithParam<Case> {
@@ -124,7 +154,7 @@ class QmpMove : public testing::TestWithParam<Case> {
     QmpMigrationHooks hooks{.barrier = [&self] { return hook(self, QmpStep::barrier); },
                             .commit = [&self] { return hook(self, QmpStep::commit); },
                             .before_step = [&](QmpStep step) { return before(self, step, moving); }};
-    QmpIncomingMonitor destination(test::runtime().context().clock, monitor);
+    Destination destination(monitor, GetParam().kind);
     end = co_await migrate_by_qmp(test::runtime().context().clock, source, destination, self.plan(),
                                   std::move(hooks));
     co_return Result<void>{};
@@ -152,7 +182,8 @@ TEST_P(QmpMove, EndsWhereItShould) {
   must(run(move_and_look(*this, end, source_status)));
   const auto message = end.error ? end.error->message() : "no error";
   EXPECT_EQ(end.where, GetParam().where) << message;
-  EXPECT_EQ(end.error.has_value(), GetParam().where != QmpWhere::destination) << message;
+  const bool is_lost = GetParam().kind == Kind::answer_is_lost;
+  EXPECT_EQ(end.error.has_value(), is_lost || GetParam().where != QmpWhere::destination) << message;
   EXPECT_EQ(source_status, GetParam().where == QmpWhere::source ? "running" : "postmigrate") << message;
   if (GetParam().where == QmpWhere::destination) {
     EXPECT_EQ(end.last_step, QmpStep::resume);

@@ -54,9 +54,9 @@ class QmpGuest(Guest):
         except Failed as failure:
             raise Failed(f"{failure}: {self.programs[host].output()[-1000:]}") from None
 
-    def wait_for_it(self, host):
+    def wait_for_it(self, host, *more):
         """Starts the QEMU that waits for the machine."""
-        self.start(host, "-S", "-incoming", "defer")
+        self.start(host, "-S", "-incoming", "defer", *more)
 
     def ask(self, host, command, **arguments):
         """One command on the test's monitor; what it returned, or None where no QEMU has it."""

@@ -5,9 +5,7 @@ gateway that drives them is killed.
     qmp_test.py PROGRAMS CACHE [CASE...]        no CASE: the names of all
 """
 
-import os
 import pathlib
-import signal
 import subprocess
 import sys
 
@@ -27,6 +25,10 @@ CONFIGURATION = f'qmp-sockets = "{SOCKETS}"\nwindow = "1M"\n'
 ORDER = ["prepared", "bulk", "delta", "synchronized", "switching", "committed", "retained", "released"]
 
 
+def credentials(endpoint):
+    return "-object", f"tls-creds-x509,id=tls0,endpoint={endpoint},dir=/etc/pki/diskferry,verify-peer=on"
+
+
 class QmpPlace(Place):
     """A place whose guest has no libvirt."""
 
@@ -34,18 +36,18 @@ class QmpPlace(Place):
         super().__init__(programs, cache, keep, more=CONFIGURATION)
         self.target = f"{IMAGES}/new.raw"
 
-    def start(self, target_format="raw", data_mib=2, rate=100):
+    def start(self, target_format="raw", data_mib=2, rate=100, tls=False):
         source = self.chain(data_mib=data_mib)
         self.target = f"{IMAGES}/new.{target_format}"
         self.vm = QmpGuest(self.bed, self.cache, rate=rate, verify=8, places={
             self.bed.a: [Disk("vda", source, "qcow2")], self.bed.b: [Disk("vda", self.target, target_format)]})
-        self.vm.start(self.bed.a)
-        self.await_machine(target_format)
+        self.vm.start(self.bed.a, *(credentials("client") if tls else ()))
+        self.await_machine(target_format, *(credentials("server") if tls else ()))
         self.vm.wait_writing(100, timeout=BOOT_SECONDS)
 
-    def await_machine(self, target_format="raw"):
+    def await_machine(self, target_format="raw", *more):
         self.bed.b.run("qemu-img", "create", "-q", "-f", target_format, self.target, f"{DISK_MIB}M")
-        self.vm.wait_for_it(self.bed.b)
+        self.vm.wait_for_it(self.bed.b, *more)
 
     def words(self, verb="migrate", *options):
         a, b = self.bed.a, self.bed.b
@@ -61,6 +63,11 @@ class QmpPlace(Place):
         done = self.diskferry("migrate", "--detach", "--progress", "none", *options)
         expect(done.returncode == 0, f"diskferry migrate: exit {done.returncode}: {done.stderr.strip()} {done.stdout.strip()}")
         return self.follow(done.stdout.split()[-1])
+
+    def states(self):
+        """Of a source that has handed its machine over nothing is told: it is kept, and does not run."""
+        states = super().states()
+        return {short: None if state == "postmigrate" else state for short, state in states.items()}
 
     def expect_on(self, host, defined_elsewhere=False):
         found = self.where()
@@ -108,11 +115,28 @@ def qcow2(place):
     complete(place, "--parallel", "2")
 
 
+def tls(place):
+    """The memory, encrypted with what the QEMUs were started with."""
+    place.start(tls=True)
+    complete(place, "--memory-tls")
+
+
+def keep_source(place):
+    """The QEMU of the source stands there, until it is told to let go."""
+    place.start()
+    job = place.move("--keep-source")
+    job.wait_end(status="paused")
+    place.expect_on(place.bed.b)
+    expect(place.vm.state(place.bed.a) == "postmigrate", f"the source was not kept: {place.states()}")
+    place.bed.a.run(place.gateways.programs / "diskferry", "commit", job.name)
+    wait_until(lambda: place.vm.state(place.bed.a) is None, "the end of the QEMU on the source", 30)
+    place.finish(place.bed.b)
+
+
 def refused(place):
     """What must be seen before anything is changed: another folder, a QEMU that is not alike, a disk that was not named."""
     place.start()
     before = place.vm.state(place.bed.b)
-    place.vm.disks = place.vm.disks
     words = place.words("plan migrate")
     for change, code in (((place.vm.address(place.bed.b), "qmp://host-b/run/other.qmp"), "no-target"),
                          ((f"vda={place.target}", f"vda={IMAGES}/other.raw"), "target-place"),
@@ -141,7 +165,7 @@ def cancelled(place):
 
 
 def kill_source_gateway(place, phase, *hosts):
-    """The gateway is killed in that phase, and another one finds what is left of the move."""
+    """The gateway is killed in that phase, and the next one finds what is left of the move."""
     place.start(data_mib=BASE_MIB, rate=60)
     place.bed.link(mbit=SLOW_MBIT)
     job = place.move()
@@ -170,23 +194,33 @@ def kill_stopped(place):
     kill_source_gateway(place, "synchronized", *place.bed.hosts)
 
 
-def kill_before_the_commit(place):
-    """The guest stands still on the source, and whoever should let it go on is gone."""
+def kill_switching(place):
+    """It is written down that the guest is to run on the target; whether that was told is what nobody knows."""
     place.start()
-    gateway = place.gateways.running["a"].pid
-    # The other gateway is stopped as soon as the memory goes: its answer to the last flush, and so the commit, never comes.
+    place.bed.link(delay_ms=300)
+    job = place.move()
+    job.wait_phase("switching", timeout=120)
+    place.gateways.kill(place.bed.a)
+    say(f"killed in switching: {place.states()}")
+    place.bed.link()
+    place.gateways.start(place.bed.a)
+    job.wait_end(status="done")
+    place.finish(place.bed.b)
+
+
+def kill_memory(place):
+    """The gateway is gone when the memory has gone over: QEMU cannot flush its mirror, gives up, and the guest goes on alone."""
+    place.start()
     place.bed.link(mbit=SLOW_MBIT)
     job = place.move()
     job.wait_phase("delta")
-    os.kill(place.gateways.running["b"].pid, signal.SIGSTOP)
-    place.bed.link()
-    wait_until(lambda: place.vm.state(place.bed.a) != "running", "the guest's stop", 60)
-    os.kill(gateway, signal.SIGSTOP)
-    say(f"stopped: {place.states()}")
+    wait_until(lambda: (place.vm.ask(place.bed.a, "query-migrate") or {}).get("status") == "active", "memory on its way", 60)
     place.gateways.kill(place.bed.a)
-    os.kill(place.gateways.running["b"].pid, signal.SIGCONT)
+    place.bed.link()
+    wait_until(lambda: place.vm.ask(place.bed.a, "query-migrate").get("status") == "failed", "QEMU to give up", 60)
+    place.vm.wait_writing(100)
     place.gateways.start(place.bed.a)
-    job.wait_end()
+    job.wait_end(status="rolled-back")
     place.finish(place.bed.a)
 
 
@@ -202,7 +236,7 @@ def kill_target_qemu(place):
 
 
 CASES = {case.__name__.replace("_", "-"): case for case in (
-    raw, qcow2, refused, cancelled, kill_bulk, kill_delta, kill_stopped, kill_before_the_commit, kill_target_qemu)}
+    raw, qcow2, tls, keep_source, refused, cancelled, kill_bulk, kill_delta, kill_stopped, kill_switching, kill_memory, kill_target_qemu)}
 
 
 def main():
