@@ -64,6 +64,7 @@ struct ControlClient::State {
   std::int64_t clock_difference_ms = 0;
   std::mutex guard;
   std::unique_ptr<Connection> kept{};  // guard
+  std::string certificate_name{};      // guard
 };
 
 Task<Result<std::unique_ptr<Connection>>> ControlClient::State::take() {
@@ -76,6 +77,10 @@ Task<Result<std::unique_ptr<Connection>>> ControlClient::State::take() {
   }
   DISKFERRY_CO_TRY(auto stream,
                    co_await with_deadline(context.clock, options.connect_time, "connect", connector()));
+  {
+    std::lock_guard lock(guard);
+    certificate_name = stream->peer_name();
+  }
   auto made = std::make_unique<Connection>();
   made->reader = std::make_unique<HttpReader>(*stream, limits);
   made->stream = std::move(stream);
@@ -203,6 +208,10 @@ const GatewayInfo& ControlClient::greeting() const noexcept {
 }
 std::int64_t ControlClient::clock_difference_ms() const noexcept {
   return state_->clock_difference_ms;
+}
+std::string ControlClient::certificate_name() const {
+  std::lock_guard lock(state_->guard);
+  return state_->certificate_name;
 }
 const std::string& ControlClient::name() const noexcept {
   return state_->name;

@@ -12,6 +12,13 @@ Task<Result<std::string>> LocalPeers::peer(control::PeerCall call) {
     facts.time_ms = duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
     co_return to_json(facts);
   }
+  if (call.verb == "reach") {
+    DISKFERRY_CO_TRY(auto request, parse_reach_request(call.body_json));
+    DISKFERRY_CO_TRY(const GatewayFacts found, co_await reach_(std::move(request.address)));
+    co_return to_json(found);
+  }
+  // What a gateway sends to learn how fast the way is; the server has bounded it.
+  if (call.verb == "sink") co_return "{}";
   if (call.verb == "look") {
     DISKFERRY_CO_TRY(auto request, parse_target_disk_request(call.body_json));
     DISKFERRY_CO_TRY(const auto found, co_await disks_.look(std::move(request)));

@@ -5,6 +5,7 @@
 #include "gateway/move/target_disks.hpp"
 #include "gateway/nbd/server.hpp"
 
+#include <functional>
 #include <string>
 
 namespace diskferry::daemon {
@@ -12,12 +13,17 @@ namespace diskferry::daemon {
 /// Thread: any. Lifetime: what it is made of outlives it.
 class LocalPeers final : public control::PeerApi {
  public:
-  LocalPeers(TargetDisks& disks, GatewayFacts facts) : disks_(disks), facts_(std::move(facts)) {}
+  /// Connects to a gateway and returns what it says of itself.
+  using Reach = std::function<Task<Result<GatewayFacts>>(std::string address)>;
+
+  LocalPeers(TargetDisks& disks, GatewayFacts facts, Reach reach)
+      : disks_(disks), facts_(std::move(facts)), reach_(std::move(reach)) {}
   Task<Result<std::string>> peer(control::PeerCall call) override;
 
  private:
   TargetDisks& disks_;
   const GatewayFacts facts_;  // all but the time
+  const Reach reach_;
 };
 
 }  // namespace diskferry::daemon

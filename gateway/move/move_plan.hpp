@@ -18,6 +18,8 @@ struct MovePlan {
   bool is_cold = false;
   std::string definition_diff{};
   std::optional<Prediction> prediction{};
+  std::string gateway_name{};              ///< as the other gateway calls itself
+  std::string gateway_certificate_name{};  ///< empty: it showed none
 };
 /// {"way", "disks", "findings", ...}: for `diskferry plan migrate`.
 std::string to_json(const MovePlan& plan);
