@@ -2,6 +2,7 @@
 #include "gateway/control/client.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "drivers/support/wall_clock.hpp"
 #include "gateway/control/json.hpp"
 #include "gateway/control/remote_events.hpp"
 #include "gateway/control/stream.hpp"
@@ -24,12 +25,6 @@ struct Connection {
   Executor executor{};
   TimePoint used{};
 };
-
-std::int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
 
 }  // namespace
 

@@ -1,15 +1,14 @@
 // One line a verb.
 #include "gateway/daemon/local_peers.hpp"
 
-#include <chrono>
+#include "drivers/support/wall_clock.hpp"
 
 namespace diskferry::daemon {
 
 Task<Result<std::string>> LocalPeers::peer(control::PeerCall call) {
   if (call.verb == "facts") {
     GatewayFacts facts = facts_;
-    using namespace std::chrono;
-    facts.time_ms = duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+    facts.time_ms = now_ms();
     co_return to_json(facts);
   }
   if (call.verb == "reach") {

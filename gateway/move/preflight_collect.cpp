@@ -1,6 +1,7 @@
 // The machine, the hosts and the gateway. The order is that of need: the machine says what to ask the others.
 #include "gateway/move/preflight_collect.hpp"
 
+#include "drivers/support/wall_clock.hpp"
 #include "gateway/move/move_disks.hpp"
 #include "gateway/move/preflight_collector.hpp"
 
@@ -8,15 +9,6 @@
 #include <chrono>
 
 namespace diskferry {
-namespace {
-
-std::int64_t now_ms() {
-  using namespace std::chrono;
-  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
-
 HostFacts host_facts_of(const LibvirtHost& host) {
   HostFacts facts{.hostname = host.hostname,
                   .uuid = host.host_uuid,
