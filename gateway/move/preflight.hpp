@@ -111,8 +111,8 @@ const std::string& machine_name_there(const PreflightFacts& facts) noexcept;
 /// Whether a storage's identity says something to another host: names of this host (its sockets, its
 /// loopback) and nothing at all do not. See storage_identity().
 bool is_comparable(const std::string& identity, const std::string& uri);
-/// Equal identities prove that the storage is the same. Those of block devices do not: they tell of a size
-/// and of how the content begins, which a copy has in common with its source.
+/// Equal identities prove that the storage is the same. Those of block devices without a name that is theirs
+/// alone do not: they tell of a size and of how the content begins, as a copy would.
 bool is_proof(const std::string& identity) noexcept;
 
 }  // namespace diskferry
