@@ -7,6 +7,7 @@
 #include "drivers/file/file_device.hpp"
 #include "drivers/file/image_lock.hpp"
 #include "drivers/support/blocking_pool.hpp"
+#include "drivers/support/durable_file.hpp"
 
 #include <array>
 #include <cerrno>
@@ -88,7 +89,7 @@ Result<void> create_fresh(const std::string& path, const CreateOptions& options,
   DISKFERRY_TRY(const OpenedFile file, create_new(path, name));
   auto made = lock_image(file.fd.get(), ImageLock::exclusive, name);
   if (made) made = give_size(file.fd.get(), options, name);
-  if (made) made = sync_folder_of(path, name);
+  if (made) made = sync_folder_of(path);
   if (!made) (void)::unlink(path.c_str());  // ours, and still empty
   return made;
 }
@@ -143,7 +144,7 @@ Result<void> remove_waiting(const ImageUri& uri) {
   if (file.status.st_dev != status.st_dev || file.status.st_ino != status.st_ino)
     return unexpected(fail(ErrorKind::in_use, "remove", name).why("somebody exchanged the file just now"));
   if (::unlink(path.c_str()) != 0) return unexpected(errno_error(errno, "remove", name));
-  return sync_folder_of(path, name);
+  return sync_folder_of(path);
 }
 
 Task<Result<void>> remove_file(DriverContext& context, ImageUri uri) {

@@ -152,13 +152,4 @@ Result<OpenedFile> create_new(const std::string& path, const std::string& name) 
   return opened;
 }
 
-Result<void> sync_folder_of(const std::string& path, const std::string& name) {
-  const FileDescriptor folder(::open(folder_of(path).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder) return unexpected(errno_error(errno, "open the folder of", name));
-  // Some network file systems cannot do it (EINVAL); there the server keeps names durable.
-  if (::fsync(folder.get()) != 0 && errno != EINVAL)
-    return unexpected(errno_error(errno, "make the folder entry durable of", name));
-  return {};
-}
-
 }  // namespace diskferry

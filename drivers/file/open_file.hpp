@@ -39,7 +39,4 @@ Result<OpenedFile> open_existing(const std::string& path, const std::string& nam
 /// not_found when the folder is missing; permission, no_space, read_only.
 Result<OpenedFile> create_new(const std::string& path, const std::string& name);
 
-/// Makes the name of a new or removed file durable.
-Result<void> sync_folder_of(const std::string& path, const std::string& name);
-
 }  // namespace diskferry

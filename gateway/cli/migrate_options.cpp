@@ -128,6 +128,12 @@ void add_migrate_options(CLI::App& app, MigrateOptions& options) {
       ->type_name("HERE=THERE")
       ->allow_extra_args(false);
   app.add_flag("--cold", request.cold, "the machine is shut off: copy its disks and define it there");
+  app.add_option("--machine", request.machine_type,
+                 "with --cold: machine type there in place of its own: pc-q35-7.2")
+      ->type_name("TYPE");
+  app.add_option("--cpu", request.cpu,
+                 "with --cold: CPU there in place of its own: host-model, host-passthrough, or a model")
+      ->type_name("CPU");
   app.add_flag("--overwrite", request.overwrite, "targets that are there may be overwritten");
   declare_limits(app, options);
   app.add_flag("--keep-partial", request.keep_partial,

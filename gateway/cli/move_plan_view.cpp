@@ -94,6 +94,13 @@ Result<ExitCode> plan_migrate(Invocation& invocation, const PlanMigrateOptions& 
     print_api_json(invocation.out, text);
   } else {
     invocation.out << "way: " << text_in(plan, "way") << " (" << text_in(plan, "reason") << ")\n";
+    if (const std::string name = text_in(plan, "gateway"); !name.empty()) {
+      const std::string certificate = text_in(plan, "gateway-certificate");
+      invocation.out << "gateway there: " << printable(name)
+                     << (certificate.empty() ? ", without a certificate"
+                                             : ", by its certificate " + printable(certificate))
+                     << "\n";
+    }
     print_disks(invocation.out, plan);
     invocation.out << text_in(plan, "text") << text_in(plan, "prediction-text");
     if (options.dry_run) invocation.out << text_in(plan, "definition-diff");

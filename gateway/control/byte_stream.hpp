@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <string>
 
 namespace diskferry::control {
 
@@ -23,6 +24,8 @@ class ByteStream {
   virtual bool is_disturbed() = 0;
   /// Tells the other end that nothing more comes; best effort, never waits.
   virtual void say_goodbye() = 0;
+  /// Whom the other end's certificate names; empty where it showed none.
+  virtual std::string peer_name() const { return {}; }
 };
 
 }  // namespace diskferry::control

@@ -2,6 +2,7 @@
 #include "gateway/control/client.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "drivers/support/wall_clock.hpp"
 #include "gateway/control/json.hpp"
 #include "gateway/control/remote_events.hpp"
 #include "gateway/control/stream.hpp"
@@ -24,12 +25,6 @@ struct Connection {
   Executor executor{};
   TimePoint used{};
 };
-
-std::int64_t now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
 
 }  // namespace
 
@@ -64,6 +59,7 @@ struct ControlClient::State {
   std::int64_t clock_difference_ms = 0;
   std::mutex guard;
   std::unique_ptr<Connection> kept{};  // guard
+  std::string certificate_name{};      // guard
 };
 
 Task<Result<std::unique_ptr<Connection>>> ControlClient::State::take() {
@@ -76,6 +72,10 @@ Task<Result<std::unique_ptr<Connection>>> ControlClient::State::take() {
   }
   DISKFERRY_CO_TRY(auto stream,
                    co_await with_deadline(context.clock, options.connect_time, "connect", connector()));
+  {
+    std::lock_guard lock(guard);
+    certificate_name = stream->peer_name();
+  }
   auto made = std::make_unique<Connection>();
   made->reader = std::make_unique<HttpReader>(*stream, limits);
   made->stream = std::move(stream);
@@ -203,6 +203,10 @@ const GatewayInfo& ControlClient::greeting() const noexcept {
 }
 std::int64_t ControlClient::clock_difference_ms() const noexcept {
   return state_->clock_difference_ms;
+}
+std::string ControlClient::certificate_name() const {
+  std::lock_guard lock(state_->guard);
+  return state_->certificate_name;
 }
 const std::string& ControlClient::name() const noexcept {
   return state_->name;

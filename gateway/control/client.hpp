@@ -42,6 +42,9 @@ class ControlClient final : public GatewayApi {
   const GatewayInfo& greeting() const noexcept;
   /// Its clock minus ours in milliseconds, at most half the duration of the call off.
   std::int64_t clock_difference_ms() const noexcept;
+  /// Whom its certificate names; empty where it showed none. The connection was only made because the
+  /// certificate is good for the address's name, too.
+  std::string certificate_name() const;
   /// The address, for messages.
   const std::string& name() const noexcept;
 

@@ -27,7 +27,8 @@ constexpr const char* verdict_remedy =
 
 class SocketStream final : public ByteStream {
  public:
-  explicit SocketStream(std::unique_ptr<nbd_server::Stream> stream) : stream_(std::move(stream)) {}
+  explicit SocketStream(std::unique_ptr<nbd_server::Stream> stream, std::string peer_name = {})
+      : stream_(std::move(stream)), peer_name_(std::move(peer_name)) {}
 
   Task<Result<std::size_t>> read_some(std::span<std::byte> into) override {
     while (true) {
@@ -67,6 +68,7 @@ class SocketStream final : public ByteStream {
     return stream_->read_some({&one, 1}).status != Status::would_block;
   }
   void say_goodbye() override { stream_->say_goodbye(); }
+  std::string peer_name() const override { return peer_name_; }
 
  private:
   Error broken(std::string operation) const {
@@ -77,6 +79,7 @@ class SocketStream final : public ByteStream {
     return fail(is_tls ? ErrorKind::protocol : ErrorKind::gone, std::move(operation)).why(problem);
   }
   std::unique_ptr<nbd_server::Stream> stream_;
+  const std::string peer_name_;
 };
 
 struct Resolved {
@@ -168,7 +171,8 @@ Task<Result<std::unique_ptr<ByteStream>>> connect_tls(DriverContext& context, Ga
     if (connected) {
       const auto proved = co_await (*connected)->start_tls(*tls);
       if (!proved) co_return unexpected(refused_tls(proved.error(), address));
-      co_return make_stream(std::move(*connected));
+      co_return std::make_unique<SocketStream>(std::move(*connected),
+                                               proved->names.empty() ? std::string() : proved->names.front());
     }
     last = std::move(connected).error().object(address.to_string());
     if (last.kind() == ErrorKind::cancelled) break;

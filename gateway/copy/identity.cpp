@@ -4,12 +4,14 @@
 #include "diskferry/units.hpp"
 #include "drivers/file/file_identity.hpp"
 #include "drivers/support/blocking_pool.hpp"
+#include "gateway/copy/world_wide_name.hpp"
 
 #include <array>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <xxhash.h>
@@ -35,6 +37,10 @@ Result<LayerIdentity> identity_of_file(const std::string& path) {
                        .size_bytes = file.size_bytes,
                        .modified_ns = file.modified_ns,
                        .header_hash = header_hash(path)};
+}
+
+std::string sysfs_folder(std::uint64_t device) {
+  return fmt::format("/sys/dev/block/{}:{}", major(device), minor(device));
 }
 
 std::string network_key(const ImageUri& uri) {
@@ -74,7 +80,9 @@ Task<Result<std::string>> storage_identity(DriverContext& context, ImageUri uri)
     auto file = identity_of_file(uri.path());
     if (!file && file.error().kind() == ErrorKind::not_found) return std::string();
     if (!file) return unexpected(std::move(file).error());
-    // A block device has neither inode nor time of its own: its start tells it apart.
+    const std::string known = file->inode == 0 ? world_wide_name(sysfs_folder(file->device)) : std::string();
+    if (!known.empty()) return fmt::format("disk|{}|{}|{:016x}", known, file->size_bytes, file->header_hash);
+    // Another block device has neither inode nor time of its own: its start tells it apart.
     return fmt::format("file|{}|{}|{}|{:016x}", file->inode, file->size_bytes, file->modified_ns,
                        file->header_hash);
   });

@@ -4,6 +4,7 @@
 
 #include "diskferry/units.hpp"
 #include "drivers/support/blocking_pool.hpp"
+#include "drivers/support/durable_file.hpp"
 
 #include <cstdlib>
 #include <fcntl.h>
@@ -28,14 +29,6 @@ Result<void> write_all(int fd, std::string_view bytes, std::uint64_t offset, con
     offset += static_cast<std::uint64_t>(put);
   }
   return {};
-}
-
-void sync_folder_of(const std::string& path) {
-  std::string folder = std::filesystem::path(path).parent_path().string();
-  const int fd = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;  // then the name may be lost in a power cut, and the copy begins again: no harm
-  (void)::fsync(fd);
-  ::close(fd);
 }
 
 /// Opens and locks. Errors: in_use, not_found (without O_CREAT), permission.
@@ -158,7 +151,8 @@ Task<Result<void>> Ledger::append(std::vector<Piece> entries) {
     const bool has_more = file_bytes(fd_) > size_bytes_;
     if ((has_more && ::ftruncate(fd_, static_cast<off_t>(size_bytes_)) != 0) || ::fdatasync(fd_) != 0)
       return unexpected(errno_error(errno, "sync ledger", printable(path_)));
-    if (appends_++ == 0) sync_folder_of(path_);
+    // Where it cannot be, a power cut may take the name away, and the copy begins again: no harm.
+    if (appends_++ == 0) (void)sync_folder_of(path_);
     reserve();
     return {};
   });

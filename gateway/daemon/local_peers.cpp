@@ -1,17 +1,23 @@
 // One line a verb.
 #include "gateway/daemon/local_peers.hpp"
 
-#include <chrono>
+#include "drivers/support/wall_clock.hpp"
 
 namespace diskferry::daemon {
 
 Task<Result<std::string>> LocalPeers::peer(control::PeerCall call) {
   if (call.verb == "facts") {
     GatewayFacts facts = facts_;
-    using namespace std::chrono;
-    facts.time_ms = duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
+    facts.time_ms = now_ms();
     co_return to_json(facts);
   }
+  if (call.verb == "reach") {
+    DISKFERRY_CO_TRY(auto request, parse_reach_request(call.body_json));
+    DISKFERRY_CO_TRY(const GatewayFacts found, co_await reach_(std::move(request.address)));
+    co_return to_json(found);
+  }
+  // What a gateway sends to learn how fast the way is; the server has bounded it.
+  if (call.verb == "sink") co_return "{}";
   if (call.verb == "look") {
     DISKFERRY_CO_TRY(auto request, parse_target_disk_request(call.body_json));
     DISKFERRY_CO_TRY(const auto found, co_await disks_.look(std::move(request)));

@@ -7,6 +7,7 @@
 #include "gateway/move/target_machines.hpp"
 #include "gateway/nbd/server.hpp"
 
+#include <functional>
 #include <string>
 
 namespace diskferry::daemon {
@@ -14,8 +15,16 @@ namespace diskferry::daemon {
 /// Thread: any. Lifetime: what it is made of outlives it.
 class LocalPeers final : public control::PeerApi {
  public:
-  LocalPeers(DriverContext& context, TargetDisks& disks, TargetMachines& machines, GatewayFacts facts)
-      : context_(context), disks_(disks), machines_(machines), facts_(std::move(facts)) {}
+  /// Connects to a gateway and returns what it says of itself.
+  using Reach = std::function<Task<Result<GatewayFacts>>(std::string address)>;
+
+  LocalPeers(DriverContext& context, TargetDisks& disks, TargetMachines& machines, GatewayFacts facts,
+             Reach reach)
+      : context_(context),
+        disks_(disks),
+        machines_(machines),
+        facts_(std::move(facts)),
+        reach_(std::move(reach)) {}
   Task<Result<std::string>> peer(control::PeerCall call) override;
 
  private:
@@ -23,6 +32,7 @@ class LocalPeers final : public control::PeerApi {
   TargetDisks& disks_;
   TargetMachines& machines_;
   const GatewayFacts facts_;  // all but the time
+  const Reach reach_;
 };
 
 }  // namespace diskferry::daemon

@@ -29,6 +29,23 @@ std::string controller_name(const std::string& id) {
   return fmt::format("{}-{}-{}", id, ::getpid(), now);
 }
 
+/// Where other hosts reach this gateway's control API: by its name, which is that of its certificate.
+std::string address_of(const Config& config, const std::string& name) {
+  if (config.control.listen.text.empty()) return {};
+  const auto colon = config.control.listen.text.rfind(':');
+  return fmt::format("https://{}:{}", name,
+                     colon == std::string::npos ? "10810" : config.control.listen.text.substr(colon + 1));
+}
+
+Task<Result<GatewayFacts>> ask_gateway(DriverContext& context, std::string address,
+                                       std::string certificates) {
+  DISKFERRY_CO_TRY(const auto gateway,
+                   co_await connect_target(context, std::move(address), std::move(certificates)));
+  auto facts = co_await gateway->facts();
+  co_await gateway->close();
+  co_return facts;
+}
+
 std::string host_name() {
   std::array<char, 256> name{};
   return gethostname(name.data(), name.size() - 1) == 0 ? std::string(name.data()) : std::string();
@@ -75,8 +92,10 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
   machines_.emplace(
       context_, *disks_,
       TargetMachinesOptions{.sockets_folder = config_.move.qmp_sockets, .move_folder = run_folder});
-  peers_.emplace(context_, *disks_, *machines_, facts);
   const std::string certificates = config_.control.certificates;
+  peers_.emplace(context_, *disks_, *machines_, facts, [this, certificates](std::string address) {
+    return ask_gateway(context_, std::move(address), certificates);
+  });
   moves_.emplace(MoveEnvironment{.drivers = context_,
                                  .jobs = *store_,
                                  .bus = bus_,
@@ -89,6 +108,7 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                                  .window_bytes = config_.move.window_bytes,
                                  .connections = config_.move.connections,
                                  .here = facts,
+                                 .address_here = address_of(config_, name),
                                  .connect_gateway = [this, certificates](std::string address) {
                                    return connect_any(context_, std::move(address), certificates,
                                                       config_.move.run_folder);

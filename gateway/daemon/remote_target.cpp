@@ -2,17 +2,29 @@
 #include "gateway/daemon/remote_target.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "gateway/move/link_probe.hpp"
 
 #include <fmt/format.h>
 
 namespace diskferry::daemon {
 namespace {
 
+/// As many as a move's disk has, unless it is told otherwise.
+constexpr std::size_t probe_connections = 4;
+
+Task<Result<void>> sink(control::ControlClient& client, std::string text) {
+  DISKFERRY_CO_CHECK(co_await client.peer({.verb = "sink", .body_json = "{\"part\":\"" + text + "\"}"}));
+  co_return Result<void>{};
+}
+LinkSender sender(control::ControlClient& client) {
+  return [&client](std::string text) { return sink(client, std::move(text)); };
+}
+
 class RemoteTarget final : public TargetGateway {
  public:
-  RemoteTarget(std::unique_ptr<control::ControlClient> client, RemoteTargetOptions options,
+  RemoteTarget(Clock& clock, std::unique_ptr<control::ControlClient> client, RemoteTargetOptions options,
                GatewayFacts facts)
-      : client_(std::move(client)), options_(std::move(options)), facts_(std::move(facts)) {}
+      : clock_(clock), client_(std::move(client)), options_(std::move(options)), facts_(std::move(facts)) {}
 
   Task<Result<GatewayFacts>> facts() override {
     DISKFERRY_CO_TRY(const std::string text, co_await client_->peer({.verb = "facts", .body_json = "{}"}));
@@ -61,9 +73,28 @@ class RemoteTarget final : public TargetGateway {
     }
     return uri.to_uri_with_secrets();
   }
+  std::string certificate_name() const override { return client_->certificate_name(); }
+  Task<Result<GatewayFacts>> reach(std::string address) override {
+    DISKFERRY_CO_TRY(
+        const std::string text,
+        co_await client_->peer(
+            {.verb = "reach", .body_json = to_json(ReachRequest{.address = std::move(address)})}));
+    co_return parse_gateway_facts(text);
+  }
+  Task<Result<std::uint64_t>> measure_link(LinkProbe limits) override {
+    std::vector<std::unique_ptr<control::ControlClient>> more;
+    std::vector<LinkSender> senders{sender(*client_)};
+    while (options_.connect_again && senders.size() < probe_connections) {
+      DISKFERRY_CO_TRY(auto another, co_await options_.connect_again());
+      senders.push_back(sender(*another));
+      more.push_back(std::move(another));
+    }
+    co_return co_await diskferry::measure_link(clock_, std::move(senders), limits);
+  }
   Task<void> close() override { co_return; }
 
  private:
+  Clock& clock_;
   std::unique_ptr<control::ControlClient> client_;
   const RemoteTargetOptions options_;
   const GatewayFacts facts_;
@@ -72,18 +103,19 @@ class RemoteTarget final : public TargetGateway {
 }  // namespace
 
 Task<Result<std::unique_ptr<TargetGateway>>> make_remote_target(
-    std::unique_ptr<control::ControlClient> client, RemoteTargetOptions options) {
+    Clock& clock, std::unique_ptr<control::ControlClient> client, RemoteTargetOptions options) {
   DISKFERRY_CO_TRY(const std::string text, co_await client->peer({.verb = "facts", .body_json = "{}"}));
   DISKFERRY_CO_TRY(GatewayFacts facts, parse_gateway_facts(text));
   if (facts.nbd_port == 0)
     co_return unexpected(fail(ErrorKind::unsupported, "use the gateway as a target", client->name())
                              .why("its NBD server listens on no TCP port")
                              .remedy("give it an address in [nbd] listen, nbds://[::]:10809"));
-  co_return std::make_unique<RemoteTarget>(std::move(client), std::move(options), std::move(facts));
+  co_return std::make_unique<RemoteTarget>(clock, std::move(client), std::move(options), std::move(facts));
 }
 
-std::unique_ptr<TargetGateway> make_local_target(std::unique_ptr<control::ControlClient> client) {
-  return std::make_unique<RemoteTarget>(std::move(client), RemoteTargetOptions{}, GatewayFacts{});
+std::unique_ptr<TargetGateway> make_local_target(Clock& clock,
+                                                 std::unique_ptr<control::ControlClient> client) {
+  return std::make_unique<RemoteTarget>(clock, std::move(client), RemoteTargetOptions{}, GatewayFacts{});
 }
 
 Task<Result<std::unique_ptr<TargetGateway>>> connect_target(DriverContext& context, std::string address,
@@ -95,9 +127,12 @@ Task<Result<std::unique_ptr<TargetGateway>>> connect_target(DriverContext& conte
                              .remedy("say https://HOST[:PORT]"));
   if (!address.contains("certificates=")) where.certificates = certificates;
   const RemoteTargetOptions options{
-      .host = where.host, .certificates = where.certificates, .server_name = where.server_name};
+      .host = where.host,
+      .certificates = where.certificates,
+      .server_name = where.server_name,
+      .connect_again = [&context, where] { return control::ControlClient::connect(context, where); }};
   DISKFERRY_CO_TRY(auto client, co_await control::ControlClient::connect(context, std::move(where)));
-  co_return co_await make_remote_target(std::move(client), options);
+  co_return co_await make_remote_target(context.clock, std::move(client), options);
 }
 
 }  // namespace diskferry::daemon

@@ -110,6 +110,8 @@ class SshTarget final : public TargetGateway {
     uri.set_query("connections", fmt::format("{}", connections));
     return uri.to_uri_with_secrets();
   }
+  /// Through the tunnel, as the disks go.
+  Task<Result<std::uint64_t>> measure_link(LinkProbe limits) override { return inner_->measure_link(limits); }
   Task<void> close() override {
     if (inner_) co_await inner_->close();
     inner_.reset();
@@ -164,7 +166,7 @@ Task<Result<std::unique_ptr<TargetGateway>>> connect_ssh_target(DriverContext& c
     co_await target->close();
     co_return unexpected(std::move(client).error().in("reach " + uri.to_string()));
   }
-  target->set_inner(make_local_target(*std::move(client)));
+  target->set_inner(make_local_target(context.clock, *std::move(client)));
   co_return std::unique_ptr<TargetGateway>(std::move(target));
 }
 

@@ -2,12 +2,12 @@
 #include "gateway/daemon/state_folder.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "drivers/support/durable_file.hpp"
 
 #include <algorithm>
 #include <array>
 #include <cctype>
 #include <cerrno>
-#include <cstdio>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
@@ -48,18 +48,6 @@ Result<std::string> read_id(const std::string& path, int fd) {
   return id;
 }
 
-/// Whole and durable under its own name, or not there at all.
-Result<void> write_id(const std::string& path, const std::string& id) {
-  const std::string temporary = path + ".new";
-  const File file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
-  if (file.get() < 0) return unexpected(errno_error(errno, "create", printable(temporary)));
-  const std::string line = id + "\n";
-  if (write(file.get(), line.data(), line.size()) != static_cast<ssize_t>(line.size()) ||
-      fsync(file.get()) != 0 || rename(temporary.c_str(), path.c_str()) != 0)
-    return unexpected(errno_error(errno, "write", printable(path)));
-  return {};
-}
-
 }  // namespace
 
 Result<void> make_state_folder(const std::string& path) {
@@ -86,7 +74,7 @@ Result<std::string> gateway_id(const std::string& state_folder) {
   if (getrandom(random.data(), random.size(), 0) != static_cast<ssize_t>(random.size()))
     return unexpected(errno_error(errno, "make the gateway's identity"));
   const std::string id = fmt::format("{:02x}", fmt::join(random, ""));
-  DISKFERRY_CHECK(write_id(path, id));
+  DISKFERRY_CHECK(replace_durably(path, id + "\n"));
   return id;
 }
 

@@ -2,6 +2,7 @@
 #include "gateway/jobs/job_folder.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "drivers/support/durable_file.hpp"
 
 #include <array>
 #include <cerrno>
@@ -18,13 +19,6 @@ namespace {
 
 constexpr const char* operation = "open job folder";
 
-void sync_folder(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;  // then a power cut may take the empty file away with its name: no job was in it
-  (void)::fsync(fd);
-  ::close(fd);
-}
-
 /// Whoever may write into the folder may put another database there.
 Result<void> make_folder(const std::string& path) {
   namespace fs = std::filesystem;
@@ -32,7 +26,8 @@ Result<void> make_folder(const std::string& path) {
   if (const auto parent = fs::path(path).parent_path(); !parent.empty())
     fs::create_directories(parent, problem);
   if (::mkdir(path.c_str(), 0700) == 0) {
-    sync_folder(fs::path(path).parent_path().string());
+    // Where it cannot be: a power cut may take the empty folder away, and no job was in it.
+    (void)sync_folder_of(path);
     return {};
   }
   if (errno != EEXIST) return unexpected(errno_error(errno, operation, printable(path)));
@@ -94,7 +89,8 @@ Result<JobFolder> JobFolder::take(const std::string& path) {
   DISKFERRY_TRY(const int fd, take_lock(path));
   JobFolder folder(fd, path + "/jobs.sqlite");
   DISKFERRY_CHECK(make_database_file(folder.database_path_));
-  sync_folder(path);
+  // Where it cannot be: a power cut may take the empty file away with its name, and no job was in it.
+  (void)sync_folder(path);
   return folder;
 }
 

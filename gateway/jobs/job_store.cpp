@@ -3,6 +3,7 @@
 
 #include "diskferry/image_uri.hpp"
 #include "drivers/support/blocking_pool.hpp"
+#include "drivers/support/wall_clock.hpp"
 #include "gateway/jobs/event_bus.hpp"
 #include "gateway/jobs/job_database.hpp"
 
@@ -13,12 +14,6 @@
 
 namespace diskferry {
 namespace {
-
-std::int64_t system_now_ms() {
-  return std::chrono::duration_cast<std::chrono::milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
 
 std::int64_t to_ms(Duration duration) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(duration).count();
@@ -40,7 +35,7 @@ auto guarded(Work& work) -> decltype(work()) {
 
 struct JobStore::State {
   explicit State(JobStoreOptions given) : options(std::move(given)) {
-    if (!options.now_ms) options.now_ms = &system_now_ms;
+    if (!options.now_ms) options.now_ms = &now_ms;
   }
   void publish(const std::string& id, std::uint64_t sequence, const NewJobEvent& event,
                std::int64_t now_ms) const {

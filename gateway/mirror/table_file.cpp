@@ -3,6 +3,7 @@
 
 #include "diskferry/units.hpp"
 #include "drivers/support/blocking_pool.hpp"
+#include "drivers/support/durable_file.hpp"
 
 #include <algorithm>
 #include <array>
@@ -83,19 +84,11 @@ Error corrupt_error(const std::string& path, std::string why) {
   return fail(ErrorKind::corrupt, "read table", printable(path)).why(std::move(why));
 }
 
-Result<void> sync_folder_of(const std::string& path) {
-  const std::string folder = std::filesystem::path(path).parent_path().string();
-  const Descriptor fd(::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (fd.get() < 0 || ::fsync(fd.get()) != 0)
-    return unexpected(file_error(errno, "sync folder of table", path));
-  return {};
-}
-
 // --- writing ----------------------------------------------------------------------------------------------
 
 class Writer {
  public:
-  Writer(int fd, const std::string& path) : fd_(fd), path_(path) { buffer_.reserve(chunk_bytes); }
+  explicit Writer(NewFile& file) : file_(file) { buffer_.reserve(chunk_bytes); }
 
   template <class T>
   Result<void> put(T value) {
@@ -112,26 +105,18 @@ class Writer {
     DISKFERRY_CHECK(write_out());
     DISKFERRY_CHECK(put(std::span<const std::byte>(checksum_.value())));
     DISKFERRY_CHECK(write_out());
-    if (::fsync(fd_) != 0) return unexpected(file_error(errno, "sync table", path_));
-    return {};
+    return file_.finish();
   }
 
  private:
   Result<void> write_out() {
     checksum_.add(buffer_);
-    std::span<const std::byte> rest = buffer_;
-    while (!rest.empty()) {
-      const ssize_t put = ::write(fd_, rest.data(), rest.size());
-      if (put < 0 && errno == EINTR) continue;
-      if (put < 0) return unexpected(file_error(errno, "write table", path_));
-      rest = rest.subspan(static_cast<std::size_t>(put));
-    }
+    DISKFERRY_CHECK(file_.write(std::span<const std::byte>(buffer_)));
     buffer_.clear();
     return {};
   }
 
-  const int fd_;
-  const std::string& path_;
+  NewFile& file_;
   std::vector<std::byte> buffer_;
   Checksum checksum_;
 };
@@ -182,21 +167,11 @@ Result<void> save_now(const BlockTable& table, const std::string& path, const st
   if (identity.size() > target_identity_bytes_max)
     return unexpected(
         fail(ErrorKind::too_large, "save table", printable(path)).why("the target's identity is too long"));
-  const std::string unfinished = path + ".unfinished";
-  (void)::unlink(unfinished.c_str());
-  Result<void> written;
-  {
-    const Descriptor fd(
-        ::open(unfinished.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
-    if (fd.get() < 0) return unexpected(file_error(errno, "create table", unfinished));
-    Writer writer(fd.get(), unfinished);
-    written = write_content(writer, table, identity);
-  }
-  if (written && ::rename(unfinished.c_str(), path.c_str()) != 0)
-    written = unexpected(file_error(errno, "rename table", path));
-  if (written) return sync_folder_of(path);
-  (void)::unlink(unfinished.c_str());
-  return written;
+  DISKFERRY_TRY(NewFile file, NewFile::create(path, 0600, ".unfinished"));
+  Writer writer(file);
+  DISKFERRY_CHECK(write_content(writer, table, identity));
+  DISKFERRY_CHECK(file.give_name());
+  return sync_folder_of(path);
 }
 
 // --- reading ----------------------------------------------------------------------------------------------

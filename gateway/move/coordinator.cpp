@@ -2,6 +2,7 @@
 #include "gateway/move/coordinator.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "drivers/support/wall_clock.hpp"
 #include "gateway/move/target_disks.hpp"
 
 #include <array>
@@ -13,11 +14,6 @@
 
 namespace diskferry {
 namespace {
-
-std::int64_t now_ms() {
-  using namespace std::chrono;
-  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
-}
 
 /// A host that comes back after a reboot answers within it.
 constexpr Duration connect_limit = std::chrono::minutes(15);

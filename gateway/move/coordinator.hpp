@@ -41,6 +41,7 @@ struct MoveEnvironment {
   std::uint64_t window_bytes = 64ull << 20;
   unsigned connections = 4;
   GatewayFacts here{};
+  std::string address_here{};  ///< where other hosts reach this gateway; empty: nowhere
   /// The gateway of another host. `address`: as in MoveRequest::gateway.
   std::function<Task<Result<std::unique_ptr<TargetGateway>>>(std::string address)> connect_gateway;
 };

@@ -69,7 +69,8 @@ Task<Result<void>> Coordinator::prepare() {
 }
 
 Task<Result<void>> Coordinator::rewrite(const VmDescription& vm) {
-  DISKFERRY_CO_TRY(MoveDefinitions made, co_await rewrite_definitions(*source_, vm, request_, state_.disks));
+  DISKFERRY_CO_TRY(MoveDefinitions made,
+                   co_await rewrite_definitions(*source_, target_.get(), vm, request_, state_.disks));
   state_.destination_xml = std::move(made.running);
   state_.persistent_xml = std::move(made.persistent);
   for (std::string& warning : made.warnings) state_.warnings.push_back(std::move(warning));

@@ -124,6 +124,13 @@ void check_disk(const EvacuatedDisk& disk, Findings& found) {
         "disk-unfinished", disk.target,
         fmt::format("{} was being copied here by a move that did not come to its end.", disk.place),
         "name the storage that the machine had: --disk " + disk.target + "=PLACE");
+  if (disk.was_left_behind)
+    return found.block(
+        "disk-left-behind", disk.target,
+        fmt::format("{} is what the machine left here when it was moved away: it is not its "
+                    "newest storage.",
+                    disk.place),
+        fmt::format("name the newest: --disk {}=PLACE (this one, too, if it must be)", disk.target));
   if (!disk.problem) return;
   const ErrorKind kind = disk.problem->kind();
   if (kind == ErrorKind::in_use)

@@ -19,7 +19,9 @@ struct EvacuatedDisk {
   std::string target{};             ///< "vda"
   std::string place{};              ///< a path or URI without secrets
   bool is_unfinished_move = false;  ///< a move was bringing it here and did not come to its end
-  std::optional<Error> problem{};   ///< why it cannot be opened; in_use: somebody has it
+  /// This gateway moved the machine away from it: what is there is old. False where the request names it.
+  bool was_left_behind = false;
+  std::optional<Error> problem{};  ///< why it cannot be opened; in_use: somebody has it
 };
 
 /// A host that was asked whether it runs the machine.

@@ -3,7 +3,7 @@
 #include "drivers/image/image.hpp"
 #include "drivers/registry.hpp"
 #include "gateway/move/evacuation_run.hpp"
-#include "gateway/move/machine_fit.hpp"
+#include "gateway/move/move_disks.hpp"
 #include "gateway/move/move_service.hpp"
 #include "gateway/move/preflight_collect.hpp"
 
@@ -51,6 +51,9 @@ Task<Result<void>> Evacuation::take_from_record(EvacuationFacts& facts) {
     auto state = parse_move_state(job.state.empty() ? "{}" : job.state);
     if (!moved || !state) continue;
     facts.recorded_host = host_of(moved->destination);
+    left_behind_.clear();
+    for (const MoveDiskState& disk : state->disks)
+      if (disk.route != DiskRoute::shared) left_behind_.push_back(disk.source);
     if (!request_.definition.empty()) co_return Result<void>{};
     request_.definition = std::move(state->persistent_xml);
     if (request_.old_host.empty()) request_.old_host = facts.recorded_host;
@@ -76,9 +79,10 @@ Task<Result<void>> Evacuation::ask_here(EvacuationFacts& facts) {
         {.name = std::move(each.name), .uuid = std::move(each.uuid), .is_active = each.is_active});
   }
   if (!request_.machine_type.empty()) machine.machine = request_.machine_type;
-  if (const GuestSupport* support = support_for(machine, *facts.host.target)) {
-    machine.emulator = support->emulator;  // the definition is rewritten to it
-  }
+  facts.host.has_emulator_there = co_await has_emulator(*here_, machine);
+  const GuestSupport* support = support_for(machine, *facts.host.target);
+  // The definition is rewritten to it.
+  if (!facts.host.has_emulator_there && support != nullptr) machine.emulator = support->emulator;
   if (!request_.cpu.empty()) {
     facts.host.cpu = CpuFit::fits;  // chosen for this host
     co_return Result<void>{};
@@ -156,6 +160,11 @@ Task<void> Evacuation::look_at_disks(EvacuationFacts& facts) {
       looked.place = uri->to_string();
       looked.is_unfinished_move = std::ranges::any_of(
           unfinished, [&](const std::string& each) { return is_the_place(each, looked.place); });
+      const bool is_named =
+          std::ranges::find(request_.disks, disk.target, &MoveDisk::target) != request_.disks.end();
+      looked.was_left_behind = !is_named && std::ranges::any_of(left_behind_, [&](const std::string& each) {
+        return is_the_place(each, looked.place);
+      });
       auto seen = co_await with_deadline(environment_.drivers.clock, disk_limit, "open the disk",
                                          look_at(*uri, place.format, disk.is_read_only));
       if (!seen) looked.problem = std::move(seen).error();

@@ -41,7 +41,9 @@ Result<DomainRewrite> changes_for(const EvacuationFacts& facts, const VmDescript
     changes.disks.push_back({.target = disk.target, .source = std::move(source)});
   }
   DISKFERRY_CHECK(fit_to_host(as_defined, *facts.host.target,
-                              {.machine_type = facts.request.machine_type, .cpu = facts.request.cpu},
+                              {.machine_type = facts.request.machine_type,
+                               .cpu = facts.request.cpu,
+                               .keeps_emulator = facts.host.has_emulator_there},
                               changes));
   return changes;
 }

@@ -71,7 +71,8 @@ class Evacuation {
   EvacuationRequest request_;
   JobRecord job_{};
   std::unique_ptr<Libvirt> here_{};
-  std::string recorded_libvirt_{};  ///< of the host that this gateway sent the machine to
+  std::string recorded_libvirt_{};          ///< of the host that this gateway sent the machine to
+  std::vector<std::string> left_behind_{};  ///< disks it had here before that
   std::string fenced_by_{};
   std::vector<std::string> warnings_{};
   std::vector<std::string> leftovers_{};

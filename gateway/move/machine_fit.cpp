@@ -66,7 +66,8 @@ Result<void> fit_to_host(const VmDescription& machine, const HostFacts& host, co
   VmDescription wanted = machine;
   if (!choice.machine_type.empty()) wanted.machine = choice.machine_type;
   const GuestSupport* support = support_for(wanted, host);
-  if (support != nullptr && !machine.emulator.empty() && support->emulator != machine.emulator)
+  if (!choice.keeps_emulator && support != nullptr && !machine.emulator.empty() &&
+      support->emulator != machine.emulator)
     changes.emulator = support->emulator;
   changes.host_cpus = host.cpus;
   return {};

@@ -23,7 +23,8 @@ std::vector<std::string> related_machine_types(std::string_view machine, const G
 /// What a machine that starts anew on `host` gets in place of what it had. Empty: as it was.
 struct MachineChoice {
   std::string machine_type{};
-  std::string cpu{};  ///< as cpu_xml_of()
+  std::string cpu{};            ///< as cpu_xml_of()
+  bool keeps_emulator = false;  ///< the host there has the QEMU that the definition names
 };
 /// Notes in `changes` what the host there demands: the emulator, the machine type, the CPU and its number of
 /// processors. A host that does not say what it can run changes nothing but what was chosen.

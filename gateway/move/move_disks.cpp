@@ -3,6 +3,8 @@
 
 #include "diskferry/image_uri.hpp"
 #include "drivers/image/image.hpp"
+#include "gateway/move/machine_fit.hpp"
+#include "gateway/move/preflight_collect.hpp"
 
 #include <algorithm>
 
@@ -100,10 +102,28 @@ Task<Result<std::vector<MoveDiskState>>> choose_disks(DriverContext& context, Li
   co_return chosen;
 }
 
-Task<Result<MoveDefinitions>> rewrite_definitions(Libvirt& source, const VmDescription& machine,
-                                                  const MoveRequest& request,
+Task<bool> has_emulator(Libvirt& host, VmDescription machine) {
+  if (machine.emulator.empty()) co_return true;
+  co_return (co_await host.domain_capabilities(std::move(machine))).has_value();
+}
+
+namespace {
+Task<Result<void>> fit(Libvirt& target, const VmDescription& machine, const MoveRequest& request,
+                       DomainRewrite& changes) {
+  DISKFERRY_CO_TRY(const LibvirtHost host, co_await target.host());
+  MachineChoice choice{.machine_type = request.machine_type, .cpu = request.cpu};
+  VmDescription there = machine;
+  if (!choice.machine_type.empty()) there.machine = choice.machine_type;
+  choice.keeps_emulator = co_await has_emulator(target, std::move(there));
+  co_return fit_to_host(machine, host_facts_of(host), choice, changes);
+}
+}  // namespace
+
+Task<Result<MoveDefinitions>> rewrite_definitions(Libvirt& source, Libvirt* target,
+                                                  const VmDescription& machine, const MoveRequest& request,
                                                   const std::vector<MoveDiskState>& disks) {
   DISKFERRY_CO_TRY(DomainRewrite changes, changes_for(request, disks));
+  if (target != nullptr) DISKFERRY_CO_CHECK(co_await fit(*target, machine, request, changes));
   MoveDefinitions made;
   if (runs(machine)) {
     DISKFERRY_CO_TRY(const std::string live, co_await source.xml(machine.name, Libvirt::Xml::migratable));

@@ -27,9 +27,13 @@ struct MoveDefinitions {
   std::string diff{};        ///< of the definition that stays (else of the running one), for people
   std::vector<std::string> warnings{};
 };
-/// Errors: those of the hypervisor and of rewriting.
-Task<Result<MoveDefinitions>> rewrite_definitions(Libvirt& source, const VmDescription& machine,
-                                                  const MoveRequest& request,
+/// `target`: the hypervisor there, whose emulator the definitions name; null: it cannot be asked, and they
+/// name the one of this host. Errors: those of the hypervisors and of rewriting.
+Task<Result<MoveDefinitions>> rewrite_definitions(Libvirt& source, Libvirt* target,
+                                                  const VmDescription& machine, const MoveRequest& request,
                                                   const std::vector<MoveDiskState>& disks);
+
+/// Whether QEMU is at the host where the machine's definition says, and can be this machine.
+Task<bool> has_emulator(Libvirt& host, VmDescription machine);
 
 }  // namespace diskferry

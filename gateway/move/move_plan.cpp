@@ -29,6 +29,8 @@ std::string to_json(const MovePlan& plan) {
                       {"disks", std::move(disks)},
                       {"preflight", to_json(plan.findings)},
                       {"text", to_text(plan.findings)},
+                      {"gateway", plan.gateway_name},
+                      {"gateway-certificate", plan.gateway_certificate_name},
                       {"definition-diff", plan.definition_diff}};
   if (plan.prediction) {
     object["prediction"] = to_json(*plan.prediction);
@@ -47,7 +49,8 @@ struct Connections {
 
 Task<PreflightPeers> connect_all(MoveEnvironment& environment, const MoveRequest& request,
                                  Connections& connections) {
-  PreflightPeers peers{.source = *connections.source, .here = environment.here};
+  PreflightPeers peers{
+      .source = *connections.source, .here = environment.here, .address_here = environment.address_here};
   if (auto target = co_await Libvirt::connect(environment.drivers, request.destination)) {
     connections.target = *std::move(target);
     peers.target = connections.target.get();
@@ -70,9 +73,14 @@ Task<PreflightPeers> connect_all(MoveEnvironment& environment, const MoveRequest
 Task<Result<MovePlan>> plan_connected(MoveEnvironment& environment, const MoveRequest& request,
                                       PreflightPeers peers, unsigned watch_seconds) {
   Libvirt& source = peers.source;
+  Libvirt* const target = peers.target;
+  TargetGateway* const gateway = peers.gateway;
   DISKFERRY_CO_TRY(const PreflightFacts facts,
                    co_await collect_preflight(environment.drivers, std::move(peers), request, request.cold));
-  MovePlan plan{.findings = examine(facts), .way = "intercept"};
+  MovePlan plan{.findings = examine(facts),
+                .way = "intercept",
+                .gateway_name = facts.there ? facts.there->name : std::string(),
+                .gateway_certificate_name = facts.gateway_certificate_name};
   plan.reason = "libvirt runs the machine: its mirrors are intercepted, and it decides which host runs";
   if (request.cold) {
     plan.way = "cold";
@@ -83,11 +91,16 @@ Task<Result<MovePlan>> plan_connected(MoveEnvironment& environment, const MoveRe
   if (!disks) co_return plan;
   plan.disks = *std::move(disks);
   for (MoveDiskState& disk : shared_disks(facts)) plan.disks.push_back(std::move(disk));
-  if (auto definitions = co_await rewrite_definitions(source, facts.machine, request, plan.disks))
+  if (auto definitions = co_await rewrite_definitions(source, target, facts.machine, request, plan.disks))
     plan.definition_diff = std::move(definitions->diff);
   if (watch_seconds == 0 || request.cold) co_return plan;
-  DISKFERRY_CO_TRY(const MeasuredPrediction measured,
-                   co_await measure_for_prediction(environment.drivers, source, facts, watch_seconds, 0));
+  // Before the machine is watched, so that the probe does not slow down what is measured.
+  std::uint64_t link_bytes_per_s = 0;
+  if (gateway != nullptr)
+    if (const auto measured = co_await gateway->measure_link({})) link_bytes_per_s = *measured;
+  DISKFERRY_CO_TRY(
+      const MeasuredPrediction measured,
+      co_await measure_for_prediction(environment.drivers, source, facts, watch_seconds, link_bytes_per_s));
   plan.prediction = predict(measured.input);
   co_return plan;
 }

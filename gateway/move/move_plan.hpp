@@ -19,6 +19,8 @@ struct MovePlan {
   std::string reason{};  ///< why this one, for people
   std::string definition_diff{};
   std::optional<Prediction> prediction{};
+  std::string gateway_name{};              ///< as the other gateway calls itself
+  std::string gateway_certificate_name{};  ///< empty: it showed none
 };
 /// {"way", "reason", "disks", "findings", ...}: for `diskferry plan migrate`.
 std::string to_json(const MovePlan& plan);

@@ -3,6 +3,7 @@
 
 #include "diskferry/image_uri.hpp"
 #include "drivers/support/blocking_pool.hpp"
+#include "drivers/support/durable_file.hpp"
 #include "gateway/move/json_fields.hpp"
 
 #include <cerrno>
@@ -20,42 +21,10 @@ namespace {
 
 constexpr std::size_t record_bytes_max = 1u << 20;
 
-Result<void> write_and_sync(int fd, std::string_view text, const std::string& path) {
-  while (!text.empty()) {
-    const ssize_t put = ::write(fd, text.data(), text.size());
-    if (put < 0 && errno == EINTR) continue;
-    if (put < 0) return unexpected(errno_error(errno, "write", printable(path)));
-    text.remove_prefix(static_cast<std::size_t>(put));
-  }
-  if (::fsync(fd) != 0) return unexpected(errno_error(errno, "write", printable(path)));
-  return {};
-}
-
-Result<void> sync_folder(const std::string& path) {
-  const std::string folder = std::filesystem::path(path).parent_path().string();
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return unexpected(errno_error(errno, "open the folder", printable(folder)));
-  const int failed = ::fsync(fd) == 0 ? 0 : errno;
-  ::close(fd);
-  if (failed != 0) return unexpected(errno_error(failed, "write the folder", printable(folder)));
-  return {};
-}
-
 Result<void> replace_file(const std::string& path, std::string_view text) {
   std::error_code failed;
   std::filesystem::create_directories(std::filesystem::path(path).parent_path(), failed);
-  const std::string beside = path + ".new";
-  const int fd = ::open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (fd < 0) return unexpected(errno_error(errno, "write", printable(path)));
-  auto written = write_and_sync(fd, text, path);
-  ::close(fd);
-  if (written && ::rename(beside.c_str(), path.c_str()) != 0)
-    written = unexpected(errno_error(errno, "write", printable(path)));
-  if (!written) {
-    ::unlink(beside.c_str());
-    return written;
-  }
-  return sync_folder(path);
+  return replace_durably(path, text);
 }
 
 Result<std::string> read_whole(const std::string& path) {
@@ -97,7 +66,7 @@ Task<Result<void>> remove_durably(DriverContext& context, std::string path) {
       if (errno == ENOENT) return {};
       return unexpected(errno_error(errno, "remove", printable(path)));
     }
-    return sync_folder(path);
+    return sync_folder_of(path);
   });
 }
 

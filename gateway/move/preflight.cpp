@@ -70,6 +70,10 @@ std::string format_there(const MoveDisk& disk) {
   return uri && (uri->path().ends_with(".qcow2") || uri->path().ends_with(".qcow")) ? "qcow2" : "raw";
 }
 
+const std::string& machine_type_there(const PreflightFacts& facts) noexcept {
+  return facts.request.machine_type.empty() ? facts.machine.machine : facts.request.machine_type;
+}
+
 const std::string& machine_name_there(const PreflightFacts& facts) noexcept {
   return facts.request.new_name.empty() ? facts.machine.name : facts.request.new_name;
 }

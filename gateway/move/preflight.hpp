@@ -67,6 +67,7 @@ struct PreflightFacts {
   std::vector<MachineThere> machines_there{};
   CpuFit cpu = CpuFit::unknown;
   std::string cpu_problem{};
+  bool has_emulator_there = false;  ///< QEMU is there under the name that the machine's definition has for it
 
   GatewayFacts here{};
   std::optional<GatewayFacts> there{};          ///< none: see `gateway_problem`
@@ -74,6 +75,9 @@ struct PreflightFacts {
   std::string gateway_certificate_name{};       ///< whom its certificate names; empty: none was shown
   std::optional<std::int64_t> clock_skew_ms{};  ///< the gateway's clock there, less ours
   std::optional<std::uint64_t> round_trip_us{};
+  /// The gateway there was asked to reach this one. None: it was not, or does not know the question.
+  std::optional<GatewayFacts> seen_from_there{};
+  std::optional<Error> way_back_problem{};  ///< why it cannot
 
   std::vector<UnknownFact> unknown{};
 };
@@ -103,14 +107,16 @@ bool has_blocker(const std::vector<Finding>& findings) noexcept;
 std::string name_there(const MoveRequest& request, const std::string& network);
 /// The format a disk is written in: the one that was asked for, else by the name's ending.
 std::string format_there(const MoveDisk& disk);
+/// The machine type that the machine has at the target's host.
+const std::string& machine_type_there(const PreflightFacts& facts) noexcept;
 /// The machine's name at the target's host.
 const std::string& machine_name_there(const PreflightFacts& facts) noexcept;
 
 /// Whether a storage's identity says something to another host: names of this host (its sockets, its
 /// loopback) and nothing at all do not. See storage_identity().
 bool is_comparable(const std::string& identity, const std::string& uri);
-/// Equal identities prove that the storage is the same. Those of block devices do not: they tell of a size
-/// and of how the content begins, which a copy has in common with its source.
+/// Equal identities prove that the storage is the same. Those of block devices without a name that is theirs
+/// alone do not: they tell of a size and of how the content begins, as a copy would.
 bool is_proof(const std::string& identity) noexcept;
 
 }  // namespace diskferry

@@ -1,21 +1,14 @@
 // The machine, the hosts and the gateway. The order is that of need: the machine says what to ask the others.
 #include "gateway/move/preflight_collect.hpp"
 
+#include "drivers/support/wall_clock.hpp"
+#include "gateway/move/move_disks.hpp"
 #include "gateway/move/preflight_collector.hpp"
 
 #include <algorithm>
 #include <chrono>
 
 namespace diskferry {
-namespace {
-
-std::int64_t now_ms() {
-  using namespace std::chrono;
-  return duration_cast<milliseconds>(system_clock::now().time_since_epoch()).count();
-}
-
-}  // namespace
-
 HostFacts host_facts_of(const LibvirtHost& host) {
   HostFacts facts{.hostname = host.hostname,
                   .uuid = host.host_uuid,
@@ -105,16 +98,20 @@ Task<void> PreflightCollector::ask_target() {
 
 Task<void> PreflightCollector::compare_cpu() {
   VmDescription machine = facts_.machine;
+  machine.machine = machine_type_there(facts_);
+  facts_.has_emulator_there = co_await has_emulator(*peers_.target, machine);
   const GuestSupport* support = support_for(machine, *facts_.target);
-  if (support != nullptr) machine.emulator = support->emulator;
+  if (!facts_.has_emulator_there && support != nullptr) machine.emulator = support->emulator;
   if (!machine.loader.empty()) {
     auto capabilities = co_await peers_.target->domain_capabilities(machine);
     // Without them only the firmware is not looked for; what else is wrong with the machine there has
     // findings of its own.
     if (capabilities) (void)read_domain_capabilities(*capabilities, *facts_.target);
   }
-  if (machine.cpu_mode == "host-passthrough" || machine.cpu_mode == "maximum") {
-    facts_.cpu = CpuFit::same_only;
+  const bool is_of_its_host = machine.cpu_mode == "host-passthrough" || machine.cpu_mode == "maximum";
+  if (!facts_.request.cpu.empty() || is_of_its_host) {
+    // One that starts anew there takes what it finds, or what was chosen for it.
+    facts_.cpu = facts_.is_cold ? CpuFit::fits : CpuFit::same_only;
     co_return;
   }
   auto answer = co_await peers_.target->compare_cpu(machine);
@@ -145,6 +142,20 @@ Task<void> PreflightCollector::ask_gateway() {
     if (answer->time_ms != 0) facts_.clock_skew_ms = answer->time_ms - (asked_ms + now_ms()) / 2;
     facts_.there = *std::move(answer);
   }
+  if (facts_.gateway_certificate_name.empty())
+    facts_.gateway_certificate_name = peers_.gateway->certificate_name();
+  co_await ask_for_way_back();
+}
+
+Task<void> PreflightCollector::ask_for_way_back() {
+  if (peers_.address_here.empty()) co_return;
+  auto seen =
+      co_await with_deadline(context_.clock, preflight_answer_limit, "have the other gateway reach us",
+                             peers_.gateway->reach(peers_.address_here));
+  if (seen)
+    facts_.seen_from_there = *std::move(seen);
+  else if (seen.error().kind() != ErrorKind::unsupported && seen.error().kind() != ErrorKind::not_found)
+    facts_.way_back_problem = std::move(seen).error();
 }
 
 Task<Result<PreflightFacts>> collect_preflight(DriverContext& context, PreflightPeers peers,

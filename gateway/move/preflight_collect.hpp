@@ -20,7 +20,8 @@ struct PreflightPeers {
   TargetGateway* gateway = nullptr;        ///< null: see `gateway_problem`
   std::optional<Error> gateway_problem{};  ///< why there is no connection
   GatewayFacts here{};                     ///< what this gateway says of itself
-  std::string gateway_certificate_name{};  ///< whom the other gateway's certificate names; empty: none
+  std::string gateway_certificate_name{};  ///< whom the other gateway's certificate names; empty: as it says
+  std::string address_here{};  ///< where other hosts reach this gateway: "https://host:port"; empty: nowhere
 };
 
 /// How long each answer is waited for. The hypervisors' calls have a limit of their own, which is 60 s.

@@ -21,6 +21,7 @@ class PreflightCollector {
   Task<void> ask_target();
   Task<void> compare_cpu();
   Task<void> ask_gateway();
+  Task<void> ask_for_way_back();
   // preflight_collect_disks.cpp
   Task<void> look_at_disks();
   Task<void> look_at_source(DiskFacts& disk);

@@ -45,19 +45,36 @@ void gateways_are_two(const PreflightFacts& facts, Findings& found) {
               "id of its own");
 }
 
+/// Host part of a name, so that "b" and "b.example.org" are the same.
+std::string first_label(const std::string& name) {
+  return name.substr(0, name.find('.'));
+}
+
+/// The move itself needs connections from here to there only; the next one, back, needs the others.
+void gateway_reaches_this_one(const PreflightFacts& facts, Findings& found) {
+  if (facts.way_back_problem)
+    found.warn("no-way-back", "gateway",
+               fmt::format("The gateway there cannot reach this one: {}. The machine can go there, and could "
+                           "not come back.",
+                           facts.way_back_problem->message()),
+               remedy_of(*facts.way_back_problem,
+                         "let connections through both ways, and name each gateway in control.peers of the "
+                         "other"));
+  if (facts.seen_from_there && facts.seen_from_there->machine_id != facts.here.machine_id)
+    found.warn("way-back-elsewhere", "gateway",
+               fmt::format("Under this gateway's name the gateway there reaches another one, {}.",
+                           facts.seen_from_there->name),
+               "check what this host's name means there (getent hosts)");
+}
+
 void gateway_is_who_it_says(const PreflightFacts& facts, Findings& found) {
   if (!facts.there || facts.gateway_certificate_name.empty() ||
-      facts.gateway_certificate_name == facts.there->name)
+      first_label(facts.gateway_certificate_name) == first_label(facts.there->name))
     return;
   found.warn("gateway-name", "gateway",
              fmt::format("The gateway calls itself {}, and its certificate is for {}.", facts.there->name,
                          facts.gateway_certificate_name),
              "set the gateway's name to the one in its certificate");
-}
-
-/// Host part of a name, so that "b" and "b.example.org" are the same.
-std::string first_label(const std::string& name) {
-  return name.substr(0, name.find('.'));
 }
 
 void gateway_is_at_the_target(const PreflightFacts& facts, Findings& found) {
@@ -183,13 +200,23 @@ void everything_was_answered(const PreflightFacts& facts, Findings& found) {
                remedy_of(unknown.error, "check it by hand, or solve this and run the plan again"));
 }
 
-constexpr std::array<Rule, 16> rules{
-    target_is_reachable,    gateway_is_reachable,          hosts_are_two,
-    gateways_are_two,       gateway_is_who_it_says,        gateway_is_at_the_target,
-    gateway_version,        gateway_offers_disks,          disks_are_encrypted_on_the_way,
-    clocks_agree,           round_trip_is_short,           libvirt_is_new_enough,
-    target_is_not_older,    security_lets_sockets_through, hypervisors_run_as_the_same_user,
-    everything_was_answered};
+constexpr std::array<Rule, 17> rules{target_is_reachable,
+                                     gateway_is_reachable,
+                                     hosts_are_two,
+                                     gateway_reaches_this_one,
+                                     gateways_are_two,
+                                     gateway_is_who_it_says,
+                                     gateway_is_at_the_target,
+                                     gateway_version,
+                                     gateway_offers_disks,
+                                     disks_are_encrypted_on_the_way,
+                                     clocks_agree,
+                                     round_trip_is_short,
+                                     libvirt_is_new_enough,
+                                     target_is_not_older,
+                                     security_lets_sockets_through,
+                                     hypervisors_run_as_the_same_user,
+                                     everything_was_answered};
 }  // namespace
 
 std::span<const Rule> host_rules() noexcept {

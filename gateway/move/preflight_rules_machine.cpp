@@ -1,5 +1,6 @@
 // Rules about the machine as a whole: whether the target's host can run it, and whether it can leave now.
 #include "diskferry/units.hpp"
+#include "gateway/move/machine_fit.hpp"
 #include "gateway/move/preflight_rules.hpp"
 
 #include <algorithm>
@@ -59,8 +60,10 @@ void cpu_fits(const PreflightFacts& facts, Findings& found) {
       return found.block("cpu-lacks-features", "cpu",
                          "The host there cannot give the machine its CPU" +
                              (facts.cpu_problem.empty() ? "." : ": " + facts.cpu_problem),
-                         "give the machine a CPU model that both hosts have (virsh hypervisor-cpu-baseline) "
-                         "and start it anew");
+                         runs(facts.machine)
+                             ? "give the machine a CPU model that both hosts have (virsh "
+                               "hypervisor-cpu-baseline) and start it anew"
+                             : "have it be another one there: --cpu host-model, or the name of a model");
     case CpuFit::same_only:
       return found.warn("cpu-of-the-host", "cpu",
                         fmt::format("The machine uses the CPU of its host ({}); on another CPU the guest may "
@@ -83,6 +86,16 @@ void tsc_may_move(const PreflightFacts& facts, Findings& found) {
              "set the frequency in <timer name='tsc' frequency='...'/>, or leave invtsc out");
 }
 
+std::string other_machine_type(const std::string& type, const GuestSupport& known, bool is_running) {
+  const auto related = related_machine_types(type, known);
+  if (is_running || related.empty())
+    return "install a QEMU there that is at least as new as this host's, or give the machine an older type "
+           "and "
+           "start it anew";
+  return fmt::format("install a newer QEMU there, or have the machine be of another type: --machine {}",
+                     related.back());
+}
+
 void target_runs_this_kind(const PreflightFacts& facts, Findings& found) {
   if (!facts.target || facts.target->guests.empty()) return;
   const VmDescription& machine = facts.machine;
@@ -103,11 +116,12 @@ void target_runs_this_kind(const PreflightFacts& facts, Findings& found) {
                   "install QEMU for this architecture there");
     return;
   }
-  if (!support->machines.contains(machine.machine))
+  if (facts.has_emulator_there) return;
+  const std::string& type = machine_type_there(facts);
+  if (!support->machines.contains(type))
     found.block("no-such-machine-type", "target",
-                fmt::format("QEMU there does not know the machine type {}.", machine.machine),
-                "install a QEMU there that is at least as new as this host's, or give the machine an older "
-                "type and start it anew");
+                fmt::format("QEMU there does not know the machine type {}.", type),
+                other_machine_type(type, *support, runs(machine)));
   if (support->emulator != machine.emulator)
     found.warn("emulator-elsewhere", "target",
                fmt::format("The QEMU of the machine is {} here; there it is {}.", machine.emulator,
@@ -119,7 +133,7 @@ void target_has_cpus(const PreflightFacts& facts, Findings& found) {
   if (!facts.target) return;
   const unsigned vcpus = facts.machine.vcpus;
   if (const GuestSupport* support = support_for(facts.machine, *facts.target)) {
-    const auto type = support->machines.find(facts.machine.machine);
+    const auto type = support->machines.find(machine_type_there(facts));
     if (type != support->machines.end() && type->second != 0 && vcpus > type->second)
       return found.block(
           "too-many-vcpus", "cpu",

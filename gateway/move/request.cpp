@@ -3,6 +3,7 @@
 
 #include "diskferry/image_uri.hpp"
 #include "gateway/move/json_fields.hpp"
+#include "gateway/move/machine_fit.hpp"
 #include "gateway/move/qmp_request.hpp"
 
 #include <algorithm>
@@ -56,6 +57,8 @@ Result<MoveRequest> parse_move_request(std::string_view text) {
   fields.take("overwrite", request.overwrite);
   fields.take("networks", request.networks);
   fields.take("new-name", request.new_name);
+  fields.take("machine-type", request.machine_type);
+  fields.take("cpu", request.cpu);
   fields.take("bytes-per-second", request.bytes_per_s);
   fields.take("max-pause-ms", request.max_pause_ms);
   fields.take("timeout-s", request.timeout_s);
@@ -97,6 +100,8 @@ std::string to_json(const MoveRequest& request) {
       {"overwrite", request.overwrite},
       {"networks", std::move(networks)},
       {"new-name", request.new_name},
+      {"machine-type", request.machine_type},
+      {"cpu", request.cpu},
       {"bytes-per-second", request.bytes_per_s},
       {"max-pause-ms", request.max_pause_ms},
       {"timeout-s", request.timeout_s},
@@ -132,6 +137,10 @@ Result<void> check(const MoveRequest& request) {
     if (std::ranges::any_of(request.disks, same))
       return unexpected(wrong(fmt::format("the disk {} is named twice", printable(disk.target))));
   }
+  if (!request.cold && !(request.machine_type.empty() && request.cpu.empty()))
+    return unexpected(wrong("a machine that runs keeps its machine type and its CPU",
+                            "shut it down and say --cold, or leave --machine and --cpu out"));
+  DISKFERRY_CHECK(cpu_xml_of(request.cpu));
   if (request.timeout_action == TimeoutAction::post_copy && !request.post_copy)
     return unexpected(wrong("post-copy at the timeout needs post-copy allowed", "say --post-copy"));
   if (is_by_qmp(request)) return check_by_qmp(request);

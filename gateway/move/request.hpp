@@ -30,6 +30,8 @@ struct MoveRequest {
   bool overwrite = false;                         ///< a target that is there already may be overwritten
   std::map<std::string, std::string> networks{};  ///< network or bridge here -> there
   std::string new_name{};
+  std::string machine_type{};  ///< there, in place of the machine's own; of one that is shut off only
+  std::string cpu{};  ///< the same: "host-model", "host-passthrough", "maximum" or the name of a model
 
   std::uint64_t bytes_per_s = 0;  ///< for disks and memory together; 0: no bound
   std::uint64_t max_pause_ms = 300;

@@ -85,6 +85,31 @@ Result<PreparedDisk> parse_prepared_disk(std::string_view text) {
   return disk;
 }
 
+std::string to_json(const ReachRequest& request) {
+  return json::serialize(json::object{{"address", request.address}});
+}
+
+Result<ReachRequest> parse_reach_request(std::string_view text) {
+  DISKFERRY_TRY(const json::object object, parse_json_object(text, "the request"));
+  ReachRequest request;
+  JsonFields fields(object, "the request");
+  fields.take("address", request.address);
+  DISKFERRY_CHECK(fields.finish());
+  // Nothing but another gateway: no file of certificates is named from outside, and no program is started.
+  if (!request.address.starts_with("https://") || request.address.find_first_of("?#@") != std::string::npos)
+    return unexpected(fail(ErrorKind::invalid_argument, "read the request")
+                          .why("a gateway's address is https://HOST:PORT"));
+  return request;
+}
+
+Task<Result<GatewayFacts>> TargetGateway::reach(std::string address) {
+  co_return unexpected(fail(ErrorKind::unsupported, "have the other gateway reach", std::move(address)));
+}
+
+Task<Result<std::uint64_t>> TargetGateway::measure_link(LinkProbe /*limits*/) {
+  co_return unexpected(fail(ErrorKind::unsupported, "measure the link"));
+}
+
 std::string to_json(const GatewayFacts& facts) {
   return json::serialize(json::object{{"name", facts.name},
                                       {"version", facts.version},

@@ -3,6 +3,7 @@
 // control API is a room above this one; what the other side does with the calls is target_disks.hpp.
 #pragma once
 
+#include "diskferry/clock.hpp"
 #include "diskferry/task.hpp"
 #include "gateway/move/storage_view.hpp"
 #include "gateway/move/target_facts.hpp"
@@ -48,6 +49,14 @@ struct PreparedDisk {
 std::string to_json(const PreparedDisk& disk);
 Result<PreparedDisk> parse_prepared_disk(std::string_view json);
 
+/// Whom the gateway is to reach.
+struct ReachRequest {
+  std::string address{};  ///< "https://host:port"
+};
+std::string to_json(const ReachRequest& request);
+/// Errors: invalid_argument (what is no https address, too).
+Result<ReachRequest> parse_reach_request(std::string_view json);
+
 enum class TargetEnd : std::uint8_t {
   keep,   ///< let go; the disks stay: they are the machine's now
   leave,  ///< let go; the disks stay for another attempt, and are listed as left over
@@ -65,6 +74,12 @@ Result<FinishRequest> parse_finish_request(std::string_view json);
 
 std::string to_json(const GatewayFacts& facts);
 Result<GatewayFacts> parse_gateway_facts(std::string_view json);
+
+/// How much may be sent to learn the rate between two hosts, and how long that may take.
+struct LinkProbe {
+  std::uint64_t bytes_max = 64ull << 20;
+  Duration time_max = std::chrono::seconds(2);
+};
 
 /// Errors of all: gone (the gateway cannot be reached), timed_out, permission, and those of making and
 /// opening images. Each can be repeated: what is done already stays as it is.
@@ -85,6 +100,14 @@ class TargetGateway {
   virtual Task<Result<TargetMachineAnswer>> machine(TargetMachineCall call) = 0;
   /// The URI under which this host opens an export of it.
   virtual Result<std::string> export_uri(const PreparedDisk& disk, unsigned connections) const = 0;
+  /// Whom its certificate names; empty where none was shown.
+  virtual std::string certificate_name() const { return {}; }
+  /// Has it connect to the gateway at `address`, and returns what that one says of itself. Errors:
+  /// unsupported (it does not know how, or has no way of its own).
+  virtual Task<Result<GatewayFacts>> reach(std::string address);
+  /// Sends it bytes that it throws away, on several connections, until the limits are reached. Returns bytes
+  /// a second. Errors: as reach().
+  virtual Task<Result<std::uint64_t>> measure_link(LinkProbe limits);
   virtual Task<void> close() = 0;
 };
 

@@ -2,10 +2,10 @@
 #include "gateway/pki/pem_files.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "drivers/support/durable_file.hpp"
 
 #include <array>
 #include <cerrno>
-#include <cstdio>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
@@ -21,52 +21,6 @@ Error errno_of(const std::string& operation, const std::string& path) {
   return errno_error(errno, operation, printable(path));
 }
 
-/// A file under way: removed unless it was given its name.
-class NewFile {
- public:
-  NewFile(std::string path, bool is_secret)
-      : path_(std::move(path)),
-        temporary_(fmt::format("{}.{}.new", path_, ::getpid())),
-        mode_(is_secret ? 0600 : 0644) {}
-  NewFile(NewFile&& other) noexcept
-      : path_(other.path_), temporary_(std::exchange(other.temporary_, {})), mode_(other.mode_) {}
-  NewFile& operator=(NewFile&&) = delete;
-  ~NewFile() {
-    if (!temporary_.empty()) ::unlink(temporary_.c_str());
-  }
-
-  Result<void> write(const std::string& text) {
-    ::unlink(temporary_.c_str());  // of a process that had our number and was killed
-    const int fd = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, mode_);
-    if (fd < 0) return unexpected(errno_of("write", path_));
-    std::size_t done = 0;
-    bool is_good = ::fchmod(fd, mode_) == 0;  // whatever the umask
-    while (is_good && done < text.size()) {
-      const ssize_t put = ::write(fd, text.data() + done, text.size() - done);
-      if (put > 0) done += static_cast<std::size_t>(put);
-      is_good = put > 0 || (put < 0 && errno == EINTR);
-    }
-    is_good = is_good && ::fsync(fd) == 0;
-    const int problem = errno;
-    ::close(fd);
-    if (!is_good) return unexpected(errno_error(problem, "write", printable(path_)));
-    return {};
-  }
-  Result<void> give_name(bool replace) {
-    const int done =
-        replace ? ::rename(temporary_.c_str(), path_.c_str())
-                : ::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, path_.c_str(), RENAME_NOREPLACE);
-    if (done != 0) return unexpected(errno_of("write", path_));
-    temporary_.clear();
-    return {};
-  }
-
- private:
-  std::string path_;
-  std::string temporary_;
-  mode_t mode_;
-};
-
 Result<void> make_folder(const std::string& folder) {
   std::error_code problem;
   if (const auto parent = std::filesystem::path(folder).parent_path(); !parent.empty())
@@ -74,13 +28,6 @@ Result<void> make_folder(const std::string& folder) {
   if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST)
     return unexpected(errno_of("make folder", folder));
   return {};
-}
-
-void sync_folder(const std::string& folder) {
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0) return;  // then a power cut may take the files away, and they are made again
-  (void)::fsync(fd);
-  ::close(fd);
 }
 
 }  // namespace
@@ -101,11 +48,15 @@ Result<void> write_files(const std::string& folder, const std::vector<PemFile>& 
   std::vector<NewFile> written;
   written.reserve(files.size());
   for (const PemFile& file : files) {
-    written.emplace_back(folder + "/" + file.name, file.is_secret);
-    DISKFERRY_CHECK(written.back().write(file.text));
+    DISKFERRY_TRY(NewFile made, NewFile::create(folder + "/" + file.name, file.is_secret ? 0600 : 0644,
+                                                fmt::format(".{}.new", ::getpid())));
+    DISKFERRY_CHECK(made.write(file.text));
+    DISKFERRY_CHECK(made.finish());
+    written.push_back(std::move(made));
   }
   for (NewFile& file : written) DISKFERRY_CHECK(file.give_name(replace));
-  sync_folder(folder);
+  // Where it cannot be: a power cut may take the files away, and they are made again.
+  (void)sync_folder(folder);
   return {};
 }
 

@@ -62,8 +62,8 @@ def expect_second_life(place):
     wait_until(lambda: place.vm.acks[-1].last > SECOND_LIFE + 100, "writes after the evacuation", BOOT_SECONDS)
 
 
-def expect_refused(place, code, *options):
-    said = evacuate(place, *options, code=3)
+def expect_refused(place, code, *options, **more):
+    said = evacuate(place, *options, code=3, **more)
     expect(f"({code})" in said, f"{code} is not said: {said}")
     expect(place.vm.state(place.bed.b) is None, "something was defined in spite of the refusal")
     say(f"refused: {code}")
@@ -142,6 +142,8 @@ def record(place):
     place.expect_on(place.bed.a)
     place.bed.a.crash()
     place.vm.check(IMAGE, "qcow2", host=place.bed.b)
+    old = place.vm.write_xml(disks=[Disk("vda", f"{IMAGES}/new.raw")], suffix="-old")
+    expect_refused(place, "disk-left-behind", "--i-have-fenced", "host-a", definition=old)
     said = evacuate(place, "--from-record", "--i-have-fenced", "host-a", "--define-only", definition=None)
     expect("host-a" in said, f"the record does not name the old host: {said}")
     expect(IMAGE in place.bed.b.virsh("dumpxml", "g1"), "the definition is not that of the last move")

@@ -4,6 +4,7 @@
     live_test.py PROGRAMS CACHE [CASE...]        no CASE: the names of all
 """
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -203,8 +204,24 @@ def not_shared(place):
     place.check(top, "qcow2", place.bed.a, "vda")
 
 
+def plan(place):
+    """What a plan tells: who the other gateway is, that it reaches this one, how fast the way is and what follows from that."""
+    place.bed.link(mbit=100)
+    place.guest(place.chain())
+    words = ("plan", "migrate", "g1", "--to", place.bed.b.uri, "--disk", f"vda={NEW_RAW}", "--predict", "2", "--json")
+    told = json.loads(place.bed.a.run(place.gateways.programs / "diskferry", *words, timeout=120))
+    expect(told["gateway"] == told["gateway-certificate"] == "host-b", f"the other gateway: {told}")
+    codes = [finding["code"] for finding in told["preflight"]["findings"]]
+    expect("no-way-back" not in codes, f"host-b does not reach host-a: {codes}")
+    foreseen = told["prediction"]
+    say(f"{foreseen['rate'] / 1e6:.1f} MB/s, {foreseen['seconds']['total']:.1f} s, pause {foreseen['pause-ms']:.0f} ms, "
+        f"{foreseen['converges']}: {foreseen['why']}")
+    expect(8e6 < foreseen["rate"] < 13e6, f"the rate of a link of 100 Mbit/s: {foreseen}")
+    expect(foreseen["converges"] == "yes" and foreseen["seconds"]["total"] > 0, f"no forecast: {foreseen}")
+
+
 CASES = {case.__name__.replace("_", "-"): case
-         for case in (raw, qcow2, two_disks, back, memory, keep_source, paused, slow, commands,
+         for case in (raw, qcow2, two_disks, back, memory, keep_source, paused, slow, commands, plan,
                       shared, all_shared, all_shared_undone, not_shared)}
 
 

@@ -55,6 +55,10 @@ qemu-user = "libvirt-qemu"
 qemu-group = "kvm"
 run-folder = "/run/moves"
 qmp-sockets = "/run/qemu"
+[evacuate]
+fence = ["/sbin/fence", "%h"]
+fence-timeout = "5s"
+hosts = ["qemu+tls://host-c/system"]
 [[export]]
 name = "a"
 image = "/srv/a.qcow2"
@@ -83,6 +87,9 @@ image = "nbd://host/b"
   EXPECT_EQ(config.move.rate_bytes_per_s, 1000000u);
   EXPECT_EQ(config.move.qemu_group, "kvm");
   EXPECT_EQ(config.move.qmp_sockets, "/run/qemu");
+  EXPECT_EQ(config.evacuate.fence, (std::vector<std::string>{"/sbin/fence", "%h"}));
+  EXPECT_EQ(config.evacuate.fence_timeout, std::chrono::seconds(5));
+  EXPECT_EQ(config.evacuate.hosts, std::vector<std::string>{"qemu+tls://host-c/system"});
   ASSERT_EQ(config.exports.size(), 2u);
   EXPECT_TRUE(config.exports.at(0).writable);
   EXPECT_EQ(config.exports.at(0).description, "the first");
@@ -138,6 +145,8 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"pause_without_unit", "[move]\nmax-pause = 300\n", "x.toml:2", "a time"},
         Wrong{"pause_unit", "[move]\nmax-pause = \"3h\"\n", "x.toml:2", "a time"},
         Wrong{"pause_too_long", "[move]\nmax-pause = \"99999999999m\"\n", "x.toml:2", "a time"},
+        Wrong{"fence_without_a_path", "[evacuate]\nfence = \"fence %h\"\n", "x.toml:2", "absolute path"},
+        Wrong{"fence_in_no_time", "[evacuate]\nfence-timeout = \"0s\"\n", "x.toml:2", "1ms to 10m"},
         Wrong{"relative_state", "[state]\nfolder = \"state\"\n", "x.toml:2", "absolute"},
         Wrong{"empty_state", "[state]\nfolder = \"\"\n", "x.toml", "state.folder"},
         Wrong{"export_without_name", "[[export]]\nimage=\"/a\"\n", "x.toml:1", "name"},

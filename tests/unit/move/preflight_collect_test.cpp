@@ -49,6 +49,14 @@ class FilesGateway final : public TargetGateway {
   Task<Result<void>> finish(std::string, TargetEnd) override { co_return refuse(); }
   Task<Result<TargetMachineAnswer>> machine(TargetMachineCall) override { co_return TargetMachineAnswer{}; }
   Result<std::string> export_uri(const PreparedDisk&, unsigned) const override { return refuse(); }
+  std::string certificate_name() const override { return "b.example.org"; }
+  Task<Result<GatewayFacts>> reach(std::string address) override {
+    reached = std::move(address);
+    if (!sees) co_return unexpected(fail(ErrorKind::gone, "connect", reached));
+    co_return *sees;
+  }
+  std::optional<GatewayFacts> sees{};
+  std::string reached{};
   Task<void> close() override { co_return; }
 
  private:
@@ -147,6 +155,22 @@ TEST_F(Collect, LooksAtEverything) {
   EXPECT_EQ(vda.target->space_available_bytes, gib);
   EXPECT_FALSE(vda.is_shared);
   EXPECT_FALSE(std::filesystem::exists(new_));
+}
+
+TEST_F(Collect, HasTheOtherGatewayReachThisOne) {
+  PreflightPeers both = peers();
+  both.address_here = "https://a:10810";
+  PreflightFacts facts = must(collect(std::move(both), request()));
+  EXPECT_EQ(gateway_.reached, "https://a:10810");
+  EXPECT_TRUE(facts.way_back_problem);
+  EXPECT_EQ(facts.gateway_certificate_name, "b.example.org");
+  gateway_.sees = GatewayFacts{.name = "a", .machine_id = "id-a"};
+  PreflightPeers again = peers();
+  again.address_here = "https://a:10810";
+  facts = must(collect(std::move(again), request()));
+  ASSERT_TRUE(facts.seen_from_there);
+  EXPECT_EQ(facts.seen_from_there->machine_id, "id-a");
+  EXPECT_FALSE(facts.way_back_problem);
 }
 
 TEST_F(Collect, ProvesThatADiskIsShared) {

@@ -42,6 +42,17 @@ INSTANTIATE_TEST_SUITE_P(
         PreflightRow{"other_certificate",
                      [](Facts& f) { f.gateway_certificate_name = "c"; },
                      {"warning gateway-name gateway"}},
+        PreflightRow{"certificate_of_the_whole_name",
+                     [](Facts& f) { f.gateway_certificate_name = "b.example.org"; },
+                     {}},
+        PreflightRow{
+            "no_way_back",
+            [](Facts& f) { f.way_back_problem = fail(ErrorKind::gone, "connect", "https://a:10810"); },
+            {"warning no-way-back gateway"}},
+        PreflightRow{"way_back", [](Facts& f) { f.seen_from_there = f.here; }, {}},
+        PreflightRow{"way_back_elsewhere",
+                     [](Facts& f) { f.seen_from_there = good_gateway("c"); },
+                     {"warning way-back-elsewhere gateway"}},
         PreflightRow{"no_certificate", [](Facts& f) { f.gateway_certificate_name.clear(); }, {}},
         PreflightRow{"gateway_of_another_host",
                      [](Facts& f) {

@@ -29,6 +29,8 @@ MoveRequest full_request() {
           .overwrite = true,
           .networks = {{"br0", "br1"}, {"default", "lan"}},
           .new_name = "vm-2",
+          .machine_type = "pc-q35-7.2",
+          .cpu = "host-model",
           .bytes_per_s = UINT64_MAX,
           .max_pause_ms = 17,
           .timeout_s = 18,
@@ -63,6 +65,8 @@ TEST(MoveRequest, EveryFieldComesBack) {
   EXPECT_FALSE(got.verify);
   EXPECT_EQ(got.networks, wanted.networks);
   EXPECT_EQ(got.new_name, "vm-2");
+  EXPECT_EQ(got.machine_type, "pc-q35-7.2");
+  EXPECT_EQ(got.cpu, "host-model");
   EXPECT_EQ(got.bytes_per_s, UINT64_MAX);
   EXPECT_EQ(got.max_pause_ms, 17u);
   EXPECT_EQ(got.timeout_s, 18u);
@@ -99,6 +103,9 @@ TEST(MoveRequest, WhatIsWrongIsRefused) {
                             R"("disks":[{"target":"vda","uri":"/a","what":1}])",
                             R"("disks":[{"target":"vda","uri":"/a","format":"vmdk"}])",
                             R"("disks":[{"target":"vda","uri":"/a"},{"target":"vda","uri":"/b"}])",
+                            R"("machine-type":"pc-q35-7.2")",
+                            R"("cpu":"host-model")",
+                            R"("cold":true,"cpu":"<cpu/>")",
                             R"("timeout-action":"wait")",
                             R"("timeout-action":"post-copy")"}) {
     const std::string text = R"({"domain":"vm","destination":"qemu:///system",)" + std::string(field) + "}";
@@ -239,6 +246,14 @@ TEST(TargetValues, EveryFieldComesBack) {
     EXPECT_EQ(finish.move, "m-1");
     EXPECT_EQ(finish.end, end);
   }
+}
+
+TEST(TargetValues, OnlyAGatewayCanBeReached) {
+  EXPECT_EQ(must(parse_reach_request(to_json(ReachRequest{"https://a:10810"}))).address, "https://a:10810");
+  for (const char* address :
+       {"", "a", "http://a", "ssh://a", "unix:/run/x", "https://a?certificates=/tmp", "https://user@a"})
+    EXPECT_EQ(kind_of(parse_reach_request(to_json(ReachRequest{address}))), ErrorKind::invalid_argument)
+        << address;
 }
 
 TEST(TargetValues, AnEndMustBeSaid) {
