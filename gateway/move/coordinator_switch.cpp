@@ -234,7 +234,12 @@ Task<Result<void>> Coordinator::look_once() {
     DISKFERRY_CO_CHECK(co_await enter(Phase::delta));
   }
   std::uint64_t disk_rate = 0;
-  for (const auto& disk : disks_->stats()) disk_rate += disk.window.bytes_per_s;
+  const auto disks = disks_->stats();
+  bool has_begun = memory_goes || disks.empty();
+  for (const auto& disk : disks) {
+    disk_rate += disk.window.bytes_per_s;
+    has_begun = has_begun || disk.window.acknowledged_bytes + disk.window.zeroed_bytes > 0;
+  }
   if (memory_goes) {
     // What is in the window when the guest stops is part of the pause: as much as goes over in its share of
     // it.
@@ -242,7 +247,8 @@ Task<Result<void>> Coordinator::look_once() {
     const auto fits = static_cast<std::uint64_t>(static_cast<double>(disk_rate) * seconds);
     disks_->set_window_bytes(std::clamp(fits, window_bytes_min, environment_.window_bytes));
   }
-  if (job.is_active) DISKFERRY_CO_CHECK(co_await apply_limits(disk_rate));
+  // Before the mirrors have begun libvirt would take the memory's rate for theirs.
+  if (job.is_active && has_begun) DISKFERRY_CO_CHECK(co_await apply_limits(disk_rate));
   environment_.bus.publish(
       {.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});
   co_return Result<void>{};
