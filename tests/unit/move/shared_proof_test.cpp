@@ -123,6 +123,7 @@ class OtherHost final : public TargetGateway {
   Task<Result<TargetDiskFacts>> look(TargetDiskRequest) override { co_return TargetDiskFacts{}; }
   Task<Result<PreparedDisk>> prepare(TargetDiskRequest) override { co_return PreparedDisk{}; }
   Task<Result<void>> finish(std::string, TargetEnd) override { co_return Result<void>{}; }
+  Task<Result<TargetMachineAnswer>> machine(TargetMachineCall) override { co_return TargetMachineAnswer{}; }
   Result<std::string> export_uri(const PreparedDisk&, unsigned) const override { return ""; }
   Task<void> close() override { co_return; }
 
