@@ -108,7 +108,7 @@ def cut_at_resume(place, _):
     """The target was told to run, and nobody hears that it does: libvirt on the source lets its own run, too."""
     # Its console says so first, and the answer is on its way for as long as the link's delay.
     here = place.vm.acks[-1].connection
-    wait_until(lambda: place.vm.acks[-1].connection != here, "the target's machine to run", START_SECONDS)
+    wait_until(lambda: place.vm.acks[-1].connection != here, "the target's machine to run", places.BOOT_SECONDS)
     place.bed.link_cut()
     say(f"cut; the states are {place.states()}")
     time.sleep(LONG_CUT_SECONDS)
@@ -182,7 +182,7 @@ def virsh_suspend(place, _):
 
 
 def virsh_reset(place, _):
-    """The guest reboots, which by its definition ends it."""
+    """libvirt refuses it while the guest moves; afterwards it ends this guest, by its definition."""
     _virsh(place.bed.a, "reset", place.vm.name)
 
 

@@ -23,7 +23,9 @@ Each row is a case of `tests/moves/faults.py` as it went on two hosts of `script
 slowed to 20 Mbit/s, the event in that phase, the link fast again. *Guest* is where it ran afterwards (host-a is the source),
 *job* how the move ended, *s* the seconds from the event to that end, *again* what a second attempt did. Every row but those
 marked **failed** also means: one guest ran and went on to write, every write it was told of was there, and no socket, record or
-export was left. *Not run* is a case of the table without a result: nothing is known of it. `scripts/test --full` makes the results, `tests/moves/fault_table.py` this page.
+export was left. *Not run* is a case of the table without a result: nothing is known of it. A row keeps its result until the case runs again, so its
+words can be those of an earlier build. *cut at resume* meets the answer on its way in some runs only: it says nothing of the others.
+`scripts/test --full` makes the results, `tests/moves/fault_table.py` this page.
 """
 TEXT_MAX = 230
 
