@@ -71,7 +71,8 @@ void Coordinator::on_event(bool is_source, const LibvirtEvent& event) {
   using enum LibvirtEvent::Kind;
   if (is_source && event.kind == suspended) source_stopped_ = time_of(event);
   if (is_source && event.kind == resumed) source_stopped_.reset();
-  if (!is_source && event.kind == resumed) target_resumed_ = time_of(event);
+  // The first counts: with post-copy there is another one when the last of the memory has come.
+  if (!is_source && event.kind == resumed && !target_resumed_) target_resumed_ = time_of(event);
 }
 
 Task<Result<void>> Coordinator::migrate() {
