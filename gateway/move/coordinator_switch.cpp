@@ -73,7 +73,8 @@ void Coordinator::on_event(bool is_source, const LibvirtEvent& event) {
   if (is_source && event.kind == suspended) guest_->stopped(time_of(event));
   if (is_source && event.kind == resumed) guest_->resumed();
   std::lock_guard lock(guard_);
-  if (!is_source && event.kind == resumed) target_resumed_ = time_of(event);
+  // The first counts: with post-copy there is another one when the last of the memory has come.
+  if (!is_source && event.kind == resumed && !target_resumed_) target_resumed_ = time_of(event);
   if (is_source && event.kind == stopped) source_ended_ = event.detail;
   if (!is_source && event.kind == stopped && !target_resumed_) target_ended_ = event.detail;
 }

@@ -10,6 +10,9 @@ namespace {
 /// QEMU stops, sends what is left and starts elsewhere; less than this it does not manage even when idle.
 constexpr std::uint64_t pause_min_ms = 50;
 
+/// The first libvirt that compresses on parallel connections.
+constexpr std::uint64_t parallel_compression_version = 9001000;
+
 bool runs(const PreflightFacts& facts) {
   return facts.machine.state == VmState::running;
 }
@@ -49,6 +52,11 @@ void compression_goes_with_connections(const PreflightFacts& facts, Findings& fo
   const std::string& method = facts.request.compression;
   if (method.empty()) return;
   const bool needs_parallel = method == "zlib" || method == "zstd";
+  const std::uint64_t version = facts.source.libvirt_version;
+  if (needs_parallel && version != 0 && version < parallel_compression_version)
+    return found.block("compression-libvirt", "memory",
+                       fmt::format("This host's libvirt has no {} compression.", method),
+                       "choose xbzrle, or leave out --compression");
   if (needs_parallel && facts.request.parallel == 0)
     found.block("compression-parallel", "memory",
                 fmt::format("QEMU compresses with {} on parallel connections only.", method),

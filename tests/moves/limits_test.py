@@ -156,7 +156,7 @@ def memory_stream(place):
     place.share()
     place.guest(place.chain("s1", folder=SHARED))
     here, there = place.bed.a, place.bed.b
-    asked = (("--parallel", "3", "--compression", "zstd"), '"multifd-channels":3', '"multifd-compression":"zstd"'), \
+    asked = (("--parallel", "3"), '"multifd-channels":3'), \
             (("--memory-tls",), '"tls-creds":"objlibvirt_migrate_tls0"'), \
             (("--compression", "xbzrle"), '{"capability":"xbzrle","state":true}')
     for options, *said in asked:

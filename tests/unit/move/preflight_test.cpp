@@ -239,12 +239,22 @@ INSTANTIATE_TEST_SUITE_P(
                      },
                      {"blocker post-copy-parallel memory", "warning post-copy memory"}},
         PreflightRow{"zstd_alone",
-                     [](Facts& f) { f.request.compression = "zstd"; },
+                     [](Facts& f) {
+                       f.request.compression = "zstd";
+                       f.source.libvirt_version = f.target->libvirt_version = 9001000;
+                     },
                      {"blocker compression-parallel memory"}},
+        PreflightRow{"zstd_with_an_old_libvirt",
+                     [](Facts& f) {
+                       f.request.compression = "zstd";
+                       f.request.parallel = 2;
+                     },
+                     {"blocker compression-libvirt memory"}},
         PreflightRow{"zstd_parallel",
                      [](Facts& f) {
                        f.request.compression = "zstd";
                        f.request.parallel = 2;
+                       f.source.libvirt_version = f.target->libvirt_version = 9001000;
                      },
                      {}},
         PreflightRow{"xbzrle", [](Facts& f) { f.request.compression = "xbzrle"; }, {}},
