@@ -61,7 +61,7 @@ std::unique_ptr<BlockTable> table_for(const BlockDevice& target, WindowOptions& 
     return std::make_unique<BlockTable>(TableShape{.size_bytes = target.size_bytes(),
                                                    .block_bytes = block_bytes,
                                                    .bytes_max = options.table_bytes_max},
-                                        random_seed(), target.info().starts_zeroed);
+                                        random_seed(), options.starts_zeroed || target.info().starts_zeroed);
   DISKFERRY_ASSERT(options.table->shape().size_bytes == target.size_bytes() &&
                        options.table->shape().block_bytes == block_bytes,
                    "the table is of such a disk");

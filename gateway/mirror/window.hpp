@@ -37,6 +37,8 @@ struct WindowOptions {
   /// What is known from an earlier attempt (load_block_table()), of a disk of the same size and block_bytes;
   /// empty: what the target's starts_zeroed says.
   std::unique_ptr<BlockTable> table = {};
+  /// The target reads as zero everywhere, whatever its own starts_zeroed says (NBD does not tell).
+  bool starts_zeroed = false;
   /// Called by each flush when the target has flushed; its result is the flush's. May wait.
   std::function<Task<Result<void>>()> before_flush_returns = {};
 };

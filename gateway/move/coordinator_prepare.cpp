@@ -105,6 +105,7 @@ Task<Result<void>> Coordinator::prepare_targets() {
     disk.export_name = prepared->export_name;
     disk.was_created = prepared->was_created;
     disk.is_taken_up = prepared->is_taken_up;
+    disk.starts_zeroed = prepared->starts_zeroed;
     disk.is_block_device = prepared->is_block_device;
     DISKFERRY_CO_CHECK(co_await save({}));
   }
@@ -135,7 +136,8 @@ Task<Result<void>> Coordinator::open_sources() {
                       .table_path = fmt::format("{}/tables/{}-{}.table", environment_.state_folder,
                                                 state_.machine, disk.target),
                       .target_identity = request_.destination + " " + disk.uri,
-                      .is_taken_up = disk.is_taken_up};
+                      .is_taken_up = disk.is_taken_up,
+                      .starts_zeroed = disk.starts_zeroed};
     if (disk.route != DiskRoute::direct) {
       DISKFERRY_CO_TRY(source.target_uri,
                        gateway_->export_uri({.export_name = disk.export_name}, connections()));

@@ -43,6 +43,7 @@ struct MoveDiskState {
   std::string export_name{};  ///< at the other gateway
   bool was_created = false;
   bool is_taken_up = false;
+  bool starts_zeroed = false;    ///< not written down: it holds only until the first byte is sent
   bool is_block_device = false;  ///< at the target
 };
 

@@ -77,6 +77,7 @@ Task<Result<void>> SourceDisks::open(SourceDisk wanted) {
   }
   auto disk = std::make_unique<Disk>();
   WindowOptions options{.window_bytes = options_.window_bytes,
+                        .starts_zeroed = wanted.starts_zeroed,
                         .before_flush_returns = [this, &of = *disk] { return flushed(of); }};
   if (wanted.is_taken_up && !wanted.table_path.empty()) {
     auto table = co_await load_block_table(

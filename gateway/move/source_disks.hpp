@@ -41,7 +41,8 @@ struct SourceDisk {
   /// Where what is known of the target is kept between attempts; empty: nowhere.
   std::string table_path{};
   std::string target_identity{};
-  bool is_taken_up = false;  ///< the target holds what the table says
+  bool is_taken_up = false;    ///< the target holds what the table says
+  bool starts_zeroed = false;  ///< every byte of the target reads as zero
 };
 
 /// Thread: any. Lifetime: stop() before destruction; the context outlives it.

@@ -100,7 +100,9 @@ Task<Result<void>> TargetDisks::make_storage(TargetDiskRequest request, Disk& di
   DISKFERRY_CO_TRY(const TargetAction action, decide_target(state, copy));
   if (action == TargetAction::open) co_return Result<void>{};
   disk.record.was_created = disk.record.was_created || action == TargetAction::create;
-  co_return co_await create_target(context_, copy, request.size_bytes);
+  DISKFERRY_CO_CHECK(co_await create_target(context_, copy, request.size_bytes));
+  disk.is_fresh = action == TargetAction::create;
+  co_return Result<void>{};
 }
 
 PreparedDisk TargetDisks::prepared(const Disk& disk) {
@@ -112,6 +114,7 @@ PreparedDisk TargetDisks::prepared(const Disk& disk) {
   return {.export_name = export_name(request),
           .was_created = disk.record.was_created,
           .is_taken_up = disk.is_taken_up,
+          .starts_zeroed = disk.is_fresh,
           .is_block_device = is_block_device};
 }
 
@@ -137,6 +140,8 @@ Task<Result<PreparedDisk>> TargetDisks::prepare(TargetDiskRequest request, std::
     if (to_json(disk->record.request) != to_json(request))
       co_return unexpected(fail(ErrorKind::in_use, "prepare the disk", export_name(request))
                                .why("it is offered as another disk"));
+    // It may have been written to since it was offered first.
+    disk->is_fresh = false;
     co_return prepared(*disk);
   }
   const bool was_created = disk->record.was_created || was_made_for_it;

@@ -13,6 +13,7 @@ struct TargetDisks::Disk {
   TargetDiskRecord record;
   bool was_left = false;     ///< by an earlier attempt: it may be used although it is there
   bool is_taken_up = false;  ///< and nobody wrote to it since
+  bool is_fresh = false;     ///< made by this process for this move, and offered to nobody yet
   std::shared_ptr<BlockDevice> device{};
   nbd::ExportPtr offered{};
 };

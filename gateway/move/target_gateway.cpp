@@ -70,6 +70,7 @@ std::string to_json(const PreparedDisk& disk) {
   return json::serialize(json::object{{"export", disk.export_name},
                                       {"created", disk.was_created},
                                       {"taken-up", disk.is_taken_up},
+                                      {"zeroed", disk.starts_zeroed},
                                       {"block-device", disk.is_block_device}});
 }
 
@@ -80,6 +81,7 @@ Result<PreparedDisk> parse_prepared_disk(std::string_view text) {
   fields.take("export", disk.export_name);
   fields.take("created", disk.was_created);
   fields.take("taken-up", disk.is_taken_up);
+  fields.take("zeroed", disk.starts_zeroed);
   fields.take("block-device", disk.is_block_device);
   DISKFERRY_CHECK(fields.finish());
   return disk;

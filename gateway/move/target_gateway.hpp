@@ -44,6 +44,7 @@ struct PreparedDisk {
   std::string export_name{};
   bool was_created = false;
   bool is_taken_up = false;      ///< it holds what an earlier attempt wrote
+  bool starts_zeroed = false;    ///< it was made just now: every byte reads as zero
   bool is_block_device = false;  ///< and no file: the machine's definition has to say so
 };
 std::string to_json(const PreparedDisk& disk);

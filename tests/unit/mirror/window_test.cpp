@@ -91,6 +91,13 @@ TEST(Window, ZeroingAZeroedDiskCostsNothing) {
   EXPECT_EQ(disk.window->stats().zeroed_bytes, 200 * mib);
 }
 
+TEST(Window, ATargetMayBeKnownToBeZero) {
+  WindowUnderTest disk({.starts_zeroed = false}, {.starts_zeroed = true});
+  must(disk.zero({0, mib}));
+  must(disk.flush());
+  EXPECT_THAT(disk.target->zeroings(), testing::IsEmpty());
+}
+
 TEST(Window, ZeroingAUsedDiskIsAFewRequests) {
   WindowUnderTest disk({.size_bytes = 200 * mib, .starts_zeroed = false});
   must(disk.zero({0, 200 * mib}));

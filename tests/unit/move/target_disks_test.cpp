@@ -119,6 +119,7 @@ TEST_F(TargetDisksTest, MakesOffersAndKeeps) {
   EXPECT_EQ(made.export_name, "m-1-vda");
   EXPECT_TRUE(made.was_created);
   EXPECT_FALSE(made.is_taken_up);
+  EXPECT_TRUE(made.starts_zeroed);
   EXPECT_EQ(fs::file_size(path), mib);
   EXPECT_TRUE(fs::is_directory(folder / "moves/m-1"));
   ASSERT_EQ(disks->records().size(), 1u);
@@ -135,7 +136,10 @@ TEST_F(TargetDisksTest, MakesOffersAndKeeps) {
 
 TEST_F(TargetDisksTest, PreparingIsRepeatableForTheSameClientAndTheSameDisk) {
   const auto first = must(prepare(request()));
-  const auto second = must(prepare(request()));
+  auto second = must(prepare(request()));
+  EXPECT_TRUE(first.starts_zeroed);
+  EXPECT_FALSE(second.starts_zeroed) << "it may have been written to meanwhile";
+  second.starts_zeroed = true;
   EXPECT_EQ(to_json(second), to_json(first));
   EXPECT_EQ(kind_of(prepare(request(), "b")), ErrorKind::in_use);
   auto other = request();
@@ -207,6 +211,7 @@ TEST_F(TargetDisksTest, AMoveThatHasNotEndedIsOfferedAfterARestart) {
   EXPECT_TRUE(is_offered("m-1-vda"));
   const auto again = must(prepare(request()));
   EXPECT_TRUE(again.was_created);
+  EXPECT_FALSE(again.starts_zeroed);
   EXPECT_FALSE(again.is_taken_up) << "a gateway that was away cannot say that nobody wrote meanwhile";
   EXPECT_TRUE(holds_pattern());
   EXPECT_EQ(kind_of(prepare(request(), "b")), ErrorKind::in_use);

@@ -230,10 +230,11 @@ TEST(TargetValues, EveryFieldComesBack) {
   EXPECT_EQ(facts_back.block_bytes, 4096u);
   EXPECT_EQ(facts_back.identity, "which");
 
-  const PreparedDisk prepared{"m-vda", true, true, true};
+  const PreparedDisk prepared{"m-vda", true, true, true, true};
   const auto prepared_back = must(parse_prepared_disk(to_json(prepared)));
   EXPECT_EQ(to_json(prepared_back), to_json(prepared));
-  EXPECT_TRUE(prepared_back.was_created && prepared_back.is_taken_up && prepared_back.is_block_device);
+  EXPECT_TRUE(prepared_back.was_created && prepared_back.is_taken_up && prepared_back.starts_zeroed &&
+              prepared_back.is_block_device);
 
   const GatewayFacts gateway{"g", "1.0", "id", -5, "/run/m", 65535, false};
   const auto gateway_back = must(parse_gateway_facts(to_json(gateway)));
