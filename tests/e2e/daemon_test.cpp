@@ -29,6 +29,7 @@ class Daemon {
     if (starts) start();
   }
   void start() {
+    std::filesystem::remove(log());  // or the last one's READY would be taken for this one's
     process_ = std::make_unique<ChildProcess>(
         std::vector<std::string>{DISKFERRYD_PROGRAM, "--config", config()}, log());
     EXPECT_TRUE(wait_until([&] { return text_of(log()).find("READY unix:") != std::string::npos; }))
@@ -148,7 +149,6 @@ TEST(Daemon, ASecondOneOnTheSameSocketIsRefusedAndTheFirstUntouched) {
 TEST(Daemon, ComesBackAfterItWasKilled) {
   Daemon daemon;
   daemon.process().kill();
-  std::filesystem::remove(daemon.log());
   daemon.start();
   EXPECT_EQ(daemon.ask({"status"}).exit_code, 0);
   EXPECT_EQ(daemon.end(), 0);
