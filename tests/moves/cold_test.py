@@ -13,9 +13,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 TESTBED = HERE.parents[1] / "scripts" / "testbed"
 sys.path[:0] = [str(HERE), str(TESTBED / "hosts"), str(TESTBED)]
 
-from place import BOOT_SECONDS, IMAGES, Place, expect  # noqa: E402
+from cases import run_cases  # noqa: E402
+from place import BOOT_SECONDS, IMAGES, expect  # noqa: E402
 from processes import wait_until  # noqa: E402
-from report import Failed, say  # noqa: E402
+from report import say  # noqa: E402
 
 NEW_QCOW2 = f"{IMAGES}/new.qcow2"
 SECOND_LIFE = 1_000_000
@@ -131,23 +132,5 @@ def killed(place):
     start_and_check(place, place.bed.b, NEW_QCOW2, "qcow2")
 
 
-CASES = {case.__name__: case for case in (stays, commit, fallback, killed)}
-
-
-def main():
-    programs, cache, *names = sys.argv[1:]
-    if not names:
-        print("\n".join(CASES))
-    for name in names:
-        with Place(programs, cache, keep=f"{cache}/kept/cold-{name}") as place:
-            say(f"{name}: the hosts are up")
-            CASES[name](place)
-            say(f"{name}: passed")
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except Failed as failure:
-        print(f"FAILED: {failure}", file=sys.stderr)
-        sys.exit(1)
+    run_cases("cold", (stays, commit, fallback, killed))

@@ -13,10 +13,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 TESTBED = HERE.parents[1] / "scripts" / "testbed"
 sys.path[:0] = [str(HERE), str(TESTBED / "hosts"), str(TESTBED)]
 
+from cases import run_cases  # noqa: E402
 from guest import Disk, Guest  # noqa: E402
 from place import BOOT_SECONDS, DISK_MIB, IMAGES, Place, expect  # noqa: E402
 from processes import wait_until  # noqa: E402
-from report import Failed, say  # noqa: E402
+from report import say  # noqa: E402
 
 SHARED = "/run/testbed/shared"  # one folder for both hosts, as an NFS server's would be
 IMAGE = f"{SHARED}/g1.qcow2"
@@ -151,25 +152,12 @@ def record(place):
     expect(place.vm.state(place.bed.b) == "running", "the guest does not run")
 
 
-CASES = {case.__name__: case for case in (shared, fence, record)}
 CONFIGURATION = f'\n[evacuate]\nfence = "{FENCE} %h"\n'
 
 
-def main():
-    programs, cache, *names = sys.argv[1:]
-    if not names:
-        print("\n".join(CASES))
-    for name in names:
-        more = CONFIGURATION if name == "fence" else ""
-        with Place(programs, cache, keep=f"{cache}/kept/evacuate-{name}", more=more) as place:
-            say(f"{name}: the hosts are up")
-            CASES[name](place)
-            say(f"{name}: passed")
+def place_for_evacuation(case, *words, **options):
+    return Place(*words, more=CONFIGURATION if case == "fence" else "", **options)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Failed as failure:
-        print(f"FAILED: {failure}", file=sys.stderr)
-        sys.exit(1)
+    run_cases("evacuate", (shared, fence, record), place_for_evacuation)

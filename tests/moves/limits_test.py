@@ -14,11 +14,11 @@ TESTBED = HERE.parents[1] / "scripts" / "testbed"
 sys.path[:0] = [str(HERE), str(TESTBED / "hosts"), str(TESTBED)]
 
 import events  # noqa: E402
-from job import body  # noqa: E402
+from cases import run_cases  # noqa: E402
 from live_test import NEW_QCOW2, NEW_RAW, move  # noqa: E402
-from place import IMAGES, SHARED, Place, expect  # noqa: E402
+from place import IMAGES, SHARED, expect  # noqa: E402
 from processes import wait_until  # noqa: E402
-from report import Failed, say  # noqa: E402
+from report import say  # noqa: E402
 
 MIB = 1 << 20
 DATA_MIB = 24         # what the disk holds, in the cases that count bytes
@@ -197,25 +197,7 @@ def verify_finds(place):
     place.check(f"{IMAGES}/g1.qcow2", "qcow2", place.bed.a)
 
 
-CASES = {case.__name__.replace("_", "-"): case
-         for case in (again_cancelled, again_bulk, again_target_killed, again_qcow2, rate, timeout_abort, timeout_suspend,
-                      timeout_post_copy, auto_converge, memory_stream, verify, verify_finds)}
-
-
-def main():
-    programs, cache, *names = sys.argv[1:]
-    if not names:
-        print("\n".join(CASES))
-    for name in names:
-        with Place(programs, cache, keep=f"{cache}/kept/limits-{name}") as place:
-            say(f"{name}: the hosts are up")
-            CASES[name](place)
-            say(f"{name}: passed")
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except Failed as failure:
-        print(f"FAILED: {failure}", file=sys.stderr)
-        sys.exit(1)
+    run_cases("limits", (
+        again_cancelled, again_bulk, again_target_killed, again_qcow2, rate, timeout_abort, timeout_suspend,
+        timeout_post_copy, auto_converge, memory_stream, verify, verify_finds))

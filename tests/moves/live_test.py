@@ -14,8 +14,9 @@ TESTBED = HERE.parents[1] / "scripts" / "testbed"
 sys.path[:0] = [str(HERE), str(TESTBED / "hosts"), str(TESTBED)]
 
 import events  # noqa: E402
-from place import IMAGES, SHARED, Place, expect  # noqa: E402
-from report import Failed, say  # noqa: E402
+from cases import run_cases  # noqa: E402
+from place import IMAGES, SHARED, expect  # noqa: E402
+from report import say  # noqa: E402
 
 NEW_RAW = f"{IMAGES}/new.raw"
 NEW_QCOW2 = f"{IMAGES}/new.qcow2"
@@ -220,25 +221,7 @@ def plan(place):
     expect(foreseen["converges"] == "yes" and foreseen["seconds"]["total"] > 0, f"no forecast: {foreseen}")
 
 
-CASES = {case.__name__.replace("_", "-"): case
-         for case in (raw, qcow2, two_disks, back, memory, keep_source, paused, slow, commands, plan,
-                      shared, all_shared, all_shared_undone, not_shared)}
-
-
-def main():
-    programs, cache, *names = sys.argv[1:]
-    if not names:
-        print("\n".join(CASES))
-    for name in names:
-        with Place(programs, cache, keep=f"{cache}/kept/live-{name}") as place:
-            say(f"{name}: the hosts are up")
-            CASES[name](place)
-            say(f"{name}: passed")
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except Failed as failure:
-        print(f"FAILED: {failure}", file=sys.stderr)
-        sys.exit(1)
+    run_cases("live", (
+        raw, qcow2, two_disks, back, memory, keep_source, paused, slow, commands, plan, shared, all_shared,
+        all_shared_undone, not_shared))

@@ -13,11 +13,12 @@ HERE = pathlib.Path(__file__).resolve().parent
 TESTBED = HERE.parents[1] / "scripts" / "testbed"
 sys.path[:0] = [str(HERE), str(TESTBED / "hosts"), str(TESTBED)]
 
+from cases import run_cases  # noqa: E402
 from guest import Disk  # noqa: E402
 from place import BOOT_SECONDS, DISK_MIB, IMAGES, Place, expect  # noqa: E402
 from processes import wait_until  # noqa: E402
 from qmp_guest import MEMORY_PORT, SOCKETS, QmpGuest  # noqa: E402
-from report import Failed, say  # noqa: E402
+from report import say  # noqa: E402
 
 SLOW_MBIT = 20
 BASE_MIB = 12
@@ -235,24 +236,7 @@ def kill_target_qemu(place):
     place.finish(place.bed.a)
 
 
-CASES = {case.__name__.replace("_", "-"): case for case in (
-    raw, qcow2, tls, keep_source, refused, cancelled, kill_bulk, kill_delta, kill_stopped, kill_switching, kill_memory, kill_target_qemu)}
-
-
-def main():
-    programs, cache, *names = sys.argv[1:]
-    if not names:
-        print("\n".join(CASES))
-    for name in names:
-        with QmpPlace(programs, cache, keep=f"{cache}/kept/qmp-{name}") as place:
-            say(f"{name}: the hosts are up")
-            CASES[name](place)
-            say(f"{name}: passed")
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except Failed as failure:
-        print(f"FAILED: {failure}", file=sys.stderr)
-        sys.exit(1)
+    run_cases("qmp", (
+        raw, qcow2, tls, keep_source, refused, cancelled, kill_bulk, kill_delta, kill_stopped, kill_switching,
+        kill_memory, kill_target_qemu), lambda _case, *words, **options: QmpPlace(*words, **options))
