@@ -1,19 +1,17 @@
-// posix_spawn, a pipe, and waitpid without waiting.
+// A pipe, and waitpid without waiting.
 #include "gateway/daemon/tunnel.hpp"
 
 #include "diskferry/assert.hpp"
 #include "diskferry/image_uri.hpp"
+#include "drivers/support/spawn.hpp"
 
 #include <array>
 #include <cerrno>
 #include <csignal>
 #include <fcntl.h>
 #include <fstream>
-#include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-extern char** environ;
 
 namespace diskferry::daemon {
 namespace {
@@ -21,35 +19,6 @@ namespace {
 constexpr Duration stop_limit = std::chrono::seconds(10);
 constexpr Duration stop_pause = std::chrono::milliseconds(20);
 constexpr std::size_t last_words_max = 500;
-
-/// A new process group, so that a Ctrl-C in our terminal is ours alone; signals as a program expects them.
-Result<pid_t> spawn(const std::vector<std::string>& words, int in, int err) {
-  posix_spawn_file_actions_t files{};
-  posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_adddup2(&files, in, STDIN_FILENO);
-  posix_spawn_file_actions_addopen(&files, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-  posix_spawn_file_actions_adddup2(&files, err, STDERR_FILENO);
-  posix_spawnattr_t attributes{};
-  posix_spawnattr_init(&attributes);
-  sigset_t none{};
-  sigset_t defaults{};
-  sigemptyset(&none);
-  sigfillset(&defaults);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setsigdefault(&attributes, &defaults);
-  posix_spawnattr_setflags(&attributes,
-                           POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  std::vector<char*> arguments;
-  for (const std::string& word : words)
-    arguments.push_back(const_cast<char*>(word.c_str()));  // as execv wants it
-  arguments.push_back(nullptr);
-  pid_t pid = -1;
-  const int failed = posix_spawnp(&pid, arguments.front(), &files, &attributes, arguments.data(), environ);
-  posix_spawn_file_actions_destroy(&files);
-  posix_spawnattr_destroy(&attributes);
-  if (failed != 0) return unexpected(errno_error(failed, "start", printable(words.front())));
-  return pid;
-}
 
 }  // namespace
 
@@ -69,7 +38,7 @@ Result<void> Tunnel::start(const std::vector<std::string>& words, std::string lo
     ::close(pipe_ends[1]);
     return unexpected(errno_error(failed, "write", printable(log_path_)));
   }
-  auto pid = spawn(words, pipe_ends[0], log);
+  auto pid = spawn_program(words, {.in = pipe_ends[0], .err = log}, "start");
   ::close(pipe_ends[0]);
   ::close(log);
   if (!pid) {

@@ -1,7 +1,8 @@
-// posix_spawn with a file for what it prints, and waitpid without waiting.
+// A file for what it prints, and waitpid without waiting.
 #include "gateway/move/fence.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "drivers/support/spawn.hpp"
 
 #include <algorithm>
 #include <array>
@@ -10,12 +11,9 @@
 #include <csignal>
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <spawn.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-extern char** environ;
 
 namespace diskferry {
 namespace {
@@ -57,36 +55,6 @@ bool has_word(std::string_view text, std::string_view wanted) {
     }
   }
   return false;
-}
-
-/// A process group of its own, so that all it started can be ended with it; nothing to read; signals as a
-/// program expects them.
-Result<pid_t> spawn(const std::vector<std::string>& words, int output) {
-  posix_spawn_file_actions_t files{};
-  posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_adddup2(&files, output, STDOUT_FILENO);
-  posix_spawn_file_actions_adddup2(&files, output, STDERR_FILENO);
-  posix_spawnattr_t attributes{};
-  posix_spawnattr_init(&attributes);
-  sigset_t none{};
-  sigset_t defaults{};
-  sigemptyset(&none);
-  sigfillset(&defaults);
-  posix_spawnattr_setsigmask(&attributes, &none);
-  posix_spawnattr_setsigdefault(&attributes, &defaults);
-  posix_spawnattr_setflags(&attributes,
-                           POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-  std::vector<char*> arguments;
-  for (const std::string& word : words)
-    arguments.push_back(const_cast<char*>(word.c_str()));  // as execv wants it
-  arguments.push_back(nullptr);
-  pid_t pid = -1;
-  const int failed = posix_spawn(&pid, arguments.front(), &files, &attributes, arguments.data(), environ);
-  posix_spawn_file_actions_destroy(&files);
-  posix_spawnattr_destroy(&attributes);
-  if (failed != 0) return unexpected(errno_error(failed, "fence", printable(words.front())));
-  return pid;
 }
 
 void kill_all(pid_t pid) {
@@ -168,7 +136,7 @@ Task<Result<std::string>> fence_host(DriverContext& context, FenceCommand comman
   const int output = ::memfd_create("fence", MFD_CLOEXEC);
   if (output < 0) co_return unexpected(errno_error(errno, "fence", printable(words.front())));
   Result<std::string> said;
-  if (auto pid = spawn(words, output); !pid) {
+  if (auto pid = spawn_program(words, {.out = output, .err = output}, "fence"); !pid) {
     said = unexpected(std::move(pid).error());
   } else if (auto status = co_await wait_for(context.clock, *pid, command.limit, words.front()); !status) {
     said = unexpected(std::move(status).error());
