@@ -1,23 +1,18 @@
 // See the header.
 #include "gateway/copy/world_wide_name.hpp"
 
+#include <algorithm>
 #include <array>
 #include <filesystem>
+#include <fmt/format.h>
 #include <fstream>
+#include <vector>
 
 namespace diskferry {
+namespace fs = std::filesystem;
 namespace {
 
 constexpr std::size_t name_bytes_max = 256;
-
-/// The first line of a small file; empty where there is none.
-std::string line_of(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  while (!line.empty() && (line.back() == ' ' || line.back() == '\0')) line.pop_back();
-  return line.size() > name_bytes_max ? std::string() : line;
-}
 
 /// Names that a registration authority stands for. Those made of a vendor's and a serial number (t10., nvme.)
 /// are the same for all disks that an emulator makes.
@@ -29,12 +24,27 @@ bool is_unique(const std::string& name) {
   return false;
 }
 
-std::string name_of_disk(const std::string& folder) {
+/// The first line of a small file; empty where there is none.
+std::string sysfs_line(const std::string& path) {
+  std::ifstream file(path);
+  std::string line;
+  std::getline(file, line);
+  while (!line.empty() && (line.back() == ' ' || line.back() == '\0')) line.pop_back();
+  return line.size() > name_bytes_max ? std::string() : line;
+}
+
+/// Of a whole disk; empty where it has none that tells it from every other one.
+std::string makers_name(const std::string& folder) {
   for (const char* file : {"/device/wwid", "/wwid"})
-    if (std::string name = line_of(folder + file); is_unique(name)) return name;
+    if (std::string name = sysfs_line(folder + file); is_unique(name)) return name;
+  return {};
+}
+
+std::string name_of_disk(const std::string& folder) {
+  if (std::string name = makers_name(folder); !name.empty()) return name;
   // Of several paths to one disk: multipath takes the name over, with the digit of its kind in front (3:
   // naa).
-  const std::string mapped = line_of(folder + "/dm/uuid");
+  const std::string mapped = sysfs_line(folder + "/dm/uuid");
   return mapped.starts_with("mpath-3") ? "naa." + mapped.substr(7) : std::string();
 }
 
@@ -42,12 +52,34 @@ std::string name_of_disk(const std::string& folder) {
 
 std::string world_wide_name(const std::string& folder) {
   std::error_code failed;
-  if (!std::filesystem::exists(folder + "/partition", failed)) return name_of_disk(folder);
-  const std::string disk = std::filesystem::canonical(folder, failed).parent_path().string();
+  if (!fs::exists(folder + "/partition", failed)) return name_of_disk(folder);
+  const std::string disk = fs::canonical(folder, failed).parent_path().string();
   if (failed) return {};
   const std::string name = name_of_disk(disk);
-  const std::string start = line_of(folder + "/start");
+  const std::string start = sysfs_line(folder + "/start");
   return name.empty() || start.empty() ? std::string() : name + "+" + start;
+}
+
+std::string layered_device_name(const std::string& folder, const std::string& number) {
+  std::error_code failed;
+  const fs::path device = fs::canonical(folder + "/" + number, failed);
+  if (failed) return {};
+  if (const std::string partition = sysfs_line(device / "partition"); !partition.empty()) {
+    const std::string disk = layered_device_name(folder, sysfs_line(device.parent_path() / "dev"));
+    return disk.empty() ? disk : disk + "-part" + partition;
+  }
+  const std::string mapping = sysfs_line(device / "dm/uuid");
+  if (mapping.empty()) return makers_name(device);
+  // A name given by the mapper is cloned with the disk: it counts together with those it lies on.
+  std::vector<std::string> below;
+  for (const auto& slave : fs::directory_iterator(device / "slaves", failed)) {
+    below.push_back(layered_device_name(folder, sysfs_line(slave.path() / "dev")));
+    if (below.back().empty()) return {};
+  }
+  if (below.empty()) return {};
+  std::ranges::sort(below);
+  below.erase(std::ranges::unique(below).begin(), below.end());
+  return fmt::format("{}({})", mapping, fmt::join(below, ","));
 }
 
 }  // namespace diskferry

@@ -12,4 +12,10 @@ namespace diskferry {
 /// a moment.
 std::string world_wide_name(const std::string& folder);
 
+/// The same of a device with all that it lies on, as device mapper stacks them: "naa.6001405...",
+/// "LVM-...(naa.6001405...)". A name given by the mapper is cloned with the disk, so it counts only together
+/// with those below. Empty: one of them has no name of its own. `devices`: /sys/dev/block, but in tests;
+/// `number`: "253:0". Blocks for a moment.
+std::string layered_device_name(const std::string& devices, const std::string& number);
+
 }  // namespace diskferry

@@ -52,9 +52,4 @@ std::string marker_name(std::string_view random);
 /// Errors: invalid_argument (a marker that is none of ours, or a text that is not hexadecimal).
 Task<Result<StorageView>> view_storage(DriverContext& context, StorageQuestion question);
 
-/// The world-wide name of a block device, as its own server or controller gives it, or of what it lies on
-/// ("naa.6001405...", "LVM-...(naa.6001405...)"). Empty: it has none that tells it from every other device.
-/// `folder`: /sys/dev/block, but in tests. `number`: "253:0".
-std::string world_wide_name(const std::string& folder, const std::string& number);
-
 }  // namespace diskferry

@@ -5,6 +5,7 @@
 #include "drivers/file/file_identity.hpp"
 #include "drivers/registry.hpp"
 #include "drivers/support/blocking_pool.hpp"
+#include "gateway/copy/world_wide_name.hpp"
 #include "gateway/move/storage_view.hpp"
 
 #include <algorithm>
@@ -125,7 +126,7 @@ StorageView view_file(const StorageQuestion& question, const ImageUri& uri) {
   view.is_block_device = file->is_block_device;
   view.kernel = read_small("/proc/sys/kernel/random/boot_id");
   if (view.is_block_device) {
-    view.device_name = world_wide_name(
+    view.device_name = layered_device_name(
         "/sys/dev/block", fmt::format("{}:{}", gnu_dev_major(file->device), gnu_dev_minor(file->device)));
     return view;
   }
@@ -195,43 +196,10 @@ Task<StorageView> view_network(DriverContext& context, const StorageQuestion& qu
   co_return view;
 }
 
-/// A name that its maker guarantees to be the only one. What emulated and cheap disks say of themselves
-/// ("t10.ATA QEMU HARDDISK") is none.
-std::string own_name(const fs::path& device) {
-  for (const char* const file : {"device/wwid", "wwid"}) {
-    const std::string name = read_small((device / file).string());
-    for (const std::string_view kind : {"naa.", "eui.", "uuid."})
-      if (name.starts_with(kind)) return name;
-  }
-  return {};
-}
-
 }  // namespace
 
 std::string marker_name(std::string_view random) {
   return std::string(marker_prefix) + std::string(random);
-}
-
-std::string world_wide_name(const std::string& folder, const std::string& number) {
-  std::error_code failed;
-  const fs::path device = fs::canonical(folder + "/" + number, failed);
-  if (failed) return {};
-  if (const std::string partition = read_small((device / "partition").string()); !partition.empty()) {
-    const std::string disk = world_wide_name(folder, read_small((device.parent_path() / "dev").string()));
-    return disk.empty() ? disk : disk + "-part" + partition;
-  }
-  const std::string mapping = read_small((device / "dm/uuid").string());
-  if (mapping.empty()) return own_name(device);
-  // A name given by the mapper is cloned with the disk: it counts together with those it lies on.
-  std::vector<std::string> below;
-  for (const auto& slave : fs::directory_iterator(device / "slaves", failed)) {
-    below.push_back(world_wide_name(folder, read_small((slave.path() / "dev").string())));
-    if (below.back().empty()) return {};
-  }
-  if (below.empty()) return {};
-  std::ranges::sort(below);
-  below.erase(std::ranges::unique(below).begin(), below.end());
-  return fmt::format("{}({})", mapping, fmt::join(below, ","));
 }
 
 Task<Result<StorageView>> view_storage(DriverContext& context, StorageQuestion question) {

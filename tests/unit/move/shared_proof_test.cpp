@@ -2,6 +2,7 @@
 // folders, and the names of block devices in a made-up /sys.
 #include "gateway/move/shared_proof.hpp"
 
+#include "gateway/copy/world_wide_name.hpp"
 #include "tests/support/test_runtime.hpp"
 
 #include <filesystem>
@@ -270,7 +271,7 @@ class WorldWideName : public testing::Test {
     fs::create_directories(file.parent_path());
     std::ofstream(file) << text << "\n";
   }
-  std::string name(const std::string& number) { return world_wide_name(folder_ / "block", number); }
+  std::string name(const std::string& number) { return layered_device_name(folder_ / "block", number); }
   test::TemporaryFolder folder_;
 };
 
@@ -286,8 +287,10 @@ TEST_F(WorldWideName, IsTheMakers) {
 TEST_F(WorldWideName, IsNotWhatCheapDisksSay) {
   add("8:0", "sda", {{"device/wwid", "t10.ATA     QEMU HARDDISK   QM00001"}});
   add("252:0", "vda", {{"serial", "vda-1"}});
+  add("8:16", "sdb", {{"device/wwid", "naa.0000000000000000"}});
   EXPECT_EQ(name("8:0"), "");
   EXPECT_EQ(name("252:0"), "");
+  EXPECT_EQ(name("8:16"), "");
   EXPECT_EQ(name("9:9"), "");
 }
 
