@@ -77,17 +77,6 @@ Task<Result<std::string>> ask_for_plan(Invocation& invocation, std::string gatew
   co_return co_await client->plan_job({.kind = "evacuate", .request_json = std::move(request_json)});
 }
 
-Task<Result<control::JobDescription>> begin(Invocation& invocation, std::string gateway,
-                                            std::string request_json) {
-  DISKFERRY_CO_TRY(auto client, co_await reach_gateway(invocation.runtime.context(), std::move(gateway)));
-  co_return co_await client->create_job({.kind = "evacuate", .request_json = std::move(request_json)});
-}
-
-Task<Result<control::JobDescription>> cancel(Invocation& invocation, std::string gateway, std::string job) {
-  DISKFERRY_CO_TRY(auto client, co_await reach_gateway(invocation.runtime.context(), std::move(gateway)));
-  co_return co_await client->act_on_job(std::move(job), control::JobAction::cancel);
-}
-
 struct Plan {
   std::string whole{};
   std::string text{};
@@ -122,29 +111,8 @@ void print_report(std::ostream& out, const control::JobDescription& job) {
   if (report == nullptr) return;
   if (const json::value* fenced = report->if_contains("fenced-by"); fenced != nullptr && fenced->is_string())
     out << "  old host off: " << printable(std::string(fenced->get_string())) << "\n";
-  for (const auto& [name, title] : {std::pair{"warnings", "warning"}, {"leftovers", "left over"}}) {
-    const json::value* list = report->if_contains(name);
-    if (list == nullptr || !list->is_array()) continue;
-    for (const json::value& each : list->get_array())
-      if (each.is_string()) out << "  " << title << ": " << printable(std::string(each.get_string())) << "\n";
-  }
-}
-
-/// Begins and follows it; an interruption cancels what has not come too far.
-Result<control::JobDescription> carry_out(Invocation& invocation, const Options& options,
-                                          const std::string& request_json) {
-  DISKFERRY_TRY(const auto job,
-                invocation.runtime.run_until_signal(begin(invocation, options.gateway, request_json)));
-  JobViewer viewer(invocation, options.progress);
-  auto ended = invocation.runtime.run_until_signal(watch_job(invocation, options.gateway, job.id, viewer));
-  if (!ended && ended.error().kind() == ErrorKind::cancelled) {
-    viewer.finish();
-    invocation.err << "diskferry: evacuate: cancelling " << job.id << std::endl;
-    DISKFERRY_CHECK(invocation.runtime.run(cancel(invocation, options.gateway, job.id)));
-    ended = invocation.runtime.run_until_signal(watch_job(invocation, options.gateway, job.id, viewer));
-  }
-  viewer.finish();
-  return ended;
+  print_texts(out, *report, "warnings", "warning");
+  print_texts(out, *report, "leftovers", "left over");
 }
 
 Result<ExitCode> evacuate(Invocation& invocation, const Options& options) {
@@ -166,7 +134,9 @@ Result<ExitCode> evacuate(Invocation& invocation, const Options& options) {
     invocation.err << "diskferry: evacuate: refused; nothing was changed" << std::endl;
     return ExitCode::refused;
   }
-  DISKFERRY_TRY(const auto job, carry_out(invocation, options, request_json));
+  DISKFERRY_TRY(const auto begun, begin_job(invocation, options.gateway, "evacuate", request_json));
+  DISKFERRY_TRY(const auto job, follow_or_cancel(invocation, options.gateway, begun.id, options.progress,
+                                                 "diskferry: evacuate: cancelling " + begun.id));
   if (options.as_json) {
     print_api_json(invocation.out, job.report_json);
   } else {

@@ -115,6 +115,50 @@ Task<Result<control::JobDescription>> watch_job(Invocation& invocation, std::str
   co_return co_await client->job(watched.job);
 }
 
+namespace {
+
+Task<Result<control::JobDescription>> begin(Invocation& invocation, std::string gateway, std::string kind,
+                                            std::string request_json) {
+  DISKFERRY_CO_TRY(auto client, co_await reach_gateway(invocation.runtime.context(), std::move(gateway)));
+  co_return co_await client->create_job({.kind = std::move(kind), .request_json = std::move(request_json)});
+}
+
+Task<Result<control::JobDescription>> cancel(Invocation& invocation, std::string gateway, std::string job) {
+  DISKFERRY_CO_TRY(auto client, co_await reach_gateway(invocation.runtime.context(), std::move(gateway)));
+  co_return co_await client->act_on_job(std::move(job), control::JobAction::cancel);
+}
+
+}  // namespace
+
+Result<control::JobDescription> begin_job(Invocation& invocation, const std::string& gateway,
+                                          std::string kind, std::string request_json) {
+  return invocation.runtime.run_until_signal(
+      begin(invocation, gateway, std::move(kind), std::move(request_json)));
+}
+
+Result<control::JobDescription> follow_or_cancel(Invocation& invocation, const std::string& gateway,
+                                                 const std::string& job, ProgressMode mode,
+                                                 std::string_view cancelling) {
+  JobViewer viewer(invocation, mode);
+  auto ended = invocation.runtime.run_until_signal(watch_job(invocation, gateway, job, viewer));
+  if (!ended && ended.error().kind() == ErrorKind::cancelled) {
+    viewer.finish();
+    invocation.err << cancelling << std::endl;
+    DISKFERRY_CHECK(invocation.runtime.run(cancel(invocation, gateway, job)));
+    ended = invocation.runtime.run_until_signal(watch_job(invocation, gateway, job, viewer));
+  }
+  viewer.finish();
+  return ended;
+}
+
+void print_texts(std::ostream& out, const json::object& report, std::string_view name,
+                 std::string_view title) {
+  const json::value* list = report.if_contains(json::string_view(name.data(), name.size()));
+  if (list == nullptr || !list->is_array()) return;
+  for (const json::value& each : list->get_array())
+    if (each.is_string()) out << "  " << title << ": " << printable(std::string(each.get_string())) << "\n";
+}
+
 Result<ExitCode> outcome_of(const control::JobDescription& job, std::string_view command) {
   if (job.status == "done") return ExitCode::done;
   const bool is_cancelled = job.status == "cancelled" || job.status == "rolled-back";

@@ -1,4 +1,5 @@
-// Following a job of a gateway to its end: what `watch` does, and `migrate` once it has begun one.
+// Following a job of a gateway to its end: what `watch` does, and `migrate` and `evacuate` once they have
+// begun one.
 #pragma once
 
 #include "gateway/cli/command.hpp"
@@ -7,6 +8,9 @@
 
 #include <ostream>
 #include <string>
+#include <string_view>
+
+#include <boost/json/fwd.hpp>
 
 namespace diskferry::cli {
 
@@ -29,6 +33,19 @@ class JobViewer {
 /// long.
 Task<Result<control::JobDescription>> watch_job(Invocation& invocation, std::string gateway, std::string job,
                                                 JobViewer& viewer);
+
+/// Records a job and begins it. Errors: as ControlClient::create_job.
+Result<control::JobDescription> begin_job(Invocation& invocation, const std::string& gateway,
+                                          std::string kind, std::string request_json);
+
+/// As watch_job(); an interruption cancels the job, which is told as `cancelling`, and its end is waited for.
+Result<control::JobDescription> follow_or_cancel(Invocation& invocation, const std::string& gateway,
+                                                 const std::string& job, ProgressMode mode,
+                                                 std::string_view cancelling);
+
+/// A line for each text of the list `name` in a report.
+void print_texts(std::ostream& out, const boost::json::object& report, std::string_view name,
+                 std::string_view title);
 
 /// What a job's end is for the exit code.
 Result<ExitCode> outcome_of(const control::JobDescription& job, std::string_view command);

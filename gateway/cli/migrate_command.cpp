@@ -27,17 +27,6 @@ struct Options {
   ProgressMode progress = ProgressMode::automatic;
 };
 
-Task<Result<control::JobDescription>> begin(Invocation& invocation, std::string gateway,
-                                            std::string request_json) {
-  DISKFERRY_CO_TRY(auto client, co_await reach_gateway(invocation.runtime.context(), std::move(gateway)));
-  co_return co_await client->create_job({.kind = "migrate", .request_json = std::move(request_json)});
-}
-
-Task<Result<control::JobDescription>> cancel(Invocation& invocation, std::string gateway, std::string job) {
-  DISKFERRY_CO_TRY(auto client, co_await reach_gateway(invocation.runtime.context(), std::move(gateway)));
-  co_return co_await client->act_on_job(std::move(job), control::JobAction::cancel);
-}
-
 std::uint64_t number(const json::object& object, std::string_view name) {
   const json::value* value = object.if_contains(name);
   return value != nullptr && value->is_int64() && value->get_int64() > 0
@@ -64,14 +53,6 @@ void print_disks(std::ostream& out, const json::object& report) {
   }
 }
 
-void print_list(std::ostream& out, const json::object& report, std::string_view name,
-                std::string_view title) {
-  const json::value* list = report.if_contains(name);
-  if (list == nullptr || !list->is_array()) return;
-  for (const json::value& each : list->get_array())
-    if (each.is_string()) out << "  " << title << ": " << printable(std::string(each.get_string())) << "\n";
-}
-
 /// The report of a move for people.
 void print_report(std::ostream& out, const control::JobDescription& job) {
   boost::system::error_code failed;
@@ -87,8 +68,8 @@ void print_report(std::ostream& out, const control::JobDescription& job) {
         milliseconds(parts, "total-us"), milliseconds(parts, "until-flush-us"),
         milliseconds(parts, "drain-us"), milliseconds(parts, "device-state-us"));
   }
-  print_list(out, report, "warnings", "warning");
-  print_list(out, report, "leftovers", "left over");
+  print_texts(out, report, "warnings", "warning");
+  print_texts(out, report, "leftovers", "left over");
 }
 
 Result<ExitCode> finish(Invocation& invocation, const Options& options, const control::JobDescription& job) {
@@ -107,25 +88,15 @@ Result<ExitCode> migrate(Invocation& invocation, const Options& options) {
   DISKFERRY_TRY(const MoveRequest request, options.migrate.request());
   DISKFERRY_TRY(const bool is_refused, show_findings(invocation, options.migrate.gateway, request));
   if (is_refused) return ExitCode::refused;
-  DISKFERRY_TRY(const auto job, invocation.runtime.run_until_signal(
-                                    begin(invocation, options.migrate.gateway, to_json(request))));
+  DISKFERRY_TRY(const auto job, begin_job(invocation, options.migrate.gateway, "migrate", to_json(request)));
   if (options.detach) {
     invocation.out << job.id << std::endl;
     return ExitCode::done;
   }
-  JobViewer viewer(invocation, options.progress);
-  auto ended =
-      invocation.runtime.run_until_signal(watch_job(invocation, options.migrate.gateway, job.id, viewer));
-  if (!ended && ended.error().kind() == ErrorKind::cancelled) {
-    viewer.finish();
-    invocation.err << "diskferry: migrate: cancelling " << job.id << " and undoing it" << std::endl;
-    DISKFERRY_CHECK(invocation.runtime.run(cancel(invocation, options.migrate.gateway, job.id)));
-    ended =
-        invocation.runtime.run_until_signal(watch_job(invocation, options.migrate.gateway, job.id, viewer));
-  }
-  viewer.finish();
-  if (!ended) return unexpected(std::move(ended).error());
-  return finish(invocation, options, *ended);
+  DISKFERRY_TRY(const auto ended,
+                follow_or_cancel(invocation, options.migrate.gateway, job.id, options.progress,
+                                 "diskferry: migrate: cancelling " + job.id + " and undoing it"));
+  return finish(invocation, options, ended);
 }
 
 CommandBody declare(CLI::App& app) {
