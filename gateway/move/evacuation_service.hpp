@@ -2,12 +2,9 @@
 // on with, because what it knew of the old host is not known any more: the operator asks again.
 #pragma once
 
-#include "diskferry/task_group.hpp"
 #include "gateway/move/evacuation_run.hpp"
+#include "gateway/move/running_jobs.hpp"
 
-#include <map>
-#include <memory>
-#include <mutex>
 #include <string>
 
 namespace diskferry {
@@ -18,7 +15,6 @@ inline constexpr std::string_view evacuate_kind = "evacuate";
 class EvacuationService {
  public:
   explicit EvacuationService(EvacuationEnvironment environment);
-  ~EvacuationService();
   EvacuationService(const EvacuationService&) = delete;
   EvacuationService& operator=(const EvacuationService&) = delete;
 
@@ -36,15 +32,10 @@ class EvacuationService {
   Task<void> stop();
 
  private:
-  struct Running;
-  Task<Result<void>> run(std::shared_ptr<Running> running, JobRecord job);
-  Task<void> reap();
+  static Task<Result<void>> act(Evacuation& evacuation, JobRecord job);
 
   EvacuationEnvironment environment_;
-  std::mutex guard_;
-  std::map<std::string, std::shared_ptr<Running>> running_;
-  std::size_t next_reactor_ = 0;
-  bool is_stopping_ = false;
+  RunningJobs<Evacuation> running_;
 };
 
 }  // namespace diskferry

@@ -1,70 +1,34 @@
-// Each move has a task group of its own on one reactor, so that it can be cancelled alone. Those that have
-// ended are joined when the next one begins, and at the end.
+// What there is to do about moves, and their jobs.
 #include "gateway/move/move_service.hpp"
 
-#include "diskferry/task_group.hpp"
-
 #include <fmt/format.h>
-#include <vector>
 
-#include <boost/asio/this_coro.hpp>
 #include <spdlog/spdlog.h>
 
 namespace diskferry {
+
 namespace {
-constexpr std::size_t moves_max = 64;
+
+Error no_such_move(const std::string& id) {
+  return fail(ErrorKind::not_found, "change the move", id).why("no such move runs");
 }
 
-struct MoveService::Running {
-  Running(MoveEnvironment& environment, JobRecord job, const Executor& executor)
-      : id(job.id), coordinator(environment, std::move(job)), group(executor) {}
-  const std::string id;
-  Coordinator coordinator;
-  TaskGroup group;
-  std::atomic<bool> is_done = false;
-};
+}  // namespace
 
-MoveService::MoveService(MoveEnvironment environment) : environment_(std::move(environment)) {}
-MoveService::~MoveService() = default;
+MoveService::MoveService(MoveEnvironment environment)
+    : environment_(std::move(environment)), running_(environment_.drivers, "begin a move", "moves") {}
 
-std::shared_ptr<MoveService::Running> MoveService::find(const std::string& id) const {
-  std::lock_guard lock(guard_);
-  const auto found = running_.find(id);
-  return found == running_.end() ? nullptr : found->second;
-}
-
-Task<Result<void>> MoveService::run(std::shared_ptr<Running> running) {
-  if (auto ended = co_await running->coordinator.run(); !ended)
-    spdlog::warn("move {}: {}", running->id, ended.error().message());
-  running->is_done = true;
-  co_return Result<void>{};
-}
-
-Task<void> MoveService::reap() {
-  std::vector<std::shared_ptr<Running>> ended;
-  {
-    std::lock_guard lock(guard_);
-    for (auto at = running_.begin(); at != running_.end();) {
-      if (at->second->is_done) ended.push_back(at->second);
-      at = at->second->is_done ? running_.erase(at) : std::next(at);
-    }
-  }
-  for (const auto& running : ended) (void)co_await running->group.join();
+Task<Result<void>> MoveService::act(Coordinator& coordinator, std::string id) {
+  auto ended = co_await coordinator.run();
+  if (!ended) spdlog::warn("move {}: {}", id, ended.error().message());
+  co_return ended;
 }
 
 Task<Result<void>> MoveService::launch(JobRecord job) {
-  co_await reap();
-  std::lock_guard lock(guard_);
-  if (is_stopping_) co_return unexpected(cancelled_error("begin a move"));
-  if (running_.size() >= moves_max)
-    co_return unexpected(
-        fail(ErrorKind::too_large, "begin a move").why(fmt::format("{} moves run already", moves_max)));
-  const Executor& executor =
-      environment_.drivers.reactors[next_reactor_++ % environment_.drivers.reactors.size()];
-  auto running = std::make_shared<Running>(environment_, std::move(job), executor);
-  running_[running->id] = running;
-  running->group.spawn(run(running));
-  co_return Result<void>{};
+  co_await running_.reap();
+  const std::string id = job.id;
+  co_return running_.begin(
+      id, [id](Coordinator& coordinator) { return act(coordinator, id); }, environment_, std::move(job));
 }
 
 Task<Result<void>> MoveService::start() {
@@ -104,15 +68,16 @@ Task<Result<void>> MoveService::cancel(std::string id) {
     co_return unexpected(fail(ErrorKind::in_use, "cancel", id)
                              .why("the machine runs on the other host already")
                              .remedy("move it back from there"));
-  if (const auto running = find(id)) running->group.cancel();
+  running_.cancel(id);
   co_return Result<void>{};
 }
 
 /// A coordinator of a move that nobody works at.
 Task<Result<std::unique_ptr<Coordinator>>> MoveService::idle(std::string id) {
   DISKFERRY_CO_TRY(JobRecord job, co_await environment_.jobs.load(id));
-  co_await reap();
-  if (find(id)) co_return unexpected(fail(ErrorKind::in_use, "end the move", id).why("it is at work"));
+  co_await running_.reap();
+  if (running_.has(id))
+    co_return unexpected(fail(ErrorKind::in_use, "end the move", id).why("it is at work"));
   co_return std::make_unique<Coordinator>(environment_, std::move(job));
 }
 
@@ -128,8 +93,8 @@ Task<Result<void>> MoveService::revert(std::string id) {
 
 Task<Result<void>> MoveService::take_up(std::string id) {
   DISKFERRY_CO_TRY(JobRecord job, co_await environment_.jobs.load(id));
-  co_await reap();
-  if (find(id)) co_return unexpected(fail(ErrorKind::in_use, "resume", id).why("the move runs"));
+  co_await running_.reap();
+  if (running_.has(id)) co_return unexpected(fail(ErrorKind::in_use, "resume", id).why("the move runs"));
   const auto phase = phase_named(job.phase);
   if (!phase || is_final(*phase))
     co_return unexpected(fail(ErrorKind::in_use, "resume", id).why("the move has ended"));
@@ -137,33 +102,18 @@ Task<Result<void>> MoveService::take_up(std::string id) {
 }
 
 Result<void> MoveService::set_bytes_per_s(const std::string& id, std::uint64_t bytes_per_s) {
-  const auto running = find(id);
-  if (!running) return unexpected(fail(ErrorKind::not_found, "change the move", id).why("no such move runs"));
-  running->coordinator.set_bytes_per_s(bytes_per_s);
-  return {};
+  if (running_.with(id, [=](Coordinator& coordinator) { coordinator.set_bytes_per_s(bytes_per_s); }))
+    return {};
+  return unexpected(no_such_move(id));
 }
 
 Result<void> MoveService::set_max_pause_ms(const std::string& id, std::uint64_t ms) {
-  const auto running = find(id);
-  if (!running) return unexpected(fail(ErrorKind::not_found, "change the move", id).why("no such move runs"));
-  running->coordinator.set_max_pause_ms(ms);
-  return {};
+  if (running_.with(id, [=](Coordinator& coordinator) { coordinator.set_max_pause_ms(ms); })) return {};
+  return unexpected(no_such_move(id));
 }
 
 Task<void> MoveService::stop() {
-  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
-  std::vector<std::shared_ptr<Running>> all;
-  {
-    std::lock_guard lock(guard_);
-    is_stopping_ = true;
-    for (const auto& [id, running] : running_) all.push_back(running);
-    running_.clear();
-  }
-  for (const auto& running : all) {
-    running->coordinator.gateway_stops();
-    running->group.cancel();
-  }
-  for (const auto& running : all) (void)co_await running->group.join();
+  return running_.stop([](Coordinator& coordinator) { coordinator.gateway_stops(); });
 }
 
 }  // namespace diskferry

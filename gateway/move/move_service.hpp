@@ -4,10 +4,9 @@
 
 #include "gateway/move/coordinator.hpp"
 #include "gateway/move/move_plan.hpp"
+#include "gateway/move/running_jobs.hpp"
 
-#include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 
 namespace diskferry {
@@ -18,7 +17,6 @@ inline constexpr std::string_view migrate_kind = "migrate";
 class MoveService {
  public:
   explicit MoveService(MoveEnvironment environment);
-  ~MoveService();
   MoveService(const MoveService&) = delete;
   MoveService& operator=(const MoveService&) = delete;
 
@@ -46,18 +44,12 @@ class MoveService {
   Task<void> stop();
 
  private:
-  struct Running;
   Task<Result<void>> launch(JobRecord job);
-  Task<Result<void>> run(std::shared_ptr<Running> running);
-  Task<void> reap();
+  static Task<Result<void>> act(Coordinator& coordinator, std::string id);
   Task<Result<std::unique_ptr<Coordinator>>> idle(std::string id);
-  std::shared_ptr<Running> find(const std::string& id) const;
 
   MoveEnvironment environment_;
-  mutable std::mutex guard_;
-  std::map<std::string, std::shared_ptr<Running>> running_;
-  std::size_t next_reactor_ = 0;
-  bool is_stopping_ = false;
+  RunningJobs<Coordinator> running_;
 };
 
 }  // namespace diskferry
