@@ -2,8 +2,8 @@
 #include "gateway/move/evacuation_request.hpp"
 
 #include "diskferry/image_uri.hpp"
-#include "gateway/move/json_fields.hpp"
 #include "gateway/move/machine_fit.hpp"
+#include "gateway/move/request_fields.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -51,16 +51,7 @@ Result<EvacuationRequest> parse_evacuation_request(std::string_view text) {
   fields.take("old-libvirt", request.old_libvirt);
   fields.take("destination", request.destination);
   fields.take("ask", request.ask);
-  fields.each("disks", [&](const json::object& each) -> Result<void> {
-    MoveDisk disk;
-    JsonFields own(each, "a disk of the request");
-    own.take("target", disk.target);
-    own.take("uri", disk.uri);
-    own.take("format", disk.format);
-    DISKFERRY_CHECK(own.finish());
-    request.disks.push_back(std::move(disk));
-    return {};
-  });
+  take_disks(fields, request.disks);
   fields.take("networks", request.networks);
   fields.take("machine-type", request.machine_type);
   fields.take("cpu", request.cpu);
@@ -72,11 +63,6 @@ Result<EvacuationRequest> parse_evacuation_request(std::string_view text) {
 }
 
 std::string to_json(const EvacuationRequest& request) {
-  json::array disks;
-  for (const MoveDisk& disk : request.disks)
-    disks.push_back({{"target", disk.target}, {"uri", disk.uri}, {"format", disk.format}});
-  json::object networks;
-  for (const auto& [from, to] : request.networks) networks[from] = to;
   return json::serialize(json::object{
       {"machine", request.machine},
       {"definition", request.definition},
@@ -85,8 +71,8 @@ std::string to_json(const EvacuationRequest& request) {
       {"old-libvirt", request.old_libvirt},
       {"destination", request.destination},
       {"ask", json::array(request.ask.begin(), request.ask.end())},
-      {"disks", std::move(disks)},
-      {"networks", std::move(networks)},
+      {"disks", encode(request.disks)},
+      {"networks", encode(request.networks)},
       {"machine-type", request.machine_type},
       {"cpu", request.cpu},
       {"i-have-fenced", request.i_have_fenced},

@@ -2,9 +2,9 @@
 #include "gateway/move/request.hpp"
 
 #include "diskferry/image_uri.hpp"
-#include "gateway/move/json_fields.hpp"
 #include "gateway/move/machine_fit.hpp"
 #include "gateway/move/qmp_request.hpp"
+#include "gateway/move/request_fields.hpp"
 
 #include <algorithm>
 #include <array>
@@ -27,16 +27,6 @@ Error wrong(std::string why, std::string remedy = {}) {
   return remedy.empty() ? error : std::move(error).remedy(std::move(remedy));
 }
 
-Result<MoveDisk> read_disk(const json::object& object) {
-  MoveDisk disk;
-  JsonFields fields(object, "a disk of the request");
-  fields.take("target", disk.target);
-  fields.take("uri", disk.uri);
-  fields.take("format", disk.format);
-  DISKFERRY_CHECK(fields.finish());
-  return disk;
-}
-
 }  // namespace
 
 Result<MoveRequest> parse_move_request(std::string_view text) {
@@ -48,11 +38,7 @@ Result<MoveRequest> parse_move_request(std::string_view text) {
   fields.take("source", request.source);
   fields.take("destination", request.destination);
   fields.take("gateway", request.gateway);
-  fields.each("disks", [&](const json::object& each) -> Result<void> {
-    DISKFERRY_TRY(MoveDisk disk, read_disk(each));
-    request.disks.push_back(std::move(disk));
-    return {};
-  });
+  take_disks(fields, request.disks);
   fields.take("cold", request.cold);
   fields.take("overwrite", request.overwrite);
   fields.take("networks", request.networks);
@@ -85,20 +71,15 @@ Result<MoveRequest> parse_move_request(std::string_view text) {
 }
 
 std::string to_json(const MoveRequest& request) {
-  json::array disks;
-  for (const MoveDisk& disk : request.disks)
-    disks.push_back({{"target", disk.target}, {"uri", disk.uri}, {"format", disk.format}});
-  json::object networks;
-  for (const auto& [from, to] : request.networks) networks[from] = to;
   return json::serialize(json::object{
       {"domain", request.domain},
       {"source", request.source},
       {"destination", request.destination},
       {"gateway", request.gateway},
-      {"disks", std::move(disks)},
+      {"disks", encode(request.disks)},
       {"cold", request.cold},
       {"overwrite", request.overwrite},
-      {"networks", std::move(networks)},
+      {"networks", encode(request.networks)},
       {"new-name", request.new_name},
       {"machine-type", request.machine_type},
       {"cpu", request.cpu},
