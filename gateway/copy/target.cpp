@@ -108,6 +108,11 @@ Task<Result<void>> remove_created_target(DriverContext& context, ImageUri target
   co_return Result<void>{};
 }
 
+bool is_block_device(const ImageUri& storage) noexcept {
+  struct stat found{};
+  return storage.is_file() && ::stat(storage.path().c_str(), &found) == 0 && S_ISBLK(found.st_mode);
+}
+
 Task<Result<void>> refuse_same_storage(DriverContext& context, std::vector<ImageUri> layers,
                                        ImageUri target) {
   DISKFERRY_CO_TRY(const std::string target_key, co_await storage_key(context, target));

@@ -24,6 +24,9 @@ Task<Result<void>> create_target(DriverContext& context, const CopyRequest& requ
 /// Of what create_target() made. Not an error where nothing is there, or where the storage cannot remove.
 Task<Result<void>> remove_created_target(DriverContext& context, ImageUri target);
 
+/// It is a block device of this host, and no file.
+bool is_block_device(const ImageUri& storage) noexcept;
+
 /// Errors: in_use when the target is one of the source's layers under any name.
 Task<Result<void>> refuse_same_storage(DriverContext& context, std::vector<ImageUri> layers, ImageUri target);
 Error too_small(const ImageUri& target, std::uint64_t has_bytes, std::uint64_t needed_bytes);

@@ -13,6 +13,10 @@ namespace diskferry {
 
 enum class VmState : std::uint8_t { absent, shut_off, running, paused, crashed };
 std::string_view to_string(VmState state) noexcept;
+/// It has memory and devices, whether its processors run or not.
+constexpr bool is_alive(VmState state) noexcept {
+  return state == VmState::running || state == VmState::paused;
+}
 
 /// The state, and whether a machine that is paused is so for a migration alone: at the source one that was
 /// stopped to go over, at the target one that has not arrived. Whoever was paused by people, or by trouble,

@@ -15,6 +15,7 @@
 #include "gateway/move/guest_watch.hpp"
 #include "gateway/move/move_state.hpp"
 #include "gateway/move/outcome.hpp"
+#include "gateway/move/preflight.hpp"
 #include "gateway/move/qmp_ends.hpp"
 #include "gateway/move/source_disks.hpp"
 #include "gateway/move/target_gateway.hpp"
@@ -86,8 +87,9 @@ class Coordinator {
   Task<Result<void>> prepare();
   Task<Result<void>> prepare_targets();
   Task<Result<void>> open_sources();
-  Task<Result<void>> refuse_blockers_now();
-  Task<Result<void>> rewrite(const VmDescription& vm);
+  /// Returns what it found out on the way.
+  Task<Result<PreflightFacts>> refuse_blockers_now();
+  Task<Result<void>> rewrite(const PreflightFacts& facts);
   unsigned connections() const;
   // coordinator_cold.cpp
   class CopyProgress;

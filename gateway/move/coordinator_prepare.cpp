@@ -39,17 +39,17 @@ Task<Result<void>> Coordinator::connect_gateway() {
   co_return Result<void>{};
 }
 
-Task<Result<void>> Coordinator::refuse_blockers_now() {
+Task<Result<PreflightFacts>> Coordinator::refuse_blockers_now() {
   PreflightPeers peers{
       .source = *source_, .target = target_.get(), .gateway = gateway_.get(), .here = environment_.here};
-  DISKFERRY_CO_TRY(
-      const PreflightFacts facts,
-      co_await collect_preflight(environment_.drivers, std::move(peers), request_, request_.cold));
+  DISKFERRY_CO_TRY(PreflightFacts facts, co_await collect_preflight(environment_.drivers, std::move(peers),
+                                                                    request_, request_.cold));
   state_.disks = shared_disks(facts);
   const auto findings = examine(facts);
   for (const Finding& finding : findings)
     if (finding.severity == Severity::warning) state_.warnings.push_back(finding.text);
-  co_return refuse_blockers(findings);
+  DISKFERRY_CO_CHECK(refuse_blockers(findings));
+  co_return facts;
 }
 
 Task<Result<void>> Coordinator::prepare() {
@@ -59,18 +59,17 @@ Task<Result<void>> Coordinator::prepare() {
   state_.was_paused = vm.state == VmState::paused;
   state_.is_persistent = vm.is_persistent;
   state_.is_cold = request_.cold;
-  DISKFERRY_CO_CHECK(co_await refuse_blockers_now());
+  DISKFERRY_CO_TRY(const PreflightFacts facts, co_await refuse_blockers_now());
   DISKFERRY_CO_TRY(auto copied, co_await choose_disks(environment_.drivers, *source_, vm, request_));
   std::ranges::move(copied, std::back_inserter(state_.disks));
   DISKFERRY_CO_CHECK(co_await prepare_targets());
-  DISKFERRY_CO_CHECK(co_await rewrite(vm));
+  DISKFERRY_CO_CHECK(co_await rewrite(facts));
   if (!request_.cold) DISKFERRY_CO_CHECK(co_await open_sources());
   co_return co_await enter(Phase::prepared);
 }
 
-Task<Result<void>> Coordinator::rewrite(const VmDescription& vm) {
-  DISKFERRY_CO_TRY(MoveDefinitions made,
-                   co_await rewrite_definitions(*source_, target_.get(), vm, request_, state_.disks));
+Task<Result<void>> Coordinator::rewrite(const PreflightFacts& facts) {
+  DISKFERRY_CO_TRY(MoveDefinitions made, co_await rewrite_definitions(*source_, facts, state_.disks));
   state_.destination_xml = std::move(made.running);
   state_.persistent_xml = std::move(made.persistent);
   for (std::string& warning : made.warnings) state_.warnings.push_back(std::move(warning));

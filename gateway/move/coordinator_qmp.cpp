@@ -39,10 +39,6 @@ std::uint64_t number_in(const json::object& object, std::string_view key) {
   return failed ? 0 : number;
 }
 
-std::uint64_t us_between(TimePoint from, TimePoint to) {
-  return static_cast<std::uint64_t>(std::chrono::duration_cast<std::chrono::microseconds>(to - from).count());
-}
-
 }  // namespace
 
 Result<void> Coordinator::make_ends() {

@@ -21,7 +21,6 @@ constexpr Duration look_pause = std::chrono::milliseconds(200);
 /// Of the pause that is allowed, how much the window may take to drain; the rest is for device state and
 /// resuming.
 constexpr double drain_share = 0.4;
-constexpr std::uint64_t window_bytes_min = 2u << 20;
 /// QEMU counts in milliseconds and wants some; an idle guest needs no more.
 constexpr std::uint64_t memory_pause_min_ms = 20;
 /// Of a common budget, what the memory gets at least.
@@ -36,12 +35,6 @@ Task<Result<T>> on_executor(Executor executor, Task<Result<T>> task) {
 
 TimePoint time_of(const LibvirtEvent& event) {
   return TimePoint(std::chrono::nanoseconds(event.at_ns));
-}
-
-std::uint64_t us_between(TimePoint from, TimePoint to) {
-  return to <= from ? 0
-                    : static_cast<std::uint64_t>(
-                          std::chrono::duration_cast<std::chrono::microseconds>(to - from).count());
 }
 
 }  // namespace
@@ -235,21 +228,16 @@ Task<Result<void>> Coordinator::look_once() {
     DISKFERRY_CO_CHECK(co_await enter(Phase::delta));
   }
   std::uint64_t disk_rate = 0;
-  const auto disks = disks_->stats();
-  bool has_begun = memory_goes || disks.empty();
-  for (const auto& disk : disks) {
-    disk_rate += disk.window.bytes_per_s;
-    has_begun = has_begun || disk.window.acknowledged_bytes + disk.window.zeroed_bytes > 0;
-  }
+  for (const auto& disk : disks_->stats()) disk_rate += disk.window.bytes_per_s;
   if (memory_goes) {
     // What is in the window when the guest stops is part of the pause: as much as goes over in its share of
     // it.
     const double seconds = static_cast<double>(max_pause_ms_) / 1000.0 * drain_share;
     const auto fits = static_cast<std::uint64_t>(static_cast<double>(disk_rate) * seconds);
-    disks_->set_window_bytes(std::clamp(fits, window_bytes_min, environment_.window_bytes));
+    disks_->set_window_bytes(std::min(fits, environment_.window_bytes));
   }
-  // Before the mirrors have begun libvirt would take the memory's rate for theirs.
-  if (job.is_active && has_begun) DISKFERRY_CO_CHECK(co_await apply_limits(disk_rate));
+  // Before all mirrors have begun libvirt would take the memory's rate for theirs.
+  if (job.is_active && disks_->have_begun()) DISKFERRY_CO_CHECK(co_await apply_limits(disk_rate));
   environment_.bus.publish(
       {.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});
   co_return Result<void>{};
@@ -261,11 +249,8 @@ Task<Result<void>> Coordinator::apply_limits(std::uint64_t disk_rate) {
     disks_->set_bytes_per_s(budget);
     const auto least = static_cast<std::uint64_t>(static_cast<double>(budget) * memory_share_min);
     const std::uint64_t memory = std::max(least, budget > disk_rate ? budget - disk_rate : 0);
-    // Not before the mirrors have begun, for which libvirt would take it.
-    if (disks_->have_begun()) {
-      DISKFERRY_CO_CHECK(co_await set_memory_rate(memory));
-      told_bytes_per_s_ = budget;
-    }
+    DISKFERRY_CO_CHECK(co_await set_memory_rate(memory));
+    told_bytes_per_s_ = budget;
   }
   const std::uint64_t pause_ms = max_pause_ms_;
   // Without libvirt the monitors were told at the start.

@@ -13,10 +13,6 @@ namespace {
 
 using EvacuationRule = void (*)(const EvacuationFacts& facts, Findings& found);
 
-bool is_alive(VmState state) {
-  return state == VmState::running || state == VmState::paused;
-}
-
 void definition_is_of_the_machine(const EvacuationFacts& facts, Findings& found) {
   const VmDescription& machine = facts.host.machine;
   if (machine.name != facts.request.machine)
@@ -31,8 +27,7 @@ void definition_is_of_the_machine(const EvacuationFacts& facts, Findings& found)
 
 void gateway_is_on_this_host(const EvacuationFacts& facts, Findings& found) {
   const std::string& there = facts.host.target ? facts.host.target->hostname : std::string();
-  const auto short_name = [](const std::string& name) { return name.substr(0, name.find('.')); };
-  if (there.empty() || short_name(there) == short_name(facts.gateway_host)) return;
+  if (there.empty() || first_label(there) == first_label(facts.gateway_host)) return;
   found.block(
       "gateway-elsewhere", "gateway",
       fmt::format("The machine is to run on {}, and this gateway is on {}: it cannot look at the disks "
@@ -192,11 +187,8 @@ std::vector<Finding> examine(const EvacuationFacts& facts) {
     for (const Rule rule : machine_rules()) rule(facts.host, found);
     for (const Rule rule : device_rules()) rule(facts.host, found);
   }
-  const std::vector<Finding> unsorted = found.take();
-  std::vector<Finding> findings;
-  for (const Severity severity : {Severity::blocker, Severity::warning, Severity::note})
-    for (const Finding& each : unsorted)
-      if (each.severity == severity && !is_about_moving(each)) findings.push_back(each);
+  std::vector<Finding> findings = found.take();
+  std::erase_if(findings, is_about_moving);
   return findings;
 }
 

@@ -91,10 +91,7 @@ Task<Result<void>> Evacuation::ask_here(EvacuationFacts& facts) {
     facts.host.cpu = CpuFit::fits;  // it starts anew, with the CPU of this host
     co_return Result<void>{};
   }
-  const auto fits = co_await here_->compare_cpu(machine);
-  const bool lacks = !fits && fits.error().kind() == ErrorKind::mismatch;
-  facts.host.cpu = fits ? CpuFit::fits : lacks ? CpuFit::lacks : CpuFit::unknown;
-  if (!fits) facts.host.cpu_problem = lacks ? fits.error().why() : fits.error().message();
+  note_cpu(co_await here_->compare_cpu(machine), facts.host);
   co_return Result<void>{};
 }
 

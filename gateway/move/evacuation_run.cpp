@@ -3,13 +3,13 @@
 #include "gateway/move/evacuation_run.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "gateway/copy/target.hpp"
 #include "gateway/hypervisor/domain_xml.hpp"
 #include "gateway/move/machine_fit.hpp"
 #include "gateway/move/preflight_report.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
-#include <sys/stat.h>
 
 #include <boost/asio/this_coro.hpp>
 #include <boost/json/array.hpp>
@@ -22,11 +22,6 @@ namespace json = boost::json;
 namespace {
 
 constexpr Duration lease = std::chrono::hours(1);  // longer than all steps with their bounds
-
-bool is_block_device(const ImageUri& uri) {
-  struct stat status{};
-  return uri.is_file() && ::stat(uri.path().c_str(), &status) == 0 && S_ISBLK(status.st_mode);
-}
 
 Result<DomainRewrite> changes_for(const EvacuationFacts& facts, const VmDescription& as_defined) {
   DomainRewrite changes{.networks = facts.request.networks, .is_persistent_form = true};

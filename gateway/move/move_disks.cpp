@@ -4,21 +4,17 @@
 #include "diskferry/image_uri.hpp"
 #include "drivers/image/image.hpp"
 #include "gateway/move/machine_fit.hpp"
-#include "gateway/move/preflight_collect.hpp"
+#include "gateway/move/preflight_rules.hpp"
 
 #include <algorithm>
 
 namespace diskferry {
 namespace {
 
-bool runs(const VmDescription& machine) {
-  return machine.state == VmState::running || machine.state == VmState::paused;
-}
-
 /// Of a machine that is shut off, the image itself says how large the disk is.
 Task<Result<std::uint64_t>> size_of(DriverContext& context, Libvirt& source, const VmDescription& machine,
                                     const VmDisk& disk) {
-  if (runs(machine)) co_return co_await source.disk_bytes(machine.name, disk.target);
+  if (is_alive(machine.state)) co_return co_await source.disk_bytes(machine.name, disk.target);
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(disk.source));
   DISKFERRY_CO_TRY(Image image, co_await open_image(context, uri, {.format = disk.format}));
   const std::uint64_t size_bytes = image.device().size_bytes();
@@ -59,8 +55,7 @@ std::string reason_of(DiskRoute route) {
 std::vector<MoveDiskState> shared_disks(const PreflightFacts& facts) {
   std::vector<MoveDiskState> shared;
   for (const DiskFacts& each : facts.disks) {
-    const bool has_medium = !each.disk.source_type.empty() || !each.disk.source.empty();
-    if (!each.is_shared || each.move || !has_medium) continue;
+    if (!each.is_shared || each.move || !has_medium(each.disk)) continue;
     shared.push_back({.target = each.disk.target,
                       .source = each.disk.source,
                       .source_format = each.disk.format,
@@ -90,7 +85,7 @@ Task<Result<std::vector<MoveDiskState>>> choose_disks(DriverContext& context, Li
                         .uri = wanted.uri,
                         .format = wanted.format.empty() ? format_for_target(uri) : wanted.format,
                         .drive = drive_export_name(*disk)};
-    state.route = route_of(uri.scheme(), state.format, runs(machine));
+    state.route = route_of(uri.scheme(), state.format, is_alive(machine.state));
     if (state.route == DiskRoute::direct && state.format != "raw")
       co_return unexpected(fail(ErrorKind::unsupported, "migrate", printable(wanted.uri))
                                .why("on network storage a disk is written raw")
@@ -107,25 +102,18 @@ Task<bool> has_emulator(Libvirt& host, VmDescription machine) {
   co_return (co_await host.domain_capabilities(std::move(machine))).has_value();
 }
 
-namespace {
-Task<Result<void>> fit(Libvirt& target, const VmDescription& machine, const MoveRequest& request,
-                       DomainRewrite& changes) {
-  DISKFERRY_CO_TRY(const LibvirtHost host, co_await target.host());
-  MachineChoice choice{.machine_type = request.machine_type, .cpu = request.cpu};
-  VmDescription there = machine;
-  if (!choice.machine_type.empty()) there.machine = choice.machine_type;
-  choice.keeps_emulator = co_await has_emulator(target, std::move(there));
-  co_return fit_to_host(machine, host_facts_of(host), choice, changes);
-}
-}  // namespace
-
-Task<Result<MoveDefinitions>> rewrite_definitions(Libvirt& source, Libvirt* target,
-                                                  const VmDescription& machine, const MoveRequest& request,
+Task<Result<MoveDefinitions>> rewrite_definitions(Libvirt& source, const PreflightFacts& facts,
                                                   const std::vector<MoveDiskState>& disks) {
-  DISKFERRY_CO_TRY(DomainRewrite changes, changes_for(request, disks));
-  if (target != nullptr) DISKFERRY_CO_CHECK(co_await fit(*target, machine, request, changes));
+  const VmDescription& machine = facts.machine;
+  DISKFERRY_CO_TRY(DomainRewrite changes, changes_for(facts.request, disks));
+  if (facts.target)
+    DISKFERRY_CO_CHECK(fit_to_host(machine, *facts.target,
+                                   {.machine_type = facts.request.machine_type,
+                                    .cpu = facts.request.cpu,
+                                    .keeps_emulator = facts.has_emulator_there},
+                                   changes));
   MoveDefinitions made;
-  if (runs(machine)) {
+  if (is_alive(machine.state)) {
     DISKFERRY_CO_TRY(const std::string live, co_await source.xml(machine.name, Libvirt::Xml::migratable));
     DISKFERRY_CO_TRY(RewrittenDomain running, rewrite_domain(live, changes));
     made.diff = xml_diff(live, running.xml);

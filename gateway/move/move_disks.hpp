@@ -27,10 +27,9 @@ struct MoveDefinitions {
   std::string diff{};        ///< of the definition that stays (else of the running one), for people
   std::vector<std::string> warnings{};
 };
-/// `target`: the hypervisor there, whose emulator the definitions name; null: it cannot be asked, and they
-/// name the one of this host. Errors: those of the hypervisors and of rewriting.
-Task<Result<MoveDefinitions>> rewrite_definitions(Libvirt& source, Libvirt* target,
-                                                  const VmDescription& machine, const MoveRequest& request,
+/// Of the machine, request and hosts that `facts` are of. Where the hypervisor there could not be asked, the
+/// definitions name the emulator of this host. Errors: those of the hypervisor here and of rewriting.
+Task<Result<MoveDefinitions>> rewrite_definitions(Libvirt& source, const PreflightFacts& facts,
                                                   const std::vector<MoveDiskState>& disks);
 
 /// Whether QEMU is at the host where the machine's definition says, and can be this machine.

@@ -73,7 +73,6 @@ Task<PreflightPeers> connect_all(MoveEnvironment& environment, const MoveRequest
 Task<Result<MovePlan>> plan_connected(MoveEnvironment& environment, const MoveRequest& request,
                                       PreflightPeers peers, unsigned watch_seconds) {
   Libvirt& source = peers.source;
-  Libvirt* const target = peers.target;
   TargetGateway* const gateway = peers.gateway;
   DISKFERRY_CO_TRY(const PreflightFacts facts,
                    co_await collect_preflight(environment.drivers, std::move(peers), request, request.cold));
@@ -91,7 +90,7 @@ Task<Result<MovePlan>> plan_connected(MoveEnvironment& environment, const MoveRe
   if (!disks) co_return plan;
   plan.disks = *std::move(disks);
   for (MoveDiskState& disk : shared_disks(facts)) plan.disks.push_back(std::move(disk));
-  if (auto definitions = co_await rewrite_definitions(source, target, facts.machine, request, plan.disks))
+  if (auto definitions = co_await rewrite_definitions(source, facts, plan.disks))
     plan.definition_diff = std::move(definitions->diff);
   if (watch_seconds == 0 || request.cold) co_return plan;
   // Before the machine is watched, so that the probe does not slow down what is measured.

@@ -171,4 +171,10 @@ Result<MoveState> parse_move_state(std::string_view text) {
   return state;
 }
 
+std::uint64_t us_between(TimePoint from, TimePoint to) noexcept {
+  return to <= from ? 0
+                    : static_cast<std::uint64_t>(
+                          std::chrono::duration_cast<std::chrono::microseconds>(to - from).count());
+}
+
 }  // namespace diskferry

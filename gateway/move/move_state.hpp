@@ -2,6 +2,7 @@
 // on with.
 #pragma once
 
+#include "diskferry/clock.hpp"
 #include "gateway/move/phase.hpp"
 #include "gateway/move/request.hpp"
 
@@ -56,6 +57,9 @@ struct PauseParts {
   std::uint64_t total_us = 0;
   std::uint64_t hypervisor_ms = 0;  ///< as the hypervisor itself counts it
 };
+
+/// Microseconds; 0 where `to` is not after `from`.
+std::uint64_t us_between(TimePoint from, TimePoint to) noexcept;
 
 struct PhaseTime {
   Phase phase = Phase::planned;

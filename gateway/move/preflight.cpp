@@ -39,19 +39,22 @@ void Findings::note(std::string code, std::string subject, std::string text) {
   add(Severity::note, std::move(code), std::move(subject), std::move(text), {});
 }
 
+std::vector<Finding> Findings::take() {
+  std::vector<Finding> sorted;
+  sorted.reserve(all_.size());
+  for (const Severity severity : {Severity::blocker, Severity::warning, Severity::note})
+    for (Finding& each : all_)
+      if (each.severity == severity) sorted.push_back(std::move(each));
+  return sorted;
+}
+
 std::vector<Finding> examine(const PreflightFacts& facts) {
   Findings found;
   const std::array tables{host_rules(), machine_rules(),     device_rules(),
                           disk_rules(), target_disk_rules(), option_rules()};
   for (const auto& table : tables)
     for (const Rule rule : table) rule(facts, found);
-  std::vector<Finding> unsorted = found.take();
-  std::vector<Finding> findings;
-  findings.reserve(unsorted.size());
-  for (const Severity severity : {Severity::blocker, Severity::warning, Severity::note})
-    for (Finding& each : unsorted)
-      if (each.severity == severity) findings.push_back(std::move(each));
-  return findings;
+  return found.take();
 }
 
 bool has_blocker(const std::vector<Finding>& findings) noexcept {
@@ -89,6 +92,10 @@ bool is_comparable(const std::string& identity, const std::string& uri) {
 
 bool is_proof(const std::string& identity) noexcept {
   return !identity.empty() && !identity.starts_with("file|0|");
+}
+
+std::string first_label(const std::string& name) {
+  return name.substr(0, name.find('.'));
 }
 
 bool has_medium(const VmDisk& disk) noexcept {

@@ -25,6 +25,16 @@ HostFacts host_facts_of(const LibvirtHost& host) {
   return facts;
 }
 
+void note_cpu(const Result<std::string>& answer, PreflightFacts& facts) {
+  if (answer) {
+    facts.cpu = CpuFit::fits;
+    return;
+  }
+  const bool lacks = answer.error().kind() == ErrorKind::mismatch;
+  facts.cpu = lacks ? CpuFit::lacks : CpuFit::unknown;
+  facts.cpu_problem = lacks ? answer.error().why() : answer.error().message();
+}
+
 PreflightCollector::PreflightCollector(DriverContext& context, PreflightPeers peers, MoveRequest request,
                                        bool is_cold)
     : context_(context), peers_(std::move(peers)) {
@@ -65,8 +75,7 @@ Task<Result<void>> PreflightCollector::ask_source() {
     facts_.source = host_facts_of(*host);
   else
     note_unknown("source", std::move(host).error());
-  if (facts_.machine.state == VmState::running || facts_.machine.state == VmState::paused)
-    co_await ask_for_job();
+  if (is_alive(facts_.machine.state)) co_await ask_for_job();
   co_return Result<void>{};
 }
 
@@ -114,14 +123,7 @@ Task<void> PreflightCollector::compare_cpu() {
     facts_.cpu = facts_.is_cold ? CpuFit::fits : CpuFit::same_only;
     co_return;
   }
-  auto answer = co_await peers_.target->compare_cpu(machine);
-  if (answer) {
-    facts_.cpu = CpuFit::fits;
-    co_return;
-  }
-  const bool lacks = answer.error().kind() == ErrorKind::mismatch;
-  facts_.cpu = lacks ? CpuFit::lacks : CpuFit::unknown;
-  facts_.cpu_problem = lacks ? answer.error().why() : answer.error().message();
+  note_cpu(co_await peers_.target->compare_cpu(machine), facts_);
 }
 
 Task<void> PreflightCollector::ask_gateway() {

@@ -36,6 +36,9 @@ Task<Result<PreflightFacts>> collect_preflight(DriverContext& context, Preflight
 /// What the host libvirt tells of is as facts; capabilities that cannot be read are left out.
 HostFacts host_facts_of(const LibvirtHost& host);
 
+/// What compare_cpu() said of the machine's CPU.
+void note_cpu(const Result<std::string>& answer, PreflightFacts& facts);
+
 /// Watches the running machine for `seconds` (1 to 60) to learn how fast it changes its memory and its disks.
 /// `link_bytes_per_s`: what the network can carry; 0: not known.
 /// Errors: cancelled. What could not be measured counts as nothing changed, and is said in `unmeasured`.

@@ -13,7 +13,8 @@ class Findings {
   void block(std::string code, std::string subject, std::string text, std::string remedy);
   void warn(std::string code, std::string subject, std::string text, std::string remedy);
   void note(std::string code, std::string subject, std::string text);
-  std::vector<Finding> take() { return std::move(all_); }
+  /// Blockers first, then warnings, then notes; within each as they were found.
+  std::vector<Finding> take();
 
  private:
   void add(Severity severity, std::string code, std::string subject, std::string text, std::string remedy);
@@ -28,6 +29,8 @@ std::span<const Rule> disk_rules() noexcept;
 std::span<const Rule> target_disk_rules() noexcept;
 std::span<const Rule> option_rules() noexcept;
 
+/// Host part of a name, so that "b" and "b.example.org" are the same.
+std::string first_label(const std::string& name);
 bool has_medium(const VmDisk& disk) noexcept;
 /// Anything is to be copied.
 bool copies_disks(const PreflightFacts& facts) noexcept;

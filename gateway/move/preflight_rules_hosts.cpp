@@ -45,11 +45,6 @@ void gateways_are_two(const PreflightFacts& facts, Findings& found) {
               "id of its own");
 }
 
-/// Host part of a name, so that "b" and "b.example.org" are the same.
-std::string first_label(const std::string& name) {
-  return name.substr(0, name.find('.'));
-}
-
 /// The move itself needs connections from here to there only; the next one, back, needs the others.
 void gateway_reaches_this_one(const PreflightFacts& facts, Findings& found) {
   if (facts.way_back_problem)

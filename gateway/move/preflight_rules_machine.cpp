@@ -10,10 +10,6 @@
 namespace diskferry {
 namespace {
 
-bool runs(const VmDescription& machine) {
-  return machine.state == VmState::running || machine.state == VmState::paused;
-}
-
 void machine_is_there_to_move(const PreflightFacts& facts, Findings& found) {
   if (facts.machine.state == VmState::absent)
     found.block("machine-missing", "machine", fmt::format("There is no machine {}.", facts.request.domain),
@@ -29,10 +25,10 @@ void machine_is_there_to_move(const PreflightFacts& facts, Findings& found) {
   if (facts.machine.state == VmState::shut_off && !facts.is_cold)
     found.block("machine-not-running", "machine", "The machine does not run.",
                 "start it, or move it as it is with --cold");
-  if (runs(facts.machine) && facts.is_cold)
+  if (is_alive(facts.machine.state) && facts.is_cold)
     found.block("machine-runs", "machine", "The machine runs, and was to be moved while it is shut off.",
                 "shut it down, or leave out --cold");
-  if (runs(facts.machine) && !facts.machine.is_persistent)
+  if (is_alive(facts.machine.state) && !facts.machine.is_persistent)
     found.note("machine-transient", "machine",
                "The machine is not defined, only running: once it stops, it is gone, as here.");
 }
@@ -60,7 +56,7 @@ void cpu_fits(const PreflightFacts& facts, Findings& found) {
       return found.block("cpu-lacks-features", "cpu",
                          "The host there cannot give the machine its CPU" +
                              (facts.cpu_problem.empty() ? "." : ": " + facts.cpu_problem),
-                         runs(facts.machine)
+                         is_alive(facts.machine.state)
                              ? "give the machine a CPU model that both hosts have (virsh "
                                "hypervisor-cpu-baseline) and start it anew"
                              : "have it be another one there: --cpu host-model, or the name of a model");
@@ -79,7 +75,7 @@ void cpu_fits(const PreflightFacts& facts, Findings& found) {
 }
 
 void tsc_may_move(const PreflightFacts& facts, Findings& found) {
-  if (!runs(facts.machine) || !facts.machine.cpu_xml.contains("invtsc")) return;
+  if (!is_alive(facts.machine.state) || !facts.machine.cpu_xml.contains("invtsc")) return;
   found.warn("cpu-invtsc", "cpu",
              "The CPU promises a steady time stamp counter (invtsc): libvirt refuses to migrate it unless "
              "its frequency is set.",
@@ -121,7 +117,7 @@ void target_runs_this_kind(const PreflightFacts& facts, Findings& found) {
   if (!support->machines.contains(type))
     found.block("no-such-machine-type", "target",
                 fmt::format("QEMU there does not know the machine type {}.", type),
-                other_machine_type(type, *support, runs(machine)));
+                other_machine_type(type, *support, is_alive(machine.state)));
   if (support->emulator != machine.emulator)
     found.warn("emulator-elsewhere", "target",
                fmt::format("The QEMU of the machine is {} here; there it is {}.", machine.emulator,
@@ -155,7 +151,7 @@ void target_has_memory(const PreflightFacts& facts, Findings& found) {
                        fmt::format("The machine has {} of memory and the host there {}.", needs,
                                    format_bytes(facts.target->memory_bytes)),
                        "take a larger host, or give the machine less memory");
-  if (!runs(facts.machine) || facts.target->memory_free_bytes == 0 ||
+  if (!is_alive(facts.machine.state) || facts.target->memory_free_bytes == 0 ||
       facts.machine.memory_bytes <= facts.target->memory_free_bytes)
     return;
   found.warn("memory-short", "memory",

@@ -5,13 +5,6 @@
 #include "gateway/move/qmp_request.hpp"
 
 namespace diskferry {
-namespace {
-
-bool is_nobody_there(const Error& error) noexcept {
-  return error.kind() == ErrorKind::not_found || error.kind() == ErrorKind::gone;
-}
-
-}  // namespace
 
 TargetMachineCall QmpRemoteDestination::call(MachineVerb verb) const {
   return {.move = move_, .monitor = monitor_, .verb = verb};

@@ -149,13 +149,7 @@ void check_targets(const Facts& facts, Findings& found) {
 std::vector<Finding> examine_by_qmp(const QmpPreflightFacts& facts) {
   Findings found;
   for (const auto rule : std::array{check_state, check_alike, check_disks, check_targets}) rule(facts, found);
-  std::vector<Finding> unsorted = found.take();
-  std::vector<Finding> all;
-  all.reserve(unsorted.size());
-  for (const Severity severity : {Severity::blocker, Severity::warning, Severity::note})
-    for (Finding& each : unsorted)
-      if (each.severity == severity) all.push_back(std::move(each));
-  return all;
+  return found.take();
 }
 
 Result<std::vector<MoveDiskState>> choose_disks_by_qmp(const MoveRequest& request,

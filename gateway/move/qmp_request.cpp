@@ -116,6 +116,10 @@ Result<void> check_monitor_allowed(const std::string& folder, const std::string&
       fail(ErrorKind::not_found, "reach QEMU's monitor", printable(path)).why("there is no such socket"));
 }
 
+bool is_nobody_there(const Error& error) noexcept {
+  return error.kind() == ErrorKind::not_found || error.kind() == ErrorKind::gone;
+}
+
 Result<void> check_by_qmp(const MoveRequest& request) {
   DISKFERRY_CHECK(monitor_path(request.domain));
   DISKFERRY_CHECK(monitor_path(request.destination));

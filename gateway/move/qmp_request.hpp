@@ -26,6 +26,9 @@ Result<std::string> memory_address(std::string_view uri);
 /// is there: it lies in the folder by its name, then).
 Result<void> check_monitor_allowed(const std::string& folder, const std::string& path);
 
+/// Of looking for a monitor or connecting to it: no QEMU has that socket.
+bool is_nobody_there(const Error& error) noexcept;
+
 /// What can be wrong with such a request alone. Errors: invalid_argument, unsupported (an option that only
 /// libvirt knows).
 Result<void> check_by_qmp(const MoveRequest& request);

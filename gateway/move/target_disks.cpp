@@ -107,15 +107,12 @@ Task<Result<void>> TargetDisks::make_storage(TargetDiskRequest request, Disk& di
 
 PreparedDisk TargetDisks::prepared(const Disk& disk) {
   const TargetDiskRequest& request = disk.record.request;
-  struct stat found{};
   const auto uri = ImageUri::parse(request.uri);
-  const bool is_block_device =
-      uri && uri->is_file() && ::stat(uri->path().c_str(), &found) == 0 && S_ISBLK(found.st_mode);
   return {.export_name = export_name(request),
           .was_created = disk.record.was_created,
           .is_taken_up = disk.is_taken_up,
           .starts_zeroed = disk.is_fresh,
-          .is_block_device = is_block_device};
+          .is_block_device = uri && is_block_device(*uri)};
 }
 
 Task<Result<PreparedDisk>> TargetDisks::prepare(TargetDiskRequest request, std::string client) {

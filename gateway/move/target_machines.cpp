@@ -14,10 +14,6 @@ namespace {
 constexpr Duration step_limit = std::chrono::seconds(30);
 constexpr unsigned multifd_channels_max = 255;
 
-bool is_nobody_there(const Error& error) noexcept {
-  return error.kind() == ErrorKind::not_found || error.kind() == ErrorKind::gone;
-}
-
 }  // namespace
 
 Result<void> TargetMachines::check_named_by_move(const TargetMachineCall& call,
