@@ -50,6 +50,7 @@ class Measure:
         """A libvirtd asks its QEMU what it can do when that is needed first, which takes seconds: nobody's move pays for it."""
         for host in self.bed.hosts:
             host.run("virsh", "domcapabilities", "--virttype", "qemu")
+            host.run("virsh", "capabilities")  # of every emulator
 
     def run(self, row, contender):
         """Figures of one move; raises nothing of Failed, since the next contender is to have its turn."""
