@@ -1,13 +1,13 @@
-// The list of steps, the record of each, and the way back.
+// The list of steps, and the way back.
 #include "gateway/move/coordinator.hpp"
 
 #include "diskferry/image_uri.hpp"
-#include "drivers/support/wall_clock.hpp"
-#include "gateway/move/target_disks.hpp"
 
 #include <array>
 #include <chrono>
+#include <filesystem>
 #include <fmt/format.h>
+#include <system_error>
 
 #include <boost/asio/this_coro.hpp>
 #include <spdlog/spdlog.h>
@@ -15,95 +15,49 @@
 namespace diskferry {
 namespace {
 
-/// A host that comes back after a reboot answers within it.
-constexpr Duration connect_limit = std::chrono::minutes(15);
 /// The guest is on the source already: what is not undone at the target by then is left for later.
 constexpr Duration undo_limit = std::chrono::seconds(30);
-constexpr Duration connect_pause = std::chrono::seconds(2);
+/// The guest runs on the target already and nobody waits: a gateway that is restarted is back by then.
+constexpr Duration keep_limit = std::chrono::minutes(2);
 /// A lease that outlives every step: it is what tells another process of this gateway to keep off.
 constexpr Duration lease = std::chrono::hours(24 * 365);
 
 }  // namespace
 
-Coordinator::Coordinator(MoveEnvironment& environment, JobRecord job)
-    : environment_(environment),
-      job_(std::move(job)),
-      move_socket_path_(move_socket(environment.run_folder, job_.id)) {}
+Coordinator::Coordinator(MoveEnvironment& environment, JobRecord job, MakeWay make)
+    : move_(environment, std::move(job)), make_way_(std::move(make)) {}
 Coordinator::~Coordinator() = default;
 
-Task<Result<void>> Coordinator::save(JobChanges changes) {
-  changes.state = to_json(state_);
-  auto saved = co_await environment_.jobs.update(job_.id, job_.generation, std::move(changes));
-  if (!saved) co_return unexpected(std::move(saved).error().in("write the job down"));
-  co_return Result<void>{};
-}
-
-Task<Result<void>> Coordinator::enter(Phase next) {
-  if (state_.phase == next) co_return Result<void>{};
-  if (!may_follow(state_.phase, next))
-    co_return unexpected(fail(ErrorKind::internal, "go on with the move")
-                             .why(fmt::format("from {} to {}", to_string(state_.phase), to_string(next))));
-  const Phase before = state_.phase;
-  state_.phase = next;
-  state_.timeline.push_back({.phase = next, .at_ms = now_ms()});
-  auto saved =
-      co_await save({.phase = std::string(to_string(next)),
-                     .event = NewJobEvent{.kind = std::string(phase_event),
-                                          .text = fmt::format(R"({{"phase":"{}","word":"{}"}})",
-                                                              to_string(next), operators_word(next))}});
-  if (saved) {
-    spdlog::info("move {} of {}: {}", job_.id, printable(job_.subject), to_string(next));
-    co_return saved;
-  }
-  state_.phase = before;
-  state_.timeline.pop_back();
-  co_return saved;
-}
-
-Task<Result<void>> Coordinator::load() {
-  DISKFERRY_CO_TRY(job_, co_await environment_.jobs.take_lease(job_.id, environment_.controller, lease));
-  DISKFERRY_CO_TRY(request_, parse_move_request(job_.request));
-  DISKFERRY_CO_TRY(state_, parse_move_state(job_.state.empty() ? "{}" : job_.state));
-  co_return Result<void>{};
-}
-
 Task<Result<void>> Coordinator::run() {
-  DISKFERRY_CO_CHECK(co_await load());
-  bytes_per_s_ = request_.bytes_per_s;
-  max_pause_ms_ = request_.max_pause_ms;
-  told_bytes_per_s_ = request_.bytes_per_s;
-  const bool is_new = state_.phase == Phase::planned;
-  (void)co_await save({.status = JobStatus::running});
+  DISKFERRY_CO_CHECK(co_await move_.load(lease));
+  way_ = make_way_(move_);
+  const bool is_new = move_.state.phase == Phase::planned;
+  (void)co_await move_.save({.status = JobStatus::running});
   auto result = is_new ? co_await forward() : co_await settle_after_crash();
   // Whatever happened, cancellation included, is followed through.
   co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
-  if (!result && may_undo()) result = co_await undo(std::move(result).error());
+  if (!result && can_undo(move_.state.phase) && way_->may_undo())
+    result = co_await undo(std::move(result).error());
   co_await close();
+  co_return co_await note_end(std::move(result));
+}
+
+Task<Result<void>> Coordinator::note_end(Result<void> result) {
   JobChanges end;
   if (result) {
-    end.status = JobStatus::done;
+    // A source that is retained goes on living: the job is active until it is released.
+    end.status = move_.state.phase == Phase::retained ? JobStatus::paused : JobStatus::done;
   } else {
-    end.status = state_.phase != Phase::aborted                  ? JobStatus::failed
+    end.status = move_.state.phase != Phase::aborted             ? JobStatus::failed
                  : result.error().kind() == ErrorKind::cancelled ? JobStatus::cancelled
                                                                  : JobStatus::rolled_back;
     end.error = result.error().message();
   }
-  // A source that is retained goes on living: the job is active until it is released.
-  if (result && state_.phase == Phase::retained) end.status = JobStatus::paused;
-  end.report = progress();
-  end.event = NewJobEvent{.kind = std::string(end_event), .text = progress()};
-  auto saved = co_await save(std::move(end));
+  end.report = move_.progress();
+  end.event = NewJobEvent{.kind = std::string(end_event), .text = move_.progress()};
+  auto saved = co_await move_.save(std::move(end));
   if (!result) co_return result;
   co_return saved;
-}
-
-bool Coordinator::may_undo() const noexcept {
-  if (!can_undo(state_.phase)) return false;
-  // Once the hypervisor was asked, only what both hosts say can tell that the machine is not on the other
-  // one.
-  const bool was_asked = state_.phase >= Phase::bulk && state_.phase <= Phase::switching && !state_.is_cold;
-  if (!was_asked) return true;
-  return outcome_ == Outcome::rolled_back || outcome_ == Outcome::ended;
 }
 
 Task<Result<void>> Coordinator::forward() {
@@ -114,88 +68,93 @@ Task<Result<void>> Coordinator::forward() {
                                     Step{&Coordinator::migrate}, Step{&Coordinator::commit},
                                     Step{&Coordinator::let_source_go}};
   for (const Step& step : steps) {
-    if (can_undo(state_.phase) && co_await is_cancelled())
-      co_return unexpected(cancelled_error("migrate", job_.subject));
+    if (can_undo(move_.state.phase) && co_await is_cancelled())
+      co_return unexpected(cancelled_error("migrate", move_.job.subject));
     DISKFERRY_CO_CHECK(co_await (this->*step.act)());
   }
   co_return Result<void>{};
 }
 
-Task<Result<void>> Coordinator::connect_again() {
-  const TimePoint end = Clock::after(environment_.drivers.clock.now(), connect_limit);
-  while (true) {
-    auto connected = co_await connect();
-    if (connected || environment_.drivers.clock.now() >= end) co_return connected;
-    spdlog::info("move {}: waits: {}", job_.id, connected.error().message());
-    co_await close();
-    DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_for(connect_pause));
-  }
+Task<Result<void>> Coordinator::prepare() {
+  DISKFERRY_CO_CHECK(co_await way_->prepare());
+  co_return co_await move_.enter(Phase::prepared);
 }
 
-Task<Result<void>> Coordinator::settle_after_crash() {
-  if (state_.way == MoveWay::qmp) DISKFERRY_CO_CHECK(co_await guest_first());
-  DISKFERRY_CO_CHECK(co_await connect_again());
-  if (state_.phase == Phase::aborting)
-    co_return unexpected(fail(ErrorKind::gone, "migrate", job_.subject)
-                             .why(job_.error.empty() ? "it was being undone" : job_.error));
-  if (state_.phase == Phase::prepared)
-    co_return unexpected(
-        fail(ErrorKind::gone, "migrate", job_.subject).why("the gateway ended before the move had begun"));
-  if (can_undo(state_.phase) && state_.is_cold) {
-    // Defined there and nowhere running: it can be told from the definition alone.
-    if (state_.phase != Phase::switching)
-      co_return unexpected(
-          fail(ErrorKind::gone, "migrate", job_.subject).why("the gateway ended while it copied"));
-    DISKFERRY_CO_CHECK(co_await switch_cold());
-  } else if (can_undo(state_.phase)) {
-    if (ends_) DISKFERRY_CO_CHECK(co_await find_out_by_qmp());
-    if (!ends_) DISKFERRY_CO_CHECK(co_await find_out());
-    if (outcome_ != Outcome::committed)
-      co_return unexpected(
-          fail(ErrorKind::gone, "migrate", job_.subject)
-              .why(fmt::format("the gateway on {} ended while it ran; the guest goes on there",
-                               printable(environment_.here.name)))
-              .remedy("begin again"));
-    // What the lost process saw in between is made up for: the outcome is what counts.
-    if (state_.phase < Phase::synchronized) DISKFERRY_CO_CHECK(co_await enter(Phase::synchronized));
-    DISKFERRY_CO_CHECK(co_await enter(Phase::switching));
+Task<Result<void>> Coordinator::commit() {
+  // From here on it only goes forward, and a wish to cancel comes too late.
+  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
+  co_await way_->take_measures();
+  DISKFERRY_CO_CHECK(co_await move_.enter(Phase::committed));
+  // Nobody writes to the windows any more: the mirrors have ended, and everything was durable before that.
+  co_await move_.stop_disks(false);
+  // What can still be taken back, the other gateway keeps its record of.
+  if (way_->is_revertible() && move_.request.keep_source) co_return co_await move_.enter(Phase::retained);
+  if (auto finished = co_await move_.finish_target(TargetEnd::keep, keep_limit); !finished) {
+    // What is still offered there is the machine's disk, which nobody asks the export for. The next move of
+    // this machine to that gateway ends it.
+    move_.state.leftovers.push_back("the exports of this move at the other gateway: " +
+                                    finished.error().message());
+    spdlog::warn("move {}: {}", move_.job.id, finished.error().message());
   }
-  if (state_.phase < Phase::retained) DISKFERRY_CO_CHECK(co_await commit());
-  co_return co_await let_source_go();
+  co_return co_await move_.enter(Phase::retained);
+}
+
+Task<Result<void>> Coordinator::let_source_go() {
+  if (move_.request.keep_source) co_return Result<void>{};
+  co_await way_->let_source_go();
+  for (const MoveDiskState& disk : move_.state.disks)
+    if (!disk.source.empty() && disk.route != DiskRoute::shared)
+      move_.state.leftovers.push_back("the disk on the source host: " + disk.source);
+  co_return co_await move_.enter(Phase::released);
+}
+
+Error Coordinator::cause_to_tell(Error why) const {
+  const std::string here = printable(move_.environment.here.name);
+  if (why.kind() != ErrorKind::cancelled) {
+    // The first error of a disk is the cause of what the hypervisor then complained of.
+    auto failed = move_.disks && !way_->knows_cause() ? move_.disks->failure() : std::nullopt;
+    return failed ? *std::move(failed) : std::move(why);
+  }
+  if (is_gateway_stopping_)
+    return fail(ErrorKind::cancelled, "migrate", printable(move_.job.subject))
+        .why("the gateway on " + here + " was stopped before the commit; the machine stays there")
+        .remedy("begin again when the gateway runs");
+  return fail(ErrorKind::cancelled, "migrate", printable(move_.job.subject))
+      .why("it was cancelled; the machine stays on " + here);
 }
 
 Task<Result<void>> Coordinator::undo(Error why) {
-  spdlog::warn("move {} of {}: undone: {}", job_.id, printable(job_.subject), why.message());
-  if (barrier_) barrier_->refuse();
-  if (why.kind() == ErrorKind::cancelled) why = cancelled_by();
-  DISKFERRY_CO_CHECK(co_await enter(Phase::aborting));
-  // libvirt would keep the memory's rate for the machine's next migration, whoever asks for that.
-  if (told_bytes_per_s_ != 0 && source_) (void)co_await source_->set_memory_bytes_per_s(job_.subject, 0);
-  // The first error of a disk is the cause of what the hypervisor then complained of.
-  if (disks_) {
-    final_stats_ = disks_->stats();
-    if (auto failed = disks_->failure(); failed && why.kind() != ErrorKind::cancelled && !is_cause_known_)
-      why = *std::move(failed);
-    if (auto stopped = co_await disks_->stop(request_.keep_partial); !stopped)
-      spdlog::debug("move {}: {}", job_.id, stopped.error().message());
-    disks_.reset();
-  }
-  if (ends_) co_await undo_by_qmp();
-  auto finished =
-      co_await finish_target(request_.keep_partial ? TargetEnd::leave : TargetEnd::remove, undo_limit);
-  if (!finished) {
-    // It stays in this phase, so that it can be taken up again; the guest is not concerned.
-    state_.leftovers = {"on the other host: the exports of this move"};
-    for (const MoveDiskState& disk : state_.disks)
-      if (disk.was_created) state_.leftovers.push_back("on the other host: " + disk.uri);
-    state_.leftovers.push_back("removed when the other gateway answers again, by diskferry resume " +
-                               job_.id);
-    spdlog::warn("move {}: {}", job_.id, finished.error().message());
+  spdlog::warn("move {} of {}: undone: {}", move_.job.id, printable(move_.job.subject), why.message());
+  way_->refuse();
+  DISKFERRY_CO_CHECK(co_await move_.enter(Phase::aborting));
+  why = cause_to_tell(std::move(why));
+  const bool keeps = move_.request.keep_partial;
+  co_await move_.stop_disks(keeps);
+  co_await way_->undo();
+  auto finished = co_await move_.finish_target(keeps ? TargetEnd::leave : TargetEnd::remove, undo_limit);
+  std::vector<std::string>& leftovers = move_.state.leftovers;
+  leftovers.clear();
+  if (finished) {
+    DISKFERRY_CO_CHECK(co_await move_.enter(Phase::aborted));
     co_return unexpected(std::move(why));
   }
-  state_.leftovers.clear();
-  DISKFERRY_CO_CHECK(co_await enter(Phase::aborted));
+  // It stays in this phase, so that it can be taken up again; the guest is not concerned.
+  leftovers.emplace_back("on the other host: the exports of this move");
+  for (const MoveDiskState& disk : move_.state.disks)
+    if (disk.was_created) leftovers.push_back("on the other host: " + disk.uri);
+  leftovers.push_back("removed when the other gateway answers again, by diskferry resume " + move_.job.id);
+  spdlog::warn("move {}: {}", move_.job.id, finished.error().message());
   co_return unexpected(std::move(why));
+}
+
+Task<void> Coordinator::close() {
+  co_await move_.stop_disks(false);
+  if (way_) co_await way_->close();
+  if (move_.gateway) co_await move_.gateway->close();
+  move_.gateway.reset();
+  // After a crash there are no disks that would take it with them.
+  std::error_code ignored;
+  std::filesystem::remove_all(std::filesystem::path(move_.socket).parent_path(), ignored);
 }
 
 Result<std::string> gateway_beside(std::string_view libvirt_uri) {

@@ -94,7 +94,7 @@ Result<PhaseTime> read_time(const json::object& object) {
 
 }  // namespace
 
-std::string_view to_string(MoveWay way) noexcept {
+std::string_view to_string(MoveWayKind way) noexcept {
   return ways[static_cast<std::size_t>(way)];
 }
 
@@ -167,7 +167,7 @@ Result<MoveState> parse_move_state(std::string_view text) {
   const auto* known = std::ranges::find(ways, way);
   if (known == ways.end())
     return unexpected(fail(ErrorKind::invalid_argument, "read a move's state").why("there is no such way"));
-  state.way = static_cast<MoveWay>(known - ways.begin());
+  state.way = static_cast<MoveWayKind>(known - ways.begin());
   return state;
 }
 

@@ -25,11 +25,11 @@ enum class DiskRoute : std::uint8_t {
 std::string_view to_string(DiskRoute route) noexcept;
 
 /// Who moves a machine that runs.
-enum class MoveWay : std::uint8_t {
+enum class MoveWayKind : std::uint8_t {
   intercept,  ///< libvirt, with its mirrors intercepted
   qmp,        ///< we, by the monitors of two QEMUs
 };
-std::string_view to_string(MoveWay way) noexcept;
+std::string_view to_string(MoveWayKind way) noexcept;
 
 struct MoveDiskState {
   std::string target{};  ///< "vda"
@@ -69,7 +69,7 @@ struct PhaseTime {
 struct MoveState {
   Phase phase = Phase::planned;
   std::string machine{};  ///< UUID
-  MoveWay way = MoveWay::intercept;
+  MoveWayKind way = MoveWayKind::intercept;
   bool was_paused = false;
   bool is_fenced = false;  ///< paused on the source by this move, until the target says that it does not run
   bool is_persistent = true;

@@ -126,7 +126,7 @@ TEST(MoveRequest, MoreDisksThanAnyMachineHasAreRefused) {
 MoveState full_state() {
   MoveState state{.phase = Phase::switching,
                   .machine = "1b4e28ba-2fa1-11d2-883f-0016d3cca427",
-                  .way = MoveWay::qmp,
+                  .way = MoveWayKind::qmp,
                   .was_paused = true,
                   .is_fenced = true,
                   .is_persistent = false,
@@ -159,7 +159,7 @@ TEST(MoveState, EveryFieldComesBack) {
   EXPECT_EQ(to_json(got), to_json(wanted));
   EXPECT_EQ(got.phase, Phase::switching);
   EXPECT_EQ(got.machine, wanted.machine);
-  EXPECT_EQ(got.way, MoveWay::qmp);
+  EXPECT_EQ(got.way, MoveWayKind::qmp);
   EXPECT_TRUE(got.was_paused && got.is_fenced && got.is_cold);
   EXPECT_FALSE(got.is_persistent);
   ASSERT_EQ(got.disks.size(), 4u);

@@ -1,6 +1,6 @@
 // Which host has the machine, when the hypervisor's answer does not say: asked of both until it is known, and
 // then made true.
-#include "gateway/move/coordinator.hpp"
+#include "gateway/move/intercept_way.hpp"
 
 #include <fmt/format.h>
 
@@ -20,43 +20,43 @@ bool is_ended(const Result<void>& destroyed) {
 
 }  // namespace
 
-bool Coordinator::may_have_gone_over() const {
-  if (state_.phase != Phase::synchronized && state_.phase != Phase::switching) return false;
+bool InterceptWay::may_have_gone_over() const {
+  if (move_.state.phase != Phase::synchronized && move_.state.phase != Phase::switching) return false;
   // A process that came later does not know what the barrier answered.
   return !barrier_ || barrier_->times().last_answer.has_value();
 }
 
-Task<Result<void>> Coordinator::fence_source() {
+Task<Result<void>> InterceptWay::fence_source() {
   if (!may_have_gone_over()) co_return Result<void>{};
-  DISKFERRY_CO_TRY(const VmState now, co_await source_->state(job_.subject));
+  DISKFERRY_CO_TRY(const VmState now, co_await ends_.source->state(move_.job.subject));
   if (now != VmState::running) co_return Result<void>{};
   // Written down first: whoever comes later has to know that no operator paused it.
-  state_.is_fenced = true;
-  DISKFERRY_CO_CHECK(co_await save({}));
+  move_.state.is_fenced = true;
+  DISKFERRY_CO_CHECK(co_await move_.save({}));
   spdlog::info("move {}: the guest stands still until the other host has said that it does not run it",
-               job_.id);
-  co_return co_await source_->suspend(job_.subject);
+               move_.job.id);
+  co_return co_await ends_.source->suspend(move_.job.subject);
 }
 
-Task<Result<void>> Coordinator::make_true(const WhoRuns& said) {
+Task<Result<void>> InterceptWay::make_true(const WhoRuns& said) {
   switch (*outcome_) {
     case Outcome::stop_target:
-      if (auto gone = co_await target_->destroy(job_.subject); !is_ended(gone)) co_return gone;
+      if (auto gone = co_await ends_.target->destroy(move_.job.subject); !is_ended(gone)) co_return gone;
       outcome_ = Outcome::rolled_back;
       break;
     case Outcome::resume_source:
       // The target's machine first: it never ran, and must not be able to from now on.
       if (said.target == VmState::paused) {
-        if (auto gone = co_await target_->destroy(job_.subject); !is_ended(gone)) co_return gone;
+        if (auto gone = co_await ends_.target->destroy(move_.job.subject); !is_ended(gone)) co_return gone;
       }
-      DISKFERRY_CO_CHECK(co_await source_->resume(job_.subject));
-      state_.is_fenced = false;
+      DISKFERRY_CO_CHECK(co_await ends_.source->resume(move_.job.subject));
+      move_.state.is_fenced = false;
       outcome_ = Outcome::rolled_back;
       break;
     case Outcome::committed:
       // It went on on the other host, and must never go on here.
       if (said.source != VmState::paused) break;
-      if (auto gone = co_await source_->destroy(job_.subject); !is_ended(gone)) {
+      if (auto gone = co_await ends_.source->destroy(move_.job.subject); !is_ended(gone)) {
         outcome_ = Outcome::undecided;
         co_return gone;
       }
@@ -65,7 +65,7 @@ Task<Result<void>> Coordinator::make_true(const WhoRuns& said) {
       // Its libvirt was away when the migration failed, and has let it run since. An operator who resumes it
       // knows better, and so does a guest that has run for long: only at the first sight, by the process that
       // saw the move fail.
-      if (said.source == VmState::running && !said.target && barrier_ && !state_.is_fenced)
+      if (said.source == VmState::running && !said.target && barrier_ && !move_.state.is_fenced)
         DISKFERRY_CO_CHECK(co_await fence_source());
       break;
     default:
@@ -74,35 +74,35 @@ Task<Result<void>> Coordinator::make_true(const WhoRuns& said) {
   co_return Result<void>{};
 }
 
-Task<Result<void>> Coordinator::find_out() {
-  const TimePoint end = Clock::after(environment_.drivers.clock.now(), find_out_limit);
+Task<Result<void>> InterceptWay::find_out() {
+  const TimePoint end = Clock::after(move_.clock().now(), find_out_limit);
   while (true) {
     const WhoRuns said = co_await ask_both();
     outcome_ = decide(said);
     if (auto made = co_await make_true(said); !made)
-      spdlog::warn("move {}: {}: {}", job_.id, to_string(*outcome_), made.error().message());
+      spdlog::warn("move {}: {}: {}", move_.job.id, to_string(*outcome_), made.error().message());
     const bool is_known = outcome_ != Outcome::undecided && outcome_ != Outcome::stop_target &&
                           outcome_ != Outcome::resume_source;
     if (is_known) co_return Result<void>{};
-    if (environment_.drivers.clock.now() >= end)
-      co_return unexpected(fail(ErrorKind::timed_out, "find out which host runs", job_.subject)
-                               .why(state_.is_fenced ? "it is paused on the source, for it may run on the "
-                                                       "target, which does not answer"
-                                                     : "not both hosts answer")
-                               .remedy("when both hosts answer again, diskferry resume " + job_.id));
-    DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_for(find_out_pause));
+    if (move_.clock().now() >= end)
+      co_return unexpected(fail(ErrorKind::timed_out, "find out which host runs", move_.job.subject)
+                               .why(move_.state.is_fenced
+                                        ? "it is paused on the source, for it may run on the "
+                                          "target, which does not answer"
+                                        : "not both hosts answer")
+                               .remedy("when both hosts answer again, diskferry resume " + move_.job.id));
+    DISKFERRY_CO_CHECK(co_await move_.clock().sleep_for(find_out_pause));
   }
 }
 
-Task<WhoRuns> Coordinator::ask_both() {
-  WhoRuns said{.was_paused = state_.was_paused, .may_have_gone_over = may_have_gone_over()};
-  const auto source =
-      co_await ask_host(source_, request_.source.empty() ? environment_.libvirt_uri : request_.source);
-  const auto target = co_await ask_host(target_, request_.destination);
+Task<WhoRuns> InterceptWay::ask_both() {
+  WhoRuns said{.was_paused = move_.state.was_paused, .may_have_gone_over = may_have_gone_over()};
+  const auto source = co_await ask_host(ends_.source, source_uri(move_));
+  const auto target = co_await ask_host(ends_.target, move_.request.destination);
   if (source) {
     said.source = source->state;
-    said.source_waits = source->is_in_migration || state_.is_fenced;
-    const auto job = co_await source_->job(job_.subject);
+    said.source_waits = source->is_in_migration || move_.state.is_fenced;
+    const auto job = co_await ends_.source->job(move_.job.subject);
     said.source_job_active = job && job->is_active;
   }
   if (target) {
@@ -112,19 +112,19 @@ Task<WhoRuns> Coordinator::ask_both() {
   co_return said;
 }
 
-Task<std::optional<VmCondition>> Coordinator::ask_host(std::unique_ptr<Libvirt>& host, std::string uri) {
+Task<std::optional<VmCondition>> InterceptWay::ask_host(std::unique_ptr<Libvirt>& host, std::string uri) {
   if (host) {
-    auto now = co_await host->condition(job_.subject);
+    auto now = co_await host->condition(move_.job.subject);
     if (now) co_return *now;
     if (now.error().kind() != ErrorKind::gone) co_return std::nullopt;
-    (&host == &source_ ? has_lost_source_ : has_lost_target_) = true;
+    (&host == &ends_.source ? has_lost_source_ : has_lost_target_) = true;
     co_await host->close();
     host.reset();
   }
-  auto again = co_await Libvirt::connect(environment_.drivers, std::move(uri));
+  auto again = co_await Libvirt::connect(move_.environment.drivers, std::move(uri));
   if (!again) co_return std::nullopt;
   host = *std::move(again);
-  auto now = co_await host->condition(job_.subject);
+  auto now = co_await host->condition(move_.job.subject);
   if (!now) co_return std::nullopt;
   co_return *now;
 }

@@ -1,0 +1,79 @@
+#include "gateway/move/libvirt_ends.hpp"
+
+#include "gateway/move/move_disks.hpp"
+#include "gateway/move/preflight_collect.hpp"
+#include "gateway/move/preflight_report.hpp"
+
+#include <algorithm>
+#include <iterator>
+
+#include <spdlog/spdlog.h>
+
+namespace diskferry {
+
+std::string source_uri(const MoveContext& move) {
+  return move.request.source.empty() ? move.environment.libvirt_uri : move.request.source;
+}
+
+Task<Result<void>> LibvirtEnds::connect(MoveContext& move) {
+  DriverContext& context = move.environment.drivers;
+  auto here = co_await Libvirt::connect(context, source_uri(move));
+  if (!here) co_return unexpected(std::move(here).error().in("reach the hypervisor of this host"));
+  source = *std::move(here);
+  auto there = co_await Libvirt::connect(context, move.request.destination);
+  if (!there) co_return unexpected(std::move(there).error().in("reach the hypervisor of the other host"));
+  target = *std::move(there);
+  co_return co_await move.connect_gateway();
+}
+
+Task<Result<PreflightFacts>> LibvirtEnds::refuse_blockers_now(MoveContext& move) {
+  PreflightPeers peers{.source = *source,
+                       .target = target.get(),
+                       .gateway = move.gateway.get(),
+                       .here = move.environment.here};
+  DISKFERRY_CO_TRY(PreflightFacts facts,
+                   co_await collect_preflight(move.environment.drivers, std::move(peers), move.request,
+                                              move.request.cold));
+  move.state.disks = shared_disks(facts);
+  const auto findings = examine(facts);
+  for (const Finding& finding : findings)
+    if (finding.severity == Severity::warning) move.state.warnings.push_back(finding.text);
+  DISKFERRY_CO_CHECK(refuse_blockers(findings));
+  co_return facts;
+}
+
+Task<Result<void>> LibvirtEnds::prepare(MoveContext& move) {
+  MoveState& state = move.state;
+  DISKFERRY_CO_TRY(const PreflightFacts facts, co_await refuse_blockers_now(move));
+  state.machine = facts.machine.uuid;
+  state.was_paused = facts.machine.state == VmState::paused;
+  state.is_persistent = facts.machine.is_persistent;
+  state.is_cold = move.request.cold;
+  DISKFERRY_CO_TRY(auto copied,
+                   co_await choose_disks(move.environment.drivers, *source, facts.machine, move.request));
+  std::ranges::move(copied, std::back_inserter(state.disks));
+  DISKFERRY_CO_CHECK(co_await move.prepare_targets({}));
+  DISKFERRY_CO_TRY(MoveDefinitions made, co_await rewrite_definitions(*source, facts, state.disks));
+  state.destination_xml = std::move(made.running);
+  state.persistent_xml = std::move(made.persistent);
+  std::ranges::move(made.warnings, std::back_inserter(state.warnings));
+  co_return Result<void>{};
+}
+
+Task<void> LibvirtEnds::undefine_source(MoveContext& move) {
+  if (!move.state.is_persistent) co_return;
+  auto gone = co_await source->undefine(move.job.subject);
+  if (gone || gone.error().kind() == ErrorKind::not_found) co_return;
+  // The machine runs where it should: that this one is still defined is told, and no failure of the move.
+  move.state.leftovers.push_back("the definition of " + move.job.subject + " on the source host");
+  spdlog::warn("move {}: {}", move.job.id, gone.error().message());
+}
+
+Task<void> LibvirtEnds::close() {
+  if (source) co_await source->close();
+  if (target) co_await target->close();
+  source.reset();
+  target.reset();
+}
+
+}  // namespace diskferry

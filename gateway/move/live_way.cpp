@@ -1,0 +1,31 @@
+#include "gateway/move/live_way.hpp"
+
+#include "diskferry/image_uri.hpp"
+
+#include <fmt/format.h>
+
+namespace diskferry {
+
+bool LiveWay::may_undo() const {
+  // Once the hypervisor was asked, only what both hosts say can tell that the machine is not on the other
+  // one.
+  const bool was_asked = move_.state.phase >= Phase::bulk && move_.state.phase <= Phase::switching;
+  return !was_asked || outcome_ == Outcome::rolled_back || outcome_ == Outcome::ended;
+}
+
+Task<Result<void>> LiveWay::settle() {
+  DISKFERRY_CO_CHECK(co_await find_out());
+  if (outcome_ == Outcome::committed) co_return Result<void>{};
+  co_return unexpected(fail(ErrorKind::gone, "migrate", move_.job.subject)
+                           .why(fmt::format("the gateway on {} ended while it ran; the guest goes on there",
+                                            printable(move_.environment.here.name)))
+                           .remedy("begin again"));
+}
+
+Error LiveWay::took_too_long(std::string remedy) const {
+  return fail(ErrorKind::timed_out, "migrate", printable(move_.job.subject))
+      .why(fmt::format("it took longer than {} s", move_.request.timeout_s))
+      .remedy(std::move(remedy));
+}
+
+}  // namespace diskferry

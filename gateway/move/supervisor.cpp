@@ -1,0 +1,123 @@
+#include "gateway/move/supervisor.hpp"
+
+#include "gateway/jobs/event_bus.hpp"
+#include "gateway/move/flush_ahead.hpp"
+
+#include <algorithm>
+#include <chrono>
+
+#include <boost/asio/this_coro.hpp>
+#include <spdlog/spdlog.h>
+
+namespace diskferry {
+namespace {
+
+constexpr Duration look_pause = std::chrono::milliseconds(200);
+/// Of the pause that is allowed, how much the window may take to drain; the rest is for device state and
+/// resuming.
+constexpr double drain_share = 0.4;
+/// QEMU counts in milliseconds and wants some; an idle guest needs no more.
+constexpr std::uint64_t memory_pause_min_ms = 20;
+/// Of a common budget, what the memory gets at least.
+constexpr double memory_share_min = 0.25;
+
+}  // namespace
+
+std::uint64_t memory_pause_ms(std::uint64_t max_pause_ms) noexcept {
+  // The window drains first, then goes the rest of the memory: one after the other.
+  const auto memory = static_cast<std::uint64_t>(static_cast<double>(max_pause_ms) * (1 - drain_share));
+  return std::max(memory, memory_pause_min_ms);
+}
+
+Task<void> Supervisor::begin() {
+  is_over_ = false;
+  side_.emplace(co_await boost::asio::this_coro::executor);
+  side_->spawn(watch());
+  side_->spawn(flush_ahead(
+      move_.clock(),
+      {.make_durable = [this] { return move_.disks->make_all_durable(); },
+       .sent_bytes = [this] { return move_.disks->sent_bytes(); },
+       .is_near = [this] { return move_.state.phase >= Phase::delta || move_.disks->are_copied_once(); }}));
+}
+
+Task<void> Supervisor::end() {
+  is_over_ = true;
+  side_->cancel();
+  (void)co_await side_->join();
+}
+
+Task<Result<void>> Supervisor::watch() {
+  const TimePoint began = move_.clock().now();
+  const auto limit = std::chrono::seconds(move_.request.timeout_s);
+  while (!is_over_) {
+    if (co_await is_cancelled()) co_return Result<void>{};
+    if (auto looked = co_await look_once(); !looked)
+      spdlog::debug("move {}: {}", move_.job.id, looked.error().message());
+    if (auto looked = co_await machine_.looked(); !looked)
+      spdlog::debug("move {}: {}", move_.job.id, looked.error().message());
+    if (move_.request.timeout_s != 0 && move_.clock().now() - began > limit && !is_over_) {
+      if (auto acted = co_await act_on_timeout(); !acted)
+        spdlog::warn("move {}: {}", move_.job.id, acted.error().message());
+    }
+    if (!co_await move_.clock().sleep_for(look_pause)) co_return Result<void>{};
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Supervisor::act_on_timeout() {
+  const MoveRequest& request = move_.request;
+  if (request.timeout_action == TimeoutAction::suspend && !has_suspended_) {
+    has_suspended_ = true;
+    spdlog::warn("move {}: takes too long: the guest is paused until it is over", move_.job.id);
+    co_return co_await machine_.suspend();
+  }
+  if (request.timeout_action == TimeoutAction::post_copy && move_.state.phase == Phase::delta &&
+      !has_post_copied_) {
+    has_post_copied_ = true;
+    spdlog::warn("move {}: takes too long: the memory follows after the switchover", move_.job.id);
+    co_return co_await machine_.start_post_copy();
+  }
+  if (request.timeout_action != TimeoutAction::abort || has_timed_out_) co_return Result<void>{};
+  has_timed_out_ = true;
+  spdlog::warn("move {}: takes too long: given up", move_.job.id);
+  co_return co_await machine_.abort();
+}
+
+Task<Result<void>> Supervisor::look_once() {
+  DISKFERRY_CO_TRY(move_.memory, co_await machine_.memory_job());
+  const LibvirtJob& job = move_.memory;
+  const bool memory_goes = job.is_active && job.memory_processed_bytes > 0;
+  if (memory_goes && move_.state.phase == Phase::bulk) DISKFERRY_CO_CHECK(co_await move_.enter(Phase::delta));
+  std::uint64_t disk_rate = 0;
+  for (const auto& disk : move_.disks->stats()) disk_rate += disk.window.bytes_per_s;
+  if (memory_goes) {
+    // What is in the window when the guest stops is part of the pause: as much as goes over in its share of
+    // it.
+    const double seconds = static_cast<double>(move_.max_pause_ms) / 1000.0 * drain_share;
+    const auto fits = static_cast<std::uint64_t>(static_cast<double>(disk_rate) * seconds);
+    move_.disks->set_window_bytes(std::min(fits, move_.environment.window_bytes));
+  }
+  // Before all mirrors have begun libvirt would take the memory's rate for theirs.
+  if (job.is_active && move_.disks->have_begun()) DISKFERRY_CO_CHECK(co_await apply_limits(disk_rate));
+  move_.environment.bus.publish(
+      {.job = move_.job.id, .sequence = 0, .kind = std::string(progress_event), .text = move_.progress()});
+  co_return Result<void>{};
+}
+
+/// What the operator set, or has changed meanwhile, as the parts of the move understand it.
+Task<Result<void>> Supervisor::apply_limits(std::uint64_t disk_rate) {
+  if (const std::uint64_t budget = move_.bytes_per_s; budget != 0 || has_told_rate()) {
+    move_.disks->set_bytes_per_s(budget);
+    const auto least = static_cast<std::uint64_t>(static_cast<double>(budget) * memory_share_min);
+    const std::uint64_t memory = std::max(least, budget > disk_rate ? budget - disk_rate : 0);
+    DISKFERRY_CO_CHECK(co_await machine_.set_memory_rate(memory));
+    told_bytes_per_s_ = budget;
+  }
+  const std::uint64_t pause_ms = move_.max_pause_ms;
+  if (pause_ms == told_pause_ms_) co_return Result<void>{};
+  DISKFERRY_CO_CHECK(co_await machine_.set_memory_pause_ms(memory_pause_ms(pause_ms)));
+  told_pause_ms_ = pause_ms;
+  co_return Result<void>{};
+}
+
+}  // namespace diskferry
