@@ -23,7 +23,7 @@ bool is_the_place(const std::string& record, const std::string& place) {
 }
 
 /// The host in "qemu+tls://host/system"; empty where there is none.
-std::string host_of(const std::string& uri) {
+std::string host_in(const std::string& uri) {
   const auto parsed = ImageUri::parse(uri);
   return parsed ? parsed->host() : std::string();
 }
@@ -50,7 +50,7 @@ Task<Result<void>> Evacuation::take_from_record(EvacuationFacts& facts) {
     auto moved = parse_move_request(job.request);
     auto state = parse_move_state(job.state.empty() ? "{}" : job.state);
     if (!moved || !state) continue;
-    facts.recorded_host = host_of(moved->destination);
+    facts.recorded_host = host_in(moved->destination);
     left_behind_.clear();
     for (const MoveDiskState& disk : state->disks)
       if (disk.route != DiskRoute::shared) left_behind_.push_back(disk.source);
@@ -185,7 +185,7 @@ Task<Result<EvacuationFacts>> Evacuation::collect() {
   std::vector<std::string> others = environment_.hosts;
   others.insert(others.end(), request_.ask.begin(), request_.ask.end());
   for (std::string& uri : others) {
-    const std::string host = host_of(uri);
+    const std::string host = host_in(uri);
     // This host was asked, and the old one may be in the list that is the same on all hosts.
     if (host == request_.old_host || host == facts.gateway_host) continue;
     facts.others.push_back(co_await ask_host(std::move(uri), facts.host.machine.uuid));

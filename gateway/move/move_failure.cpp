@@ -25,6 +25,12 @@ std::string in_words(const std::string& event) {
   return event.empty() ? "ended" : fmt::format("ended ({})", printable(event));
 }
 
+/// Nobody took the memory: its QEMU had ended, or nothing of the kind may come in there. libvirt's own
+/// undoing ends the machine there, too, so that the event tells nothing.
+bool is_memory_refused(const Error& said, const MoveEnding& seen) {
+  return !seen.target_ended.empty() && said.why().contains("onnection refused");
+}
+
 /// libvirt's words where somebody else than itself ended the machine: in undoing a move it says "failed".
 bool is_of_somebody(const std::string& event) {
   return !event.empty() && event != "stopped: failed" && event != "stopped: migrated";
@@ -51,6 +57,14 @@ std::optional<Error> cause_of_ending(const Error& said, const MoveEnding& seen) 
         .why(fmt::format("libvirt on {} did not answer any more: {}", printable(host), said.why()))
         .remedy("see that libvirtd runs there and the link is up, and begin again");
   }
+  if (is_memory_refused(said, seen) && !seen.was_given_up && !is_of_somebody(seen.target_ended))
+    return fail(ErrorKind::gone, "migrate", printable(seen.machine))
+        .why(
+            fmt::format("the QEMU that waited on {} for the guest had ended, or a firewall there refused the "
+                        "connection for the memory; the guest goes on on {}",
+                        printable(seen.target_host), printable(seen.source_host)))
+        .remedy(fmt::format(
+            "look there in {}; libvirt uses the ports 49152 to 49215, or that of --memory-uri", log));
   const bool is_missed = said.kind() == ErrorKind::not_found;
   if (!is_missed && !seen.was_given_up && !is_of_somebody(seen.target_ended)) return std::nullopt;
   return fail(ErrorKind::gone, "migrate", printable(seen.machine))

@@ -11,6 +11,7 @@ struct CauseRow {
   ErrorKind said;
   MoveEnding seen;
   std::string expected;  ///< words of the message; empty: what the hypervisor said stays
+  std::string why = "as the hypervisor says";
 };
 std::ostream& operator<<(std::ostream& out, const CauseRow& row) {
   return out << row.name;
@@ -22,8 +23,7 @@ TEST_P(CauseTest, IsNamed) {
   seen.machine = "g1";
   seen.source_host = "host-a";
   seen.target_host = "host-b";
-  const auto cause =
-      cause_of_ending(fail(GetParam().said, "migrate", "g1").why("as the hypervisor says"), seen);
+  const auto cause = cause_of_ending(fail(GetParam().said, "migrate", "g1").why(GetParam().why), seen);
   ASSERT_EQ(cause.has_value(), !GetParam().expected.empty());
   if (!cause) return;
   EXPECT_NE(cause->message().find(GetParam().expected), std::string::npos) << cause->message();
@@ -42,6 +42,18 @@ INSTANTIATE_TEST_SUITE_P(
                  "waited on host-b for the guest was destroyed"},
         CauseRow{
             "TheTargetIsMissedAndNobodySaidWhy", ErrorKind::not_found, {}, "on host-b for the guest ended"},
+        CauseRow{"NobodyTookTheMemory",
+                 ErrorKind::io,
+                 {.target_ended = "stopped: failed"},
+                 "the QEMU that waited on host-b for the guest had ended, or a firewall",
+                 "Failed to connect to 'host-b:49152': Connection refused"},
+        CauseRow{"TheTargetWasDestroyedBeforeTheMemoryCame",
+                 ErrorKind::io,
+                 {.was_given_up = true, .target_ended = "stopped: destroyed"},
+                 "waited on host-b for the guest was destroyed",
+                 "Failed to connect to 'host-b:49152': Connection refused"},
+        CauseRow{
+            "OurOwnConnectionWasRefused", ErrorKind::io, {}, "", "unable to connect: Connection refused"},
         CauseRow{"TheTargetsQemuWasKilled",
                  ErrorKind::cancelled,
                  {.was_given_up = true, .target_ended = "stopped: failed"},
