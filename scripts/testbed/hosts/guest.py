@@ -60,10 +60,10 @@ class Guest:
         host.virsh("start", self.name)
 
     def stop(self, host):
-        """Pulls the guest's plug and forgets its definition."""
-        host.virsh("destroy", self.name)
-        subprocess.run([*host.entry(), "virsh", "-q", "-c", "qemu:///system", "undefine", self.name], check=False,
-                       capture_output=True, timeout=60)
+        """Pulls the guest's plug and forgets its definition. One that has ended by itself has no plug to pull."""
+        for verb in ("destroy", "undefine"):
+            subprocess.run([*host.entry(), "virsh", "-q", "-c", "qemu:///system", verb, self.name], check=False,
+                           capture_output=True, timeout=60)
 
     def state(self, host):
         """libvirt's word for the guest's state on this host, or None when the host does not know it."""
