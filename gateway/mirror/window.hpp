@@ -199,7 +199,11 @@ class Window final : public BlockDevice {
   std::uint64_t barrier_done_ = 0;
   std::uint64_t barrier_wanted_ = 0;
 
-  AsyncMutex turn_;  // the queue of writers that wait for room
+  // The queue of writers that wait for room, of which small ones have a lane of their own: a guest's write
+  // waits for one of a copy's long ones, not for all that are under way.
+  AsyncMutex turn_;
+  AsyncMutex small_lane_;
+  AsyncMutex large_lane_;
   TaskGroup senders_;
   bool is_joined_ = false;
 };

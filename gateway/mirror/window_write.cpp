@@ -7,6 +7,10 @@
 #include <cstring>
 
 namespace diskferry {
+namespace {
+/// What guests write at once is seldom more; what copies write is.
+constexpr std::uint64_t small_bytes_max = 128 * kib;
+}  // namespace
 
 // --- room -------------------------------------------------------------------------------------------------
 
@@ -140,6 +144,8 @@ Task<Result<void>> Window::put(Put put) {
       window.writers_waiting_ += static_cast<std::uint64_t>(by);
     }
   } const waiting(*this);
+  AsyncMutex& own_lane = put.left.length <= small_bytes_max ? small_lane_ : large_lane_;
+  DISKFERRY_CO_TRY(const AsyncMutex::Lock lane, co_await own_lane.lock());
   DISKFERRY_CO_TRY(const AsyncMutex::Lock turn, co_await turn_.lock());
   put.is_turn = true;
   while (!put.left.empty()) {

@@ -158,6 +158,25 @@ TEST(Window, AFullWindowLetsWritersWaitInTurn) {
   EXPECT_TRUE(disk.device->try_write(768 * kib, unchanged));
 }
 
+TEST(Window, ASmallWriteWaitsForOneLongOneAndNotForAll) {
+  WindowUnderTest disk({.size_bytes = 4 * mib}, {.window_bytes = 64 * kib, .requests_max = 1});
+  hang_writes(disk);
+  const auto bytes = pattern(0, 512 * kib);
+  Background first(disk.device->write(0, bytes, {}));
+  ASSERT_TRUE(wait_until([&] { return disk.window->stats().pending_bytes >= 48 * kib; }));
+  Background second(disk.device->write(mib, bytes, {}));
+  Background third(disk.device->write(2 * mib, bytes, {}));
+  Background small(disk.device->write(3 * mib, std::span(bytes).first(4096), {}));
+  disk.window->set_window_bytes(768 * kib);
+  must(first.end());
+  EXPECT_TRUE(wait_until([&] { return small.has_ended(); }));
+  EXPECT_FALSE(second.has_ended());
+  EXPECT_FALSE(third.has_ended());
+  disk.window->set_window_bytes(4 * mib);
+  must(second.end());
+  must(third.end());
+}
+
 TEST(Window, AWaitingWriterCanBeCancelledAndTheNextGoesOn) {
   WindowUnderTest disk({}, {.window_bytes = 16 * kib, .requests_max = 1});
   hang_writes(disk);
