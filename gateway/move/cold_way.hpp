@@ -13,6 +13,7 @@ class ColdWay final : public MoveWay {
   explicit ColdWay(MoveContext& move) : move_(move) {}
 
   Task<Result<void>> connect() override { return ends_.connect(move_); }
+  Task<Result<void>> connect_here() override { return ends_.connect_here(move_); }
   Task<Result<void>> prepare() override { return ends_.prepare(move_); }
   Task<Result<void>> migrate() override;
   Task<Result<void>> settle() override;

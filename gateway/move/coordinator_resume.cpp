@@ -60,10 +60,12 @@ Task<Result<void>> Coordinator::take_over() {
                              .remedy("diskferry status " + move_.job.id));
   DISKFERRY_CO_CHECK(co_await move_.load(lease));
   way_ = make_way_(move_);
-  co_return co_await connect();
+  co_return Result<void>{};
 }
 
 Task<Result<void>> Coordinator::release_taken_over() {
+  // The other host may be gone by now: a source that is let go needs nobody there.
+  DISKFERRY_CO_CHECK(co_await way_->connect_here());
   move_.request.keep_source = false;
   if (way_->is_revertible()) DISKFERRY_CO_CHECK(co_await move_.finish_target(TargetEnd::keep, end_limit));
   DISKFERRY_CO_CHECK(co_await let_source_go());
@@ -78,6 +80,7 @@ Task<Result<void>> Coordinator::release() {
 }
 
 Task<Result<void>> Coordinator::revert_taken_over() {
+  DISKFERRY_CO_CHECK(co_await connect());
   DISKFERRY_CO_CHECK(co_await way_->take_from_target());
   DISKFERRY_CO_CHECK(co_await move_.finish_target(TargetEnd::remove, end_limit));
   DISKFERRY_CO_CHECK(co_await move_.enter(Phase::aborted));

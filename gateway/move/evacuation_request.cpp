@@ -8,10 +8,7 @@
 #include <algorithm>
 #include <fmt/format.h>
 
-#include <boost/json/serialize.hpp>
-
 namespace diskferry {
-namespace json = boost::json;
 namespace {
 
 constexpr std::size_t disks_max = 256;
@@ -40,10 +37,8 @@ Result<void> check_disks(const std::vector<MoveDisk>& disks) {
 
 }  // namespace
 
-Result<EvacuationRequest> parse_evacuation_request(std::string_view text) {
-  DISKFERRY_TRY(const json::object object, parse_json_object(text, "the request"));
-  EvacuationRequest request;
-  JsonFields fields(object, "the request");
+template <class Fields>
+static void list_fields(Fields& fields, ValueOf<EvacuationRequest> auto& request) {
   fields.take("machine", request.machine);
   fields.take("definition", request.definition);
   fields.take("old-host", request.old_host);
@@ -51,33 +46,22 @@ Result<EvacuationRequest> parse_evacuation_request(std::string_view text) {
   fields.take("old-libvirt", request.old_libvirt);
   fields.take("destination", request.destination);
   fields.take("ask", request.ask);
-  take_disks(fields, request.disks);
+  fields.take_list("disks", request.disks);
   fields.take("networks", request.networks);
   fields.take("machine-type", request.machine_type);
   fields.take("cpu", request.cpu);
   fields.take("i-have-fenced", request.i_have_fenced);
   fields.take("start", request.start);
-  DISKFERRY_CHECK(fields.finish());
+}
+
+Result<EvacuationRequest> parse_evacuation_request(std::string_view text) {
+  DISKFERRY_TRY(EvacuationRequest request, read_json<EvacuationRequest>(text, "the request"));
   DISKFERRY_CHECK(check(request));
   return request;
 }
 
 std::string to_json(const EvacuationRequest& request) {
-  return json::serialize(json::object{
-      {"machine", request.machine},
-      {"definition", request.definition},
-      {"old-host", request.old_host},
-      {"old-address", request.old_address},
-      {"old-libvirt", request.old_libvirt},
-      {"destination", request.destination},
-      {"ask", json::array(request.ask.begin(), request.ask.end())},
-      {"disks", encode(request.disks)},
-      {"networks", encode(request.networks)},
-      {"machine-type", request.machine_type},
-      {"cpu", request.cpu},
-      {"i-have-fenced", request.i_have_fenced},
-      {"start", request.start},
-  });
+  return write_json(request);
 }
 
 Result<void> check(const EvacuationRequest& request) {

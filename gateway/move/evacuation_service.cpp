@@ -54,9 +54,10 @@ Task<Result<JobRecord>> EvacuationService::begin(std::string request_json) {
                                                                      .request = to_json(noted),
                                                                      .phase = "planned",
                                                                      .is_exclusive = true}));
-  DISKFERRY_CO_CHECK(running_.begin(
+  auto begun = running_.begin(
       job.id, [job](Evacuation& evacuation) { return act(evacuation, job); }, environment_,
-      std::move(request)));
+      std::move(request));
+  if (!begun) co_return unexpected(co_await end_unbegun(environment_.jobs, job, std::move(begun).error()));
   co_return job;
 }
 

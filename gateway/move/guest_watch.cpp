@@ -6,6 +6,12 @@ void GuestWatch::stopped(TimePoint at) {
   std::lock_guard lock(guard_);
   stopped_at_ = at;
   news_.wake_all();
+  if (when_stopped_ && !is_joined_) questions_.spawn(tell());
+}
+
+Task<Result<void>> GuestWatch::tell() {
+  when_stopped_();
+  co_return Result<void>{};
 }
 
 void GuestWatch::resumed() {
@@ -40,7 +46,10 @@ Task<Result<bool>> GuestWatch::is_stopped() {
 }
 
 Task<void> GuestWatch::close() {
-  if (std::exchange(is_joined_, true)) co_return;
+  {
+    std::lock_guard lock(guard_);
+    if (std::exchange(is_joined_, true)) co_return;
+  }
   (void)co_await questions_.join();
 }
 

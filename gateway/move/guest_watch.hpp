@@ -21,8 +21,9 @@ class GuestWatch {
   /// Asks the hypervisor.
   using Ask = std::function<Task<Result<bool>>()>;
 
-  /// `ask` runs on `executor`.
-  GuestWatch(Executor executor, Ask ask) : ask_(std::move(ask)), questions_(std::move(executor)) {}
+  /// `ask` and `when_stopped` (which an event calls; it may be empty) run on `executor`.
+  GuestWatch(Executor executor, Ask ask, std::function<void()> when_stopped = {})
+      : ask_(std::move(ask)), when_stopped_(std::move(when_stopped)), questions_(std::move(executor)) {}
   GuestWatch(const GuestWatch&) = delete;
   GuestWatch& operator=(const GuestWatch&) = delete;
 
@@ -42,8 +43,10 @@ class GuestWatch {
     std::optional<Result<bool>> answer{};
   };
   Task<Result<void>> put(std::shared_ptr<Question> question);
+  Task<Result<void>> tell();
 
   const Ask ask_;
+  const std::function<void()> when_stopped_;
   TaskGroup questions_;
   bool is_joined_ = false;
   mutable std::mutex guard_;

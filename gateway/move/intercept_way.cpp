@@ -43,7 +43,8 @@ Task<Result<bool>> InterceptWay::ask_whether_stopped() {
 Task<Result<void>> InterceptWay::prepare() {
   DISKFERRY_CO_CHECK(co_await ends_.prepare(move_));
   const Executor own = co_await boost::asio::this_coro::executor;
-  guest_ = std::make_unique<GuestWatch>(own, [this] { return ask_whether_stopped(); });
+  guest_ = std::make_unique<GuestWatch>(
+      own, [this] { return ask_whether_stopped(); }, [this] { supervisor_.guest_stopped(); });
   barrier_ = std::make_unique<Barrier>(move_.clock(), barrier_hooks(own));
   co_return co_await move_.open_sources(
       {.flushed = [this] { return barrier_->flushed(); },
@@ -74,6 +75,9 @@ LibvirtMigration InterceptWay::what_to_migrate() const {
                              .post_copy = request.post_copy,
                              .parallel_connections = request.parallel,
                              .compression = request.compression,
+                             // The window answers at once; and a guest that writes more than the link carries
+                             // waits, rather than fill a backlog that is a pause in the end.
+                             .synchronous_disk_writes = true,
                              .persist_destination = move_.state.is_persistent};
   for (const MoveDiskState& disk : move_.state.disks) {
     if (disk.route != DiskRoute::shared) migration.disks.push_back(disk.target);

@@ -18,6 +18,7 @@ class InterceptWay final : public LiveWay {
   explicit InterceptWay(MoveContext& move) : LiveWay(move) {}
 
   Task<Result<void>> connect() override { return ends_.connect(move_); }
+  Task<Result<void>> connect_here() override { return ends_.connect_here(move_); }
   Task<Result<void>> prepare() override;
   Task<Result<void>> migrate() override;
   void refuse() override;

@@ -1,4 +1,4 @@
-// See the header. Absent fields leave what they would go into as it was: the default.
+// See the header.
 #include "gateway/move/json_fields.hpp"
 
 #include "diskferry/image_uri.hpp"
@@ -7,6 +7,7 @@
 #include <limits>
 
 #include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 
 namespace diskferry {
 namespace json = boost::json;
@@ -32,28 +33,28 @@ Result<json::object> parse_json_object(std::string_view text, std::string_view w
   return std::move(value.get_object());
 }
 
-const json::value* JsonFields::find(std::string_view name) {
+const json::value* JsonReader::find(std::string_view name) {
   taken_.emplace(name);
   const json::value* value = object_.if_contains(name);
   return value == nullptr || value->is_null() ? nullptr : value;
 }
 
-const json::array* JsonFields::array_named(std::string_view name) {
+const json::array* JsonReader::array_named(std::string_view name) {
   const json::value* value = find(name);
   if (value == nullptr) return nullptr;
   if (!value->is_array()) wrong(name, "is no array");
   return value->if_array();
 }
 
-void JsonFields::keep(Error error) {
+void JsonReader::keep(Error error) {
   if (!error_) error_ = std::move(error);
 }
 
-void JsonFields::wrong(std::string_view name, std::string_view why) {
+void JsonReader::wrong(std::string_view name, std::string_view why) {
   keep(fail(ErrorKind::invalid_argument, "read " + what_).why(fmt::format("{} {}", printable(name), why)));
 }
 
-void JsonFields::take(std::string_view name, std::string& into) {
+void JsonReader::take(std::string_view name, std::string& into) {
   const json::value* value = find(name);
   if (value == nullptr) return;
   if (!value->is_string()) return wrong(name, "is no text");
@@ -61,14 +62,14 @@ void JsonFields::take(std::string_view name, std::string& into) {
   if (has_nul(value->get_string())) wrong(name, "holds a NUL character");
 }
 
-void JsonFields::take(std::string_view name, bool& into) {
+void JsonReader::take(std::string_view name, bool& into) {
   const json::value* value = find(name);
   if (value == nullptr) return;
   if (!value->is_bool()) return wrong(name, "is neither true nor false");
   into = value->get_bool();
 }
 
-void JsonFields::take(std::string_view name, std::uint64_t& into) {
+void JsonReader::take(std::string_view name, std::uint64_t& into) {
   const json::value* value = find(name);
   if (value == nullptr) return;
   boost::system::error_code failed;
@@ -77,7 +78,7 @@ void JsonFields::take(std::string_view name, std::uint64_t& into) {
   into = number;
 }
 
-void JsonFields::take(std::string_view name, std::int64_t& into) {
+void JsonReader::take(std::string_view name, std::int64_t& into) {
   const json::value* value = find(name);
   if (value == nullptr) return;
   boost::system::error_code failed;
@@ -86,14 +87,21 @@ void JsonFields::take(std::string_view name, std::int64_t& into) {
   into = number;
 }
 
-void JsonFields::take(std::string_view name, unsigned& into) {
+void JsonReader::take(std::string_view name, unsigned& into) {
   std::uint64_t wide = into;
   take(name, wide);
   if (wide > std::numeric_limits<unsigned>::max()) return wrong(name, "is too large");
   into = static_cast<unsigned>(wide);
 }
 
-void JsonFields::take(std::string_view name, std::map<std::string, std::string>& into) {
+void JsonReader::take(std::string_view name, std::uint16_t& into) {
+  std::uint64_t wide = into;
+  take(name, wide);
+  if (wide > std::numeric_limits<std::uint16_t>::max()) return wrong(name, "is too large");
+  into = static_cast<std::uint16_t>(wide);
+}
+
+void JsonReader::take(std::string_view name, std::map<std::string, std::string>& into) {
   const json::value* value = find(name);
   if (value == nullptr) return;
   if (!value->is_object()) return wrong(name, "is no object");
@@ -104,7 +112,7 @@ void JsonFields::take(std::string_view name, std::map<std::string, std::string>&
   }
 }
 
-void JsonFields::take(std::string_view name, std::vector<std::string>& into) {
+void JsonReader::take(std::string_view name, std::vector<std::string>& into) {
   const json::array* array = array_named(name);
   if (array == nullptr) return;
   for (const auto& element : *array) {
@@ -114,12 +122,26 @@ void JsonFields::take(std::string_view name, std::vector<std::string>& into) {
   }
 }
 
-Result<void> JsonFields::finish() {
+Result<void> JsonReader::finish() {
   for (const auto& [name, value] : object_) {
     if (!taken_.contains(std::string_view(name))) wrong(name, "is not known");
   }
   if (error_) return unexpected(*std::move(error_));
   return {};
+}
+
+void JsonWriter::take(std::string_view name, const std::map<std::string, std::string>& value) {
+  json::object object;
+  for (const auto& [key, text] : value) object[key] = text;
+  object_[name] = std::move(object);
+}
+
+void JsonWriter::take(std::string_view name, const std::vector<std::string>& value) {
+  object_[name] = json::array(value.begin(), value.end());
+}
+
+std::string serialized(const json::object& object) {
+  return json::serialize(object);
 }
 
 }  // namespace diskferry

@@ -15,12 +15,16 @@ std::string source_uri(const MoveContext& move) {
   return move.request.source.empty() ? move.environment.libvirt_uri : move.request.source;
 }
 
-Task<Result<void>> LibvirtEnds::connect(MoveContext& move) {
-  DriverContext& context = move.environment.drivers;
-  auto here = co_await Libvirt::connect(context, source_uri(move));
+Task<Result<void>> LibvirtEnds::connect_here(MoveContext& move) {
+  auto here = co_await Libvirt::connect(move.environment.drivers, source_uri(move));
   if (!here) co_return unexpected(std::move(here).error().in("reach the hypervisor of this host"));
   source = *std::move(here);
-  auto there = co_await Libvirt::connect(context, move.request.destination);
+  co_return Result<void>{};
+}
+
+Task<Result<void>> LibvirtEnds::connect(MoveContext& move) {
+  DISKFERRY_CO_CHECK(co_await connect_here(move));
+  auto there = co_await Libvirt::connect(move.environment.drivers, move.request.destination);
   if (!there) co_return unexpected(std::move(there).error().in("reach the hypervisor of the other host"));
   target = *std::move(there);
   co_return co_await move.connect_gateway();

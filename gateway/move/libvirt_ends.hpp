@@ -16,6 +16,7 @@ struct LibvirtEnds {
 
   /// Both, and the other gateway.
   Task<Result<void>> connect(MoveContext& move);
+  Task<Result<void>> connect_here(MoveContext& move);
   /// Refuses what the preflight finds, chooses the disks' routes, has the other gateway make the targets, and
   /// rewrites the definitions.
   Task<Result<void>> prepare(MoveContext& move);

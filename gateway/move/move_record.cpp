@@ -12,11 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
-
 namespace diskferry {
-namespace json = boost::json;
 namespace {
 
 constexpr std::size_t record_bytes_max = 1u << 20;
@@ -70,43 +66,55 @@ Task<Result<void>> remove_durably(DriverContext& context, std::string path) {
   });
 }
 
+namespace {
+
+constexpr unsigned record_version = 1;
+
+/// As it stands in the file: the request is the text of another room's making.
+struct StoredDisk {
+  std::string request{};
+  TargetDiskRecord record{};
+};
+struct StoredDisks {
+  unsigned version = 0;
+  std::vector<StoredDisk> disks{};
+};
+
+template <class Fields>
+void list_fields(Fields& fields, ValueOf<StoredDisk> auto& disk) {
+  fields.take("request", disk.request);
+  fields.take("client", disk.record.client);
+  fields.take("created", disk.record.was_created);
+  fields.take("left", disk.record.is_left);
+  fields.take("kept", disk.record.is_kept);
+  fields.take("identity", disk.record.identity);
+}
+
+template <class Fields>
+void list_fields(Fields& fields, ValueOf<StoredDisks> auto& stored) {
+  fields.take("version", stored.version);
+  fields.take_list("disks", stored.disks);
+}
+
+}  // namespace
+
 std::string to_json(const std::vector<TargetDiskRecord>& disks) {
-  json::array all;
+  StoredDisks stored{.version = record_version};
   for (const TargetDiskRecord& disk : disks)
-    all.push_back({{"request", to_json(disk.request)},
-                   {"client", disk.client},
-                   {"created", disk.was_created},
-                   {"left", disk.is_left},
-                   {"kept", disk.is_kept},
-                   {"identity", disk.identity}});
-  return json::serialize(json::object{{"version", 1}, {"disks", std::move(all)}});
+    stored.disks.push_back({.request = to_json(disk.request), .record = disk});
+  return write_json(stored);
 }
 
 Result<std::vector<TargetDiskRecord>> parse_target_records(std::string_view text) {
-  DISKFERRY_TRY(const json::object object, parse_json_object(text, "the record of a move"));
-  std::vector<TargetDiskRecord> disks;
-  unsigned version = 0;
-  JsonFields fields(object, "the record of a move");
-  fields.take("version", version);
-  fields.each("disks", [&](const json::object& each) -> Result<void> {
-    TargetDiskRecord disk;
-    std::string request;
-    JsonFields own(each, "a disk in the record of a move");
-    own.take("request", request);
-    own.take("client", disk.client);
-    own.take("created", disk.was_created);
-    own.take("left", disk.is_left);
-    own.take("kept", disk.is_kept);
-    own.take("identity", disk.identity);
-    DISKFERRY_CHECK(own.finish());
-    DISKFERRY_TRY(disk.request, parse_target_disk_request(request));
-    disks.push_back(std::move(disk));
-    return {};
-  });
-  DISKFERRY_CHECK(fields.finish());
-  if (version != 1)
+  DISKFERRY_TRY(StoredDisks stored, read_json<StoredDisks>(text, "the record of a move"));
+  if (stored.version != record_version)
     return unexpected(
         fail(ErrorKind::unsupported, "read the record of a move").why("it is of another version"));
+  std::vector<TargetDiskRecord> disks;
+  for (StoredDisk& disk : stored.disks) {
+    DISKFERRY_TRY(disk.record.request, parse_target_disk_request(disk.request));
+    disks.push_back(std::move(disk.record));
+  }
   return disks;
 }
 

@@ -56,7 +56,8 @@ Task<Result<JobRecord>> MoveService::begin(std::string request_json) {
                                                       .request = to_json(request),
                                                       .phase = std::string(to_string(Phase::planned)),
                                                       .is_exclusive = true}));
-  DISKFERRY_CO_CHECK(co_await launch(job));
+  if (auto begun = co_await launch(job); !begun)
+    co_return unexpected(co_await end_unbegun(environment_.jobs, job, std::move(begun).error()));
   co_return job;
 }
 

@@ -20,6 +20,8 @@ class MoveWay {
 
   /// Reaches the hypervisors of both hosts and the other gateway. May be called again after close().
   virtual Task<Result<void>> connect() = 0;
+  /// Reaches the hypervisor of this host alone. Instead of connect(), for letting the source go.
+  virtual Task<Result<void>> connect_here() = 0;
   /// Refuses what the preflight finds, chooses the disks' routes, and has targets and sources ready.
   virtual Task<Result<void>> prepare() = 0;
   /// Moves it. With success it belongs to the other host, and the phase is `switching`.

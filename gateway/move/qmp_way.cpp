@@ -113,6 +113,7 @@ Task<Result<QmpMigrationPlan>> QmpWay::plan() {
   DISKFERRY_CO_TRY(plan.incoming.listen, memory_address(request.memory_uri));
   plan.incoming.multifd_channels = request.parallel;
   plan.incoming.tls = request.memory_tls;
+  plan.synchronous_writes = true;  // the windows answer at once: see what_to_migrate() of intercept_way
   plan.source_parameters = {
       {"max-bandwidth", bandwidth(request.bytes_per_s)},
       {"downtime-limit", std::min(memory_pause_ms(request.max_pause_ms), pause_ms_max)}};
@@ -121,7 +122,10 @@ Task<Result<QmpMigrationPlan>> QmpWay::plan() {
 
 Task<Result<void>> QmpWay::before_step(QmpStep step) {
   const TimePoint now = move_.clock().now();
-  if (step == QmpStep::end_mirrors) times_.stopped = now;
+  if (step == QmpStep::end_mirrors) {
+    times_.stopped = now;
+    supervisor_.guest_stopped();
+  }
   if (step == QmpStep::barrier) times_.mirrors_ended = now;
   if (step == QmpStep::hand_over) times_.durable = now;
   if (step == QmpStep::start_memory && move_.state.phase == Phase::bulk)

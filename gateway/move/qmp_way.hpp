@@ -17,6 +17,7 @@ class QmpWay final : public LiveWay {
   explicit QmpWay(MoveContext& move) : LiveWay(move) {}
 
   Task<Result<void>> connect() override;
+  Task<Result<void>> connect_here() override { co_return make_ends(); }
   Task<Result<void>> prepare() override;
   Task<Result<void>> migrate() override;
   Task<Result<void>> guest_first() override;

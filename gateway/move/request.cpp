@@ -10,17 +10,22 @@
 #include <array>
 #include <fmt/format.h>
 
-#include <boost/json/serialize.hpp>
-
 namespace diskferry {
-namespace json = boost::json;
 namespace {
 
 constexpr std::size_t disks_max = 256;
-constexpr std::array<std::pair<TimeoutAction, std::string_view>, 3> timeout_actions{
-    {{TimeoutAction::abort, "abort"},
-     {TimeoutAction::suspend, "suspend"},
-     {TimeoutAction::post_copy, "post-copy"}}};
+std::string_view word_of(TimeoutAction action) noexcept {
+  switch (action) {
+    case TimeoutAction::abort:
+      return "abort";
+    case TimeoutAction::suspend:
+      return "suspend";
+    case TimeoutAction::post_copy:
+      return "post-copy";
+  }
+  return {};
+}
+constexpr std::array timeout_actions{TimeoutAction::abort, TimeoutAction::suspend, TimeoutAction::post_copy};
 
 Error wrong(std::string why, std::string remedy = {}) {
   Error error = fail(ErrorKind::invalid_argument, "migrate").why(std::move(why));
@@ -29,16 +34,13 @@ Error wrong(std::string why, std::string remedy = {}) {
 
 }  // namespace
 
-Result<MoveRequest> parse_move_request(std::string_view text) {
-  DISKFERRY_TRY(const json::object object, parse_json_object(text, "the request"));
-  MoveRequest request;
-  std::string action = "abort";
-  JsonFields fields(object, "the request");
+template <class Fields>
+static void list_fields(Fields& fields, ValueOf<MoveRequest> auto& request) {
   fields.take("domain", request.domain);
   fields.take("source", request.source);
   fields.take("destination", request.destination);
   fields.take("gateway", request.gateway);
-  take_disks(fields, request.disks);
+  fields.take_list("disks", request.disks);
   fields.take("cold", request.cold);
   fields.take("overwrite", request.overwrite);
   fields.take("networks", request.networks);
@@ -48,7 +50,7 @@ Result<MoveRequest> parse_move_request(std::string_view text) {
   fields.take("bytes-per-second", request.bytes_per_s);
   fields.take("max-pause-ms", request.max_pause_ms);
   fields.take("timeout-s", request.timeout_s);
-  fields.take("timeout-action", action);
+  fields.take("timeout-action", request.timeout_action, Words<TimeoutAction>{timeout_actions, word_of});
   fields.take("auto-converge", request.auto_converge);
   fields.take("post-copy", request.post_copy);
   fields.take("parallel", request.parallel);
@@ -60,45 +62,16 @@ Result<MoveRequest> parse_move_request(std::string_view text) {
   fields.take("keep-source", request.keep_source);
   fields.take("verify", request.verify);
   fields.take("verify-running", request.verify_running);
-  DISKFERRY_CHECK(fields.finish());
-  const auto* known =
-      std::ranges::find(timeout_actions, action, &std::pair<TimeoutAction, std::string_view>::second);
-  if (known == timeout_actions.end())
-    return unexpected(wrong("timeout-action is abort, suspend or post-copy"));
-  request.timeout_action = known->first;
+}
+
+Result<MoveRequest> parse_move_request(std::string_view text) {
+  DISKFERRY_TRY(MoveRequest request, read_json<MoveRequest>(text, "the request"));
   DISKFERRY_CHECK(check(request));
   return request;
 }
 
 std::string to_json(const MoveRequest& request) {
-  return json::serialize(json::object{
-      {"domain", request.domain},
-      {"source", request.source},
-      {"destination", request.destination},
-      {"gateway", request.gateway},
-      {"disks", encode(request.disks)},
-      {"cold", request.cold},
-      {"overwrite", request.overwrite},
-      {"networks", encode(request.networks)},
-      {"new-name", request.new_name},
-      {"machine-type", request.machine_type},
-      {"cpu", request.cpu},
-      {"bytes-per-second", request.bytes_per_s},
-      {"max-pause-ms", request.max_pause_ms},
-      {"timeout-s", request.timeout_s},
-      {"timeout-action", timeout_actions[static_cast<std::size_t>(request.timeout_action)].second},
-      {"auto-converge", request.auto_converge},
-      {"post-copy", request.post_copy},
-      {"parallel", request.parallel},
-      {"compression", request.compression},
-      {"memory-tls", request.memory_tls},
-      {"memory-uri", request.memory_uri},
-      {"connections", request.connections},
-      {"keep-partial", request.keep_partial},
-      {"keep-source", request.keep_source},
-      {"verify", request.verify},
-      {"verify-running", request.verify_running},
-  });
+  return write_json(request);
 }
 
 Result<void> check(const MoveRequest& request) {

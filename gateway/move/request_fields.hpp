@@ -4,15 +4,13 @@
 #include "gateway/move/json_fields.hpp"
 #include "gateway/move/request.hpp"
 
-#include <map>
-#include <string>
-#include <vector>
-
 namespace diskferry {
 
-/// The field "disks".
-void take_disks(JsonFields& fields, std::vector<MoveDisk>& into);
-boost::json::array encode(const std::vector<MoveDisk>& disks);
-boost::json::object encode(const std::map<std::string, std::string>& names);
+template <class Fields>
+void list_fields(Fields& fields, ValueOf<MoveDisk> auto& disk) {
+  fields.take("target", disk.target);
+  fields.take("uri", disk.uri);
+  fields.take("format", disk.format);
+}
 
 }  // namespace diskferry

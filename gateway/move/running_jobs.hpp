@@ -4,6 +4,7 @@
 
 #include "diskferry/driver.hpp"
 #include "diskferry/task_group.hpp"
+#include "gateway/jobs/job_store.hpp"
 
 #include <atomic>
 #include <map>
@@ -114,5 +115,9 @@ class RunningJobs {
   std::size_t next_reactor_ = 0;
   bool is_stopping_ = false;
 };
+
+/// A job that was recorded and could not be begun is over, or it would stand in the way of the next one about
+/// the same subject. Returns why.
+Task<Error> end_unbegun(JobStore& jobs, JobRecord job, Error why);
 
 }  // namespace diskferry

@@ -3,64 +3,46 @@
 
 #include "gateway/move/json_fields.hpp"
 
-#include <algorithm>
 #include <array>
 
-#include <boost/json/serialize.hpp>
-
 namespace diskferry {
-namespace json = boost::json;
 namespace {
-constexpr std::array<std::string_view, 3> acts{"look", "write", "remove"};
-}  // namespace
 
-std::string to_json(const StorageQuestion& question) {
-  return json::serialize(json::object{{"act", acts[static_cast<std::size_t>(question.act)]},
-                                      {"uri", question.uri},
-                                      {"marker", question.marker},
-                                      {"text", question.text},
-                                      {"sample-seed", question.sample_seed}});
+using Act = StorageQuestion::Act;
+constexpr std::array acts{Act::look, Act::write, Act::remove};
+std::string_view word_of(Act act) noexcept {
+  switch (act) {
+    case Act::look:
+      return "look";
+    case Act::write:
+      return "write";
+    case Act::remove:
+      return "remove";
+  }
+  return {};
 }
 
-Result<StorageQuestion> parse_storage_question(std::string_view text) {
-  DISKFERRY_TRY(const json::object object, parse_json_object(text, "the question"));
-  StorageQuestion question;
-  std::string act = "look";
-  JsonFields fields(object, "the question");
-  fields.take("act", act);
+}  // namespace
+
+template <class Fields>
+static void list_fields(Fields& fields, ValueOf<StorageQuestion> auto& question) {
+  fields.take("act", question.act, Words<Act>{acts, word_of});
   fields.take("uri", question.uri);
   fields.take("marker", question.marker);
   fields.take("text", question.text);
   fields.take("sample-seed", question.sample_seed);
-  DISKFERRY_CHECK(fields.finish());
-  const auto* known = std::ranges::find(acts, act);
-  if (known == acts.end())
-    return unexpected(
-        fail(ErrorKind::invalid_argument, "read the question").why("an act is look, write or remove"));
-  question.act = static_cast<StorageQuestion::Act>(known - acts.begin());
-  return question;
 }
 
-std::string to_json(const StorageView& view) {
-  return json::serialize(
-      json::object{{"exists", view.exists},
-                   {"size-bytes", view.size_bytes},
-                   {"inode", view.inode},
-                   {"block-device", view.is_block_device},
-                   {"marker-text", view.marker_text},
-                   {"marker-beside", view.is_marker_beside},
-                   {"kernel", view.kernel},
-                   {"file-system", view.file_system},
-                   {"device-name", view.device_name},
-                   {"addresses", json::array(view.addresses.begin(), view.addresses.end())},
-                   {"samples", view.samples},
-                   {"problem", view.problem}});
+std::string to_json(const StorageQuestion& question) {
+  return write_json(question);
 }
 
-Result<StorageView> parse_storage_view(std::string_view text) {
-  DISKFERRY_TRY(const json::object object, parse_json_object(text, "the answer"));
-  StorageView view;
-  JsonFields fields(object, "the answer");
+Result<StorageQuestion> parse_storage_question(std::string_view text) {
+  return read_json<StorageQuestion>(text, "the question");
+}
+
+template <class Fields>
+static void list_fields(Fields& fields, ValueOf<StorageView> auto& view) {
   fields.take("exists", view.exists);
   fields.take("size-bytes", view.size_bytes);
   fields.take("inode", view.inode);
@@ -73,8 +55,14 @@ Result<StorageView> parse_storage_view(std::string_view text) {
   fields.take("addresses", view.addresses);
   fields.take("samples", view.samples);
   fields.take("problem", view.problem);
-  DISKFERRY_CHECK(fields.finish());
-  return view;
+}
+
+std::string to_json(const StorageView& view) {
+  return write_json(view);
+}
+
+Result<StorageView> parse_storage_view(std::string_view text) {
+  return read_json<StorageView>(text, "the answer");
 }
 
 }  // namespace diskferry

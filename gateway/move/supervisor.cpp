@@ -18,6 +18,9 @@ constexpr Duration look_pause = std::chrono::milliseconds(200);
 constexpr double drain_share = 0.4;
 /// QEMU counts in milliseconds and wants some; an idle guest needs no more.
 constexpr std::uint64_t memory_pause_min_ms = 20;
+/// More in the window than goes over in this time gains nothing, and the guest's writes wait until it is less
+/// when the memory's turn has come.
+constexpr double window_seconds_max = 0.25;
 /// Of a common budget, what the memory gets at least.
 constexpr double memory_share_min = 0.25;
 
@@ -27,6 +30,11 @@ std::uint64_t memory_pause_ms(std::uint64_t max_pause_ms) noexcept {
   // The window drains first, then goes the rest of the memory: one after the other.
   const auto memory = static_cast<std::uint64_t>(static_cast<double>(max_pause_ms) * (1 - drain_share));
   return std::max(memory, memory_pause_min_ms);
+}
+
+void Supervisor::guest_stopped() {
+  is_guest_stopped_ = true;
+  if (move_.disks) move_.disks->set_bytes_per_s(move_.bytes_per_s);
 }
 
 Task<void> Supervisor::begin() {
@@ -90,18 +98,35 @@ Task<Result<void>> Supervisor::look_once() {
   if (memory_goes && move_.state.phase == Phase::bulk) DISKFERRY_CO_CHECK(co_await move_.enter(Phase::delta));
   std::uint64_t disk_rate = 0;
   for (const auto& disk : move_.disks->stats()) disk_rate += disk.window.bytes_per_s;
-  if (memory_goes) {
-    // What is in the window when the guest stops is part of the pause: as much as goes over in its share of
-    // it.
-    const double seconds = static_cast<double>(move_.max_pause_ms) / 1000.0 * drain_share;
-    const auto fits = static_cast<std::uint64_t>(static_cast<double>(disk_rate) * seconds);
-    move_.disks->set_window_bytes(std::min(fits, move_.environment.window_bytes));
-  }
+  const double pause = static_cast<double>(move_.max_pause_ms) / 1000.0 * drain_share;
+  fit_window(disk_rate, memory_goes ? pause : std::max(pause, window_seconds_max));
+  if (memory_goes && move_.bytes_per_s == 0 && !has_told_rate()) share_link(disk_rate);
   // Before all mirrors have begun libvirt would take the memory's rate for theirs.
   if (job.is_active && move_.disks->have_begun()) DISKFERRY_CO_CHECK(co_await apply_limits(disk_rate));
   move_.environment.bus.publish(
       {.job = move_.job.id, .sequence = 0, .kind = std::string(progress_event), .text = move_.progress()});
   co_return Result<void>{};
+}
+
+/// What is in the window when the guest stops is part of the pause: as much as goes over in its share of it.
+void Supervisor::fit_window(std::uint64_t disk_rate, double seconds) {
+  const auto fits = static_cast<std::uint64_t>(static_cast<double>(disk_rate) * seconds);
+  move_.disks->set_window_bytes(std::min(fits, move_.environment.window_bytes));
+}
+
+void Supervisor::share_link(std::uint64_t disk_rate) {
+  const TimePoint now = move_.clock().now();
+  const std::uint64_t sent = move_.memory.memory_processed_bytes;
+  const std::chrono::duration<double> passed = now - last_look_.at;
+  const std::uint64_t grown = sent > last_look_.memory_bytes ? sent - last_look_.memory_bytes : 0;
+  const bool is_first = last_look_.memory_bytes == 0;
+  last_look_ = {.at = now, .memory_bytes = sent};
+  if (is_first || passed.count() <= 0 || is_guest_stopped_) return;
+  const bool do_disks_wait = std::ranges::any_of(move_.disks->stats(), [](const auto& disk) {
+    return disk.window.pending_bytes * 2 >= disk.window.window_bytes && disk.window.pending_bytes > 0;
+  });
+  const auto memory_rate = static_cast<std::uint64_t>(static_cast<double>(grown) / passed.count());
+  move_.disks->set_bytes_per_s(share_.next(do_disks_wait, disk_rate, memory_rate));
 }
 
 /// What the operator set, or has changed meanwhile, as the parts of the move understand it.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "diskferry/task_group.hpp"
+#include "gateway/move/link_share.hpp"
 #include "gateway/move/move_context.hpp"
 
 #include <optional>
@@ -30,6 +31,8 @@ class Supervisor {
   Supervisor(MoveContext& move, LiveMachine& machine)
       : move_(move), machine_(machine), told_bytes_per_s_(move.request.bytes_per_s) {}
 
+  /// What the disks still have to send goes at full speed: everybody waits for it now.
+  void guest_stopped();
   Task<void> begin();
   Task<void> end();
   /// The move took longer than its request allows, and was given up.
@@ -41,12 +44,20 @@ class Supervisor {
   Task<Result<void>> watch();
   Task<Result<void>> look_once();
   Task<Result<void>> apply_limits(std::uint64_t disk_rate);
+  void fit_window(std::uint64_t disk_rate, double seconds);
+  void share_link(std::uint64_t disk_rate);
   Task<Result<void>> act_on_timeout();
 
   MoveContext& move_;
   LiveMachine& machine_;
   std::optional<TaskGroup> side_{};
   bool is_over_ = false;
+  bool is_guest_stopped_ = false;
+  LinkShare share_{};
+  struct {
+    TimePoint at{};
+    std::uint64_t memory_bytes = 0;
+  } last_look_{};
   std::uint64_t told_bytes_per_s_;  ///< the limits that the parts of the move know of
   std::uint64_t told_pause_ms_ = 0;
   bool has_suspended_ = false;

@@ -139,9 +139,11 @@ def record(place):
     place.bed.a.run("mkdir", "-p", SHARED)
     place.guest(place.chain())
     place.begin({"vda": f"{IMAGES}/new.raw"}).wait_end(status="done")
-    place.begin({"vda": IMAGE}, source=place.bed.b, target=place.bed.a).wait_end(status="done")
-    place.expect_on(place.bed.a)
+    place.begin({"vda": IMAGE}, source=place.bed.b, target=place.bed.a, options=("--keep-source",)).wait_end(status="paused")
+    place.expect_on(place.bed.a, defined_elsewhere=True)
     place.bed.a.crash()
+    # The source that was kept is let go without the other host, which is gone.
+    place.bed.b.run(place.gateways.programs / "diskferry", "migrate", "g1", "--confirm", timeout=120)
     place.vm.check(IMAGE, "qcow2", host=place.bed.b)
     old = place.vm.write_xml(disks=[Disk("vda", f"{IMAGES}/new.raw")], suffix="-old")
     expect_refused(place, "disk-left-behind", "--i-have-fenced", "host-a", definition=old)

@@ -260,7 +260,7 @@ TEST(TargetValues, OnlyAGatewayCanBeReached) {
 TEST(TargetValues, AnEndMustBeSaid) {
   EXPECT_EQ(kind_of(parse_finish_request(R"({"move":"m"})")), ErrorKind::invalid_argument);
   EXPECT_EQ(kind_of(parse_finish_request(R"({"move":"m","end":"destroy"})")), ErrorKind::invalid_argument);
-  EXPECT_EQ(kind_of(parse_gateway_facts(R"({"nbd-port":65536})")), ErrorKind::protocol);
+  EXPECT_EQ(kind_of(parse_gateway_facts(R"({"nbd-port":65536})")), ErrorKind::invalid_argument);
 }
 
 TEST(TargetRecords, ComeBackAndOtherVersionsAreRefused) {

@@ -1,0 +1,23 @@
+// How the disks of a move share the link with its memory, where no operator gave the two a budget. A guest
+// that writes more than the link carries keeps the windows full, and what is left for its memory is the share
+// of one connection among many: the move would take for ever. So the disks step back, and the guest, whose
+// writes wait for the windows, with them; the memory comes to its end, and then nobody waits any more.
+#pragma once
+
+#include <cstdint>
+
+namespace diskferry {
+
+class LinkShare {
+ public:
+  /// What was seen since the last call, in bytes a second, and whether the windows are so full that the guest
+  /// waits. Returns what the disks may send a second; 0: no bound.
+  std::uint64_t next(bool do_disks_wait, std::uint64_t disk_rate, std::uint64_t memory_rate) noexcept;
+
+ private:
+  std::uint64_t link_ = 0;  ///< what both got together
+  std::uint64_t bound_ = 0;
+  unsigned calm_ = 0;  ///< calls since the guest waited
+};
+
+}  // namespace diskferry
