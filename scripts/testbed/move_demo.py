@@ -16,7 +16,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.append(str(HERE / "hosts"))
 
 import link  # noqa: E402
-from gateways import Gateways  # noqa: E402
+from gateways import PAUSE, Gateways  # noqa: E402
 from guest import Disk, Guest  # noqa: E402
 from hosts import Testbed  # noqa: E402
 from report import Failed, heading, say, size  # noqa: E402
@@ -88,7 +88,7 @@ def tell(move, report, name):
 def move(bed, gateways, guest, source, target, place, report):  # pylint: disable=too-many-arguments
     """One move to `target`, with everything that the guest and the wire say about it."""
     name = f"to {target} as {place.rpartition('.')[2]}"
-    say(f"diskferry migrate {guest.name} --to {target.uri} --disk vda={place}")
+    say(f"diskferry migrate {guest.name} --to {target.uri} --disk vda={place} {' '.join(PAUSE)}")
     usual = guest.writes_per_second(time.monotonic() - USUAL_SECONDS)
     sent = link.sent_bytes(source)
     done = gateways.migrate(guest, {"vda": place}, source, target, timeout=MOVE_SECONDS_MAX)

@@ -3,6 +3,7 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
+import subprocess
 import time
 
 import migrate
@@ -99,8 +100,24 @@ class Measure:
             figures.gap_ms = guest.gap_ms(began)
             figures.downtime_ms = downtime_ms
             guest.stop(self.bed.b)
-            guest.check(target, kind, host=self.bed.b)
+            self._check(guest, target, kind)
         return figures
+
+    def _check(self, guest, target, kind):
+        """Looks for every acknowledged write. What is needed to find out why one is not there is kept."""
+        try:
+            guest.check(target, kind, host=self.bed.b)
+        except Failed as problem:
+            kept = self.logs / f"{time.strftime('%H%M%S')}-lost"
+            kept.mkdir(parents=True)
+            (kept / "problem").write_text(str(problem))
+            shutil.copy(guest.console.log, kept)
+            for host in self.bed.hosts:
+                for log in (host.folder / "diskferryd.log", pathlib.Path(host.outside(f"/var/log/libvirt/qemu/{guest.name}.log"))):
+                    if log.exists():
+                        shutil.copy(log, kept / f"{host.short}-{log.name}")
+            subprocess.run(["cp", "--sparse=always", self.bed.b.outside(target), kept], check=True)
+            raise
 
     @staticmethod
     def _watch(guest, since):

@@ -9,6 +9,8 @@ import subprocess
 
 from measure import BOUND, LIBVIRT, OURS, Figures
 
+# The contenders of the plot, with their colours.
+PLOTTED = ((OURS, "#2b6cb0"), ("virsh", "#c05621"), ("virsh, synchronous writes", "#dd9b5b"), (BOUND, "#a0aec0"))
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 HEAD = ("| guest; link | contender | total | downtime | longest write gap | writes/s before -> during | on the wire | "
         "times the stand-in |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -79,6 +81,40 @@ def lines_of(row, results, limit_seconds):
     return lines
 
 
+def plot(rows, results, limit_seconds):
+    """An SVG of two columns of bars: how long the moves took, and the longest time without a finished write."""
+    columns = (("seconds", "total, s", limit_seconds), ("gap_ms", "longest write gap, ms", 1000))
+    bar, left, column, space = 11, 250, 330, 60
+    measured = [row for row in rows if any(results.of(row, name) for name, _ in PLOTTED)]
+    height = 44 + len(measured) * (len(PLOTTED) * bar + 12)
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + len(columns) * (column + space)}" height="{height}" '
+           'font-family="sans-serif" font-size="11">', '<rect width="100%" height="100%" fill="white"/>']
+    for index, (name, color) in enumerate(PLOTTED):
+        out.append(f'<rect x="{left + index * 190}" y="6" width="9" height="9" fill="{color}"/>'
+                   f'<text x="{left + 13 + index * 190}" y="15">{name}</text>')
+    for index, (_, title, end) in enumerate(columns):
+        out.append(f'<text x="{left + index * (column + space)}" y="34" font-weight="bold">{title} (0 to {end})</text>')
+    top = 42
+    for row in measured:
+        out.append(f'<text x="6" y="{top + 2 * bar}">{row.title}</text>')
+        for line_index, (name, color) in enumerate(PLOTTED):
+            runs = results.of(row, name)
+            moved = [one for one in runs if one.outcome == "moved"]
+            y = top + line_index * bar
+            for index, (figure, _, end) in enumerate(columns):
+                x = left + index * (column + space)
+                if not moved:
+                    word = "never" if any(one.outcome == "never" for one in runs) else "failed" if runs else ""
+                    out.append(f'<text x="{x}" y="{y + bar - 2}" fill="{color}">{word}</text>')
+                    continue
+                value = _median(moved, figure)
+                width = min(1.0, value / end) * column
+                out.append(f'<rect x="{x}" y="{y}" width="{width:.1f}" height="{bar - 2}" fill="{color}"/>'
+                           f'<text x="{x + width + 3:.1f}" y="{y + bar - 2}">{value:.{1 if value < 100 else 0}f}</text>')
+        top += len(PLOTTED) * bar + 12
+    return "\n".join(out + ["</svg>"]) + "\n"
+
+
 def _version(*words):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     return (done.stdout or done.stderr).strip().splitlines()[0]
@@ -92,7 +128,10 @@ def write_page(page, rows, results, chosen):
         datetime.date.today().isoformat(), f"{os.cpu_count()} cores, Linux {platform.release()}, guests are emulated",
         "libvirt " + _version("virsh", "--version") + ", " + _version("qemu-system-x86_64", "--version"),
         f"disk of {chosen.disk_mib} MiB, at most {chosen.limit} s a move"))
+    rows = list(rows)
+    with open(os.path.splitext(page)[0] + ".svg", "w", encoding="utf-8") as file:
+        file.write(plot(rows, results, chosen.limit))
     table = "\n".join([HEAD] + [one for row in rows for one in lines_of(row, results, chosen.limit)])
     begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
     with open(page, "w", encoding="utf-8") as file:
-        file.write(f"{text[:begin]}\n{facts}\n\n{table}\n{text[end:]}")
+        file.write(f"{text[:begin]}\n{facts}\n\n{table}\n\n![moves](benchmarks-moves.svg)\n{text[end:]}")
