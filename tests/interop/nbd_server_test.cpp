@@ -2,7 +2,7 @@
 // libnbd with its own checks switched off, which sends what no honest client would.
 #include "diskferry/units.hpp"
 #include "tests/support/pattern.hpp"
-#include "tests/unit/gateway/nbd/test_server.hpp"
+#include "tests/unit/nbd/test_server.hpp"
 
 #include <cerrno>
 #include <fstream>

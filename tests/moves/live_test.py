@@ -16,6 +16,7 @@ sys.path[:0] = [str(HERE), str(TESTBED / "hosts"), str(TESTBED)]
 import events  # noqa: E402
 from cases import run_cases  # noqa: E402
 from place import IMAGES, SHARED, expect  # noqa: E402
+from processes import wait_until  # noqa: E402
 from report import say  # noqa: E402
 
 NEW_RAW = f"{IMAGES}/new.raw"
@@ -151,6 +152,28 @@ def shared(place):
     expect(sorted(left) == ["s1-base.qcow2", "s1-middle.qcow2", "s1.qcow2"], f"left in the shared folder: {left}")
 
 
+def by_ssh(place, target, image_format):
+    """The other host has neither a gateway nor a certificate: one is started through ssh, for this move alone."""
+    place.gateways.stop(place.bed.b)
+    place.bed.b.run("rm", "-r", "/etc/pki/diskferry")
+    place.guest(place.chain())
+    program = place.gateways.programs / "diskferryd"
+    move(place, {"vda": target}, options=("--gateway-to", f"ssh://root@host-b{program}"))
+    wait_until(lambda: not place.bed.b._answers("pgrep", "-x", "diskferryd"), "the end of the gateway on host-b", 30)
+    left = place.bed.b.run("sh", "-c", "ls -d /tmp/diskferry-[0-9a-f]* 2>/dev/null || true").split()
+    expect(not left, f"left on host-b: {left}")
+    place.check(target, image_format, place.bed.b)
+
+
+def ssh_raw(place):
+    by_ssh(place, NEW_RAW, "raw")
+
+
+def ssh_qcow2(place):
+    """What the other host's QEMU alone may write goes through the gateway's socket there, and that through ssh."""
+    by_ssh(place, NEW_QCOW2, "qcow2")
+
+
 def all_shared(place):
     """Nothing but the memory moves, there and back."""
     place.share()
@@ -223,5 +246,5 @@ def plan(place):
 
 if __name__ == "__main__":
     run_cases("live", (
-        raw, qcow2, two_disks, back, memory, keep_source, paused, slow, commands, plan, shared, all_shared,
+        raw, qcow2, two_disks, back, memory, keep_source, paused, slow, commands, plan, ssh_raw, ssh_qcow2, shared, all_shared,
         all_shared_undone, not_shared))

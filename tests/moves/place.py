@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import tempfile
 
-from gateways import Gateways
+from gateways import Gateways, with_pause
 from guest import Disk, Guest
 from hosts import Testbed
 from job import Job
@@ -140,8 +140,8 @@ class Place:
         words = ["migrate", self.vm.name, "--to", (target or self.bed.b).uri, "--detach", "--progress", "none"]
         for name, place in disks.items():
             words += ["--disk", f"{name}={place}"]
-        done = subprocess.run(self.gateways.command(source, *words, *options), capture_output=True, text=True, check=False,
-                              timeout=120, stdin=subprocess.DEVNULL)
+        done = subprocess.run(self.gateways.command(source, *words, *with_pause(options)), capture_output=True, text=True,
+                              check=False, timeout=120, stdin=subprocess.DEVNULL)
         if done.returncode != 0:
             raise Failed(f"diskferry migrate: exit {done.returncode}: {done.stderr.strip()} {done.stdout.strip()}")
         return self.follow(done.stdout.split()[-1], source)

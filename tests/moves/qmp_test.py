@@ -17,6 +17,7 @@ from cases import run_cases  # noqa: E402
 from guest import Disk  # noqa: E402
 from place import BOOT_SECONDS, DISK_MIB, IMAGES, Place, expect  # noqa: E402
 from processes import wait_until  # noqa: E402
+from gateways import with_pause  # noqa: E402
 from qmp_guest import MEMORY_PORT, SOCKETS, QmpGuest  # noqa: E402
 from report import say  # noqa: E402
 
@@ -53,7 +54,7 @@ class QmpPlace(Place):
     def words(self, verb="migrate", *options):
         a, b = self.bed.a, self.bed.b
         words = [*verb.split(), f"qmp:{self.vm.monitor(a)}", "--to", self.vm.address(b), "--disk", f"vda={self.target}",
-                 "--overwrite", "--memory-uri", f"tcp://{b.address}:{MEMORY_PORT}", *options]
+                 "--overwrite", "--memory-uri", f"tcp://{b.address}:{MEMORY_PORT}", *with_pause(options)]
         return self.gateways.command(a, *words)
 
     def diskferry(self, *words):

@@ -5,7 +5,7 @@
 #include "diskferry/units.hpp"
 #include "drivers/registry.hpp"
 #include "tests/support/pattern.hpp"
-#include "tests/unit/gateway/nbd/test_server.hpp"
+#include "tests/unit/nbd/test_server.hpp"
 
 #include <filesystem>
 #include <fstream>

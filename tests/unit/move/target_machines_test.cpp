@@ -3,7 +3,7 @@
 #include "gateway/move/target_machines.hpp"
 
 #include "diskferry/units.hpp"
-#include "tests/unit/gateway/nbd/test_server.hpp"
+#include "tests/unit/nbd/test_server.hpp"
 
 #include <filesystem>
 #include <optional>

@@ -1,8 +1,8 @@
 // The negotiation, fed by hand and without sockets.
 #include "gateway/nbd/handshake.hpp"
 
-#include "tests/unit/gateway/nbd/test_server.hpp"
-#include "tests/unit/gateway/nbd/wire_client.hpp"
+#include "tests/unit/nbd/test_server.hpp"
+#include "tests/unit/nbd/wire_client.hpp"
 
 namespace diskferry::test {
 namespace {

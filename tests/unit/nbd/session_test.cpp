@@ -1,8 +1,8 @@
 // Sessions over UNIX sockets with a client that breaks the rules. Each test names the rule it keeps.
 #include "drivers/image/image.hpp"
 #include "tests/support/pattern.hpp"
-#include "tests/unit/gateway/nbd/test_server.hpp"
-#include "tests/unit/gateway/nbd/wire_client.hpp"
+#include "tests/unit/nbd/test_server.hpp"
+#include "tests/unit/nbd/wire_client.hpp"
 
 #include <atomic>
 #include <fcntl.h>

@@ -4,7 +4,7 @@
 #include "diskferry/task_group.hpp"
 #include "tests/support/child_process.hpp"
 #include "tests/support/test_runtime.hpp"
-#include "tests/unit/gateway/hypervisor/fake_qemu.hpp"
+#include "tests/unit/hypervisor/fake_qemu.hpp"
 
 #include <future>
 

@@ -1,4 +1,4 @@
-#include "tests/unit/gateway/hypervisor/fake_qemu.hpp"
+#include "tests/unit/hypervisor/fake_qemu.hpp"
 
 #include <cstring>
 #include <stdexcept>
