@@ -21,6 +21,7 @@ constexpr std::uint64_t memory_pause_min_ms = 20;
 /// More in the window than goes over in this time gains nothing, and the guest's writes wait until it is less
 /// when the memory's turn has come.
 constexpr double window_seconds_max = 0.25;
+constexpr Duration stall_limit = std::chrono::seconds(1);
 /// Of a common budget, what the memory gets at least.
 constexpr double memory_share_min = 0.25;
 
@@ -108,10 +109,22 @@ Task<Result<void>> Supervisor::look_once() {
   co_return Result<void>{};
 }
 
+bool Supervisor::are_disks_stalled() {
+  const std::uint64_t sent = move_.disks->sent_bytes();
+  const auto stats = move_.disks->stats();
+  const bool has_any =
+      std::ranges::any_of(stats, [](const auto& disk) { return disk.window.pending_bytes > 0; });
+  const TimePoint now = move_.clock().now();
+  if (!has_any || sent != last_progress_.sent_bytes) last_progress_ = {.at = now, .sent_bytes = sent};
+  return now - last_progress_.at >= stall_limit;
+}
+
 /// What is in the window when the guest stops is part of the pause: as much as goes over in its share of it.
+/// While nothing gets through, the guest is not to wait for the window if there is memory left to write to.
 void Supervisor::fit_window(std::uint64_t disk_rate, double seconds) {
   const auto fits = static_cast<std::uint64_t>(static_cast<double>(disk_rate) * seconds);
-  move_.disks->set_window_bytes(std::min(fits, move_.environment.window_bytes));
+  const std::uint64_t most = move_.environment.window_bytes;
+  move_.disks->set_window_bytes(are_disks_stalled() ? most : std::min(fits, most));
 }
 
 void Supervisor::share_link(std::uint64_t disk_rate) {

@@ -46,6 +46,8 @@ class Supervisor {
   Task<Result<void>> apply_limits(std::uint64_t disk_rate);
   void fit_window(std::uint64_t disk_rate, double seconds);
   void share_link(std::uint64_t disk_rate);
+  /// Nothing gets through to the targets, for long enough to be no chance.
+  bool are_disks_stalled();
   Task<Result<void>> act_on_timeout();
 
   MoveContext& move_;
@@ -58,6 +60,10 @@ class Supervisor {
     TimePoint at{};
     std::uint64_t memory_bytes = 0;
   } last_look_{};
+  struct {
+    TimePoint at{};
+    std::uint64_t sent_bytes = 0;
+  } last_progress_{};
   std::uint64_t told_bytes_per_s_;  ///< the limits that the parts of the move know of
   std::uint64_t told_pause_ms_ = 0;
   bool has_suspended_ = false;
