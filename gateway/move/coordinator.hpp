@@ -53,6 +53,7 @@ class Coordinator {
   Task<void> close();
   // coordinator_resume.cpp: what a later process does
   Task<Result<void>> settle_after_crash();
+  Task<Result<void>> connect_once();
   Task<Result<void>> connect_again();
   Task<Result<void>> take_over();
   Task<Result<void>> release_taken_over();

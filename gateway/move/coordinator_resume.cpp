@@ -20,15 +20,18 @@ constexpr Duration end_limit = std::chrono::seconds(10);
 
 }  // namespace
 
+Task<Result<void>> Coordinator::connect_once() {
+  auto connected = co_await connect();
+  if (connected) co_return connected;
+  spdlog::info("move {}: waits: {}", move_.job.id, connected.error().message());
+  co_await close();
+  co_return connected;
+}
+
 Task<Result<void>> Coordinator::connect_again() {
-  const auto once = [this]() -> Task<Result<void>> {
-    auto connected = co_await connect();
-    if (connected) co_return connected;
-    spdlog::info("move {}: waits: {}", move_.job.id, connected.error().message());
-    co_await close();
-    co_return connected;
-  };
-  co_return co_await persist(move_.clock(), until_hosts_answer, once, [](const Error&) { return true; });
+  co_return co_await persist(
+      move_.clock(), until_hosts_answer, [this] { return connect_once(); },
+      [](const Error&) { return true; });
 }
 
 Task<Result<void>> Coordinator::settle_after_crash() {

@@ -119,7 +119,7 @@ Task<std::optional<VmCondition>> InterceptWay::ask_host(std::unique_ptr<Libvirt>
     if (now.error().kind() != ErrorKind::gone) co_return std::nullopt;
     (&host == &ends_.source ? has_lost_source_ : has_lost_target_) = true;
     co_await host->close();
-    host.reset();
+    lost_.push_back(std::move(host));
   }
   auto again = co_await Libvirt::connect(move_.environment.drivers, std::move(uri));
   if (!again) co_return std::nullopt;

@@ -36,6 +36,10 @@ BarrierHooks InterceptWay::barrier_hooks(Executor own) {
 }
 
 Task<Result<bool>> InterceptWay::ask_whether_stopped() {
+  if (!ends_.source)
+    co_return unexpected(
+        fail(ErrorKind::gone, "ask whether the guest is stopped", printable(move_.job.subject))
+            .why("libvirt on this host does not answer any more"));
   DISKFERRY_CO_TRY(const VmState state, co_await ends_.source->state(move_.job.subject));
   co_return state != VmState::running;
 }
@@ -196,6 +200,7 @@ Task<void> InterceptWay::undo() {
 }
 
 Task<void> InterceptWay::take_measures() {
+  if (!ends_.source) co_return;
   if (auto done = co_await ends_.source->completed_job(move_.job.subject);
       done && done->downtime_ms && move_.state.pause)
     move_.state.pause->hypervisor_ms = *done->downtime_ms;
@@ -204,6 +209,7 @@ Task<void> InterceptWay::take_measures() {
 Task<void> InterceptWay::close() {
   if (guest_) co_await guest_->close();
   co_await ends_.close();
+  lost_.clear();
 }
 
 }  // namespace diskferry

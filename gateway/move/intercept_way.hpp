@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 namespace diskferry {
 
@@ -61,6 +62,8 @@ class InterceptWay final : public LiveWay {
   bool is_cause_known_ = false;
   bool has_lost_source_ = false;  ///< the connection to libvirt there
   bool has_lost_target_ = false;
+  std::vector<std::unique_ptr<Libvirt>>
+      lost_{};  ///< closed; a question may still be on its way back from one
   // What the hypervisor's threads tell.
   std::mutex guard_;
   std::optional<TimePoint> target_resumed_{};

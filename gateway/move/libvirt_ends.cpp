@@ -66,7 +66,9 @@ Task<Result<void>> LibvirtEnds::prepare(MoveContext& move) {
 
 Task<void> LibvirtEnds::undefine_source(MoveContext& move) {
   if (!move.state.is_persistent) co_return;
-  auto gone = co_await source->undefine(move.job.subject);
+  Result<void> gone;
+  if (!source) gone = co_await connect_here(move);
+  if (gone) gone = co_await source->undefine(move.job.subject);
   if (gone || gone.error().kind() == ErrorKind::not_found) co_return;
   // The machine runs where it should: that this one is still defined is told, and no failure of the move.
   move.state.leftovers.push_back("the definition of " + move.job.subject + " on the source host");

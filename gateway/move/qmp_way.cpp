@@ -242,18 +242,16 @@ Task<Result<void>> QmpWay::guest_first() {
 }
 
 Task<Result<void>> QmpWay::end_target() {
-  const auto once = [this]() -> Task<Result<void>> {
-    if (!move_.gateway) DISKFERRY_CO_CHECK(co_await connect());
-    co_return co_await ends_->target().end();
-  };
-  co_return co_await persist(move_.clock(), {.limit = end_target_limit, .pause = decide_pause}, once);
+  if (!move_.gateway) DISKFERRY_CO_CHECK(co_await connect());
+  co_return co_await ends_->target().end();
 }
 
 /// The QEMU there has taken something of the machine, or listens for it: it is of no use any more. One that
 /// was not asked for anything is its operator's.
 Task<void> QmpWay::undo() {
   if (!has_begun()) co_return;
-  auto ended = co_await end_target();
+  auto ended = co_await persist(move_.clock(), {.limit = end_target_limit, .pause = decide_pause},
+                                [this] { return end_target(); });
   if (ended) co_return;
   // It waits there for a machine that does not come; what it has is not to be let run.
   move_.state.warnings.push_back("The QEMU on the other host was not ended, and must not be let run: " +

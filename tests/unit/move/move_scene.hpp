@@ -37,17 +37,15 @@ class MoveScene : public StoreFixture {
 
   MoveEnvironment& environment() {
     if (!environment_)
-      environment_.emplace(MoveEnvironment{
-          .drivers = drivers(),
-          .jobs = *store,
-          .bus = bus,
-          .controller = "this process",
-          .run_folder = folder / "run",
-          .state_folder = folder / "state",
-          .here = {.name = "host-a"},
-          .connect_gateway = [this](std::string) -> Task<Result<std::unique_ptr<TargetGateway>>> {
-            co_return std::make_unique<FakeTargetGateway>(calls);
-          }});
+      environment_.emplace(
+          MoveEnvironment{.drivers = drivers(),
+                          .jobs = *store,
+                          .bus = bus,
+                          .controller = "this process",
+                          .run_folder = folder / "run",
+                          .state_folder = folder / "state",
+                          .here = {.name = "host-a"},
+                          .connect_gateway = [this](std::string) { return connect_gateway(); }});
     return *environment_;
   }
   virtual DriverContext& drivers() { return runtime().context(); }
@@ -70,6 +68,9 @@ class MoveScene : public StoreFixture {
   Calls calls;
 
  private:
+  Task<Result<std::unique_ptr<TargetGateway>>> connect_gateway() {
+    co_return std::make_unique<FakeTargetGateway>(calls);
+  }
   std::optional<MoveEnvironment> environment_;
 };
 

@@ -148,35 +148,42 @@ TEST(MemoryPause, IsWhatTheWindowsLeaveAndNeverTooLittle) {
   EXPECT_EQ(memory_pause_ms(10), 20U);
 }
 
-/// Acts until `good` attempts were made, each failing with `kind` before.
-Task<Result<void>> attempts(FakeClock& clock, ErrorKind kind, int good, int& made) {
-  const auto once = [&made, good, kind, &clock]() -> Task<Result<void>> {
+/// Fails `failures` times, and each time takes a second.
+struct Flaky {
+  FakeClock& clock;
+  ErrorKind kind;
+  int failures;
+  int made = 0;
+
+  Task<Result<void>> act() {
     clock.advance(std::chrono::seconds(1));
-    if (++made < good) co_return unexpected(fail(kind, "try"));
+    if (++made <= failures) co_return unexpected(fail(kind, "try"));
     co_return Result<void>{};
-  };
-  co_return co_await persist(clock, {.limit = std::chrono::seconds(3), .pause = {}}, once);
-}
+  }
+  Result<void> persisted() {
+    return run(persist(clock, {.limit = std::chrono::seconds(3), .pause = {}}, [this] { return act(); }));
+  }
+};
 
 TEST(Persist, TriesAgainWhileSomebodyMayComeBack) {
   FakeClock clock;
-  int made = 0;
-  must(run(attempts(clock, ErrorKind::gone, 3, made)));
-  EXPECT_EQ(made, 3);
+  Flaky flaky{.clock = clock, .kind = ErrorKind::gone, .failures = 2};
+  must(flaky.persisted());
+  EXPECT_EQ(flaky.made, 3);
 }
 
 TEST(Persist, EndsWithTheLimit) {
   FakeClock clock;
-  int made = 0;
-  test::expect_error(run(attempts(clock, ErrorKind::timed_out, 100, made)), ErrorKind::timed_out);
-  EXPECT_EQ(made, 3);
+  Flaky flaky{.clock = clock, .kind = ErrorKind::timed_out, .failures = 100};
+  test::expect_error(flaky.persisted(), ErrorKind::timed_out);
+  EXPECT_EQ(flaky.made, 3);
 }
 
 TEST(Persist, DoesNotRepeatWhatWillFailAgain) {
   FakeClock clock;
-  int made = 0;
-  test::expect_error(run(attempts(clock, ErrorKind::permission, 2, made)), ErrorKind::permission);
-  EXPECT_EQ(made, 1);
+  Flaky flaky{.clock = clock, .kind = ErrorKind::permission, .failures = 1};
+  test::expect_error(flaky.persisted(), ErrorKind::permission);
+  EXPECT_EQ(flaky.made, 1);
 }
 
 }  // namespace
