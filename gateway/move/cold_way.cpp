@@ -2,7 +2,6 @@
 
 #include "diskferry/image_uri.hpp"
 #include "gateway/copy/copy_job.hpp"
-#include "gateway/jobs/event_bus.hpp"
 
 #include <atomic>
 #include <chrono>
@@ -24,12 +23,8 @@ class CopyProgress final : public ProgressSink {
     const auto time = move_.clock().now().time_since_epoch().count();
     auto last = last_.load();
     if (time - last < progress_pause.count() || !last_.compare_exchange_strong(last, time)) return;
-    move_.environment.bus.publish(
-        {.job = move_.job.id,
-         .sequence = 0,
-         .kind = std::string(progress_event),
-         .text = fmt::format(R"({{"subject":"{}","phase":"{}","done":{},"total":{}}})", disk_, now.phase,
-                             now.bytes_done, now.bytes_total)});
+    move_.tell_progress(fmt::format(R"({{"subject":"{}","phase":"{}","done":{},"total":{}}})", disk_,
+                                    now.phase, now.bytes_done, now.bytes_total));
   }
 
  private:

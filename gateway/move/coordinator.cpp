@@ -54,7 +54,7 @@ Task<Result<void>> Coordinator::note_end(Result<void> result) {
     end.error = result.error().message();
   }
   end.report = move_.progress();
-  end.event = NewJobEvent{.kind = std::string(end_event), .text = move_.progress()};
+  end.event = NewJobEvent{.kind = std::string(end_event), .text = *end.report};
   auto saved = co_await move_.save(std::move(end));
   if (!result) co_return result;
   co_return saved;
@@ -155,16 +155,6 @@ Task<void> Coordinator::close() {
   // After a crash there are no disks that would take it with them.
   std::error_code ignored;
   std::filesystem::remove_all(std::filesystem::path(move_.socket).parent_path(), ignored);
-}
-
-Result<std::string> gateway_beside(std::string_view libvirt_uri) {
-  DISKFERRY_TRY(const ImageUri uri, ImageUri::parse(libvirt_uri));
-  if (uri.host().empty())
-    return unexpected(fail(ErrorKind::invalid_argument, "find the other gateway", printable(libvirt_uri))
-                          .why("the URI names no host")
-                          .remedy("say --gateway-to https://HOST, or a destination with a host"));
-  const bool is_v6 = uri.host().contains(':');
-  return "https://" + (is_v6 ? "[" + uri.host() + "]" : uri.host());
 }
 
 }  // namespace diskferry

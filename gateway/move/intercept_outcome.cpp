@@ -97,7 +97,7 @@ Task<Result<void>> InterceptWay::find_out() {
 
 Task<WhoRuns> InterceptWay::ask_both() {
   WhoRuns said{.was_paused = move_.state.was_paused, .may_have_gone_over = may_have_gone_over()};
-  const auto source = co_await ask_host(ends_.source, source_uri(move_));
+  const auto source = co_await ask_host(ends_.source, source_uri(move_.environment, move_.request));
   const auto target = co_await ask_host(ends_.target, move_.request.destination);
   if (source) {
     said.source = source->state;

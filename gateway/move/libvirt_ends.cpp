@@ -2,7 +2,6 @@
 
 #include "gateway/move/move_disks.hpp"
 #include "gateway/move/preflight_collect.hpp"
-#include "gateway/move/preflight_report.hpp"
 
 #include <algorithm>
 #include <iterator>
@@ -11,12 +10,8 @@
 
 namespace diskferry {
 
-std::string source_uri(const MoveContext& move) {
-  return move.request.source.empty() ? move.environment.libvirt_uri : move.request.source;
-}
-
 Task<Result<void>> LibvirtEnds::connect_here(MoveContext& move) {
-  auto here = co_await Libvirt::connect(move.environment.drivers, source_uri(move));
+  auto here = co_await Libvirt::connect(move.environment.drivers, source_uri(move.environment, move.request));
   if (!here) co_return unexpected(std::move(here).error().in("reach the hypervisor of this host"));
   source = *std::move(here);
   co_return Result<void>{};
@@ -39,10 +34,7 @@ Task<Result<PreflightFacts>> LibvirtEnds::refuse_blockers_now(MoveContext& move)
                    co_await collect_preflight(move.environment.drivers, std::move(peers), move.request,
                                               move.request.cold));
   move.state.disks = shared_disks(facts);
-  const auto findings = examine(facts);
-  for (const Finding& finding : findings)
-    if (finding.severity == Severity::warning) move.state.warnings.push_back(finding.text);
-  DISKFERRY_CO_CHECK(refuse_blockers(findings));
+  DISKFERRY_CO_CHECK(move.take_findings(examine(facts)));
   co_return facts;
 }
 

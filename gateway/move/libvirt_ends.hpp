@@ -29,7 +29,4 @@ struct LibvirtEnds {
   Task<Result<PreflightFacts>> refuse_blockers_now(MoveContext& move);
 };
 
-/// The URI of this host's libvirt.
-std::string source_uri(const MoveContext& move);
-
 }  // namespace diskferry

@@ -4,6 +4,7 @@
 #include "diskferry/image_uri.hpp"
 #include "drivers/support/wall_clock.hpp"
 #include "gateway/move/persistence.hpp"
+#include "gateway/move/preflight_report.hpp"
 #include "gateway/move/target_disks.hpp"
 
 #include <algorithm>
@@ -62,12 +63,19 @@ Task<Result<void>> MoveContext::enter(Phase next) {
   co_return saved;
 }
 
+Result<void> MoveContext::take_findings(const std::vector<Finding>& findings) {
+  for (const Finding& finding : findings)
+    if (finding.severity == Severity::warning) state.warnings.push_back(finding.text);
+  return refuse_blockers(findings);
+}
+
+void MoveContext::tell_progress(std::string text) {
+  environment.bus.publish(
+      {.job = job.id, .sequence = 0, .kind = std::string(progress_event), .text = std::move(text)});
+}
+
 Task<Result<void>> MoveContext::connect_gateway() {
-  std::string address = request.gateway;
-  if (address.empty()) {
-    DISKFERRY_CO_TRY(address, gateway_beside(request.destination));
-  }
-  auto reached = co_await environment.connect_gateway(std::move(address));
+  auto reached = co_await connect_other_gateway(environment, request);
   if (!reached) co_return unexpected(std::move(reached).error().in("reach the other gateway"));
   gateway = *std::move(reached);
   co_return Result<void>{};
@@ -159,6 +167,10 @@ Task<Result<void>> MoveContext::finish_once(TargetEnd end) {
   if (!has_any) co_return Result<void>{};
   co_return unexpected(
       fail(ErrorKind::gone, "end the move at the other gateway", job.id).why("it cannot be reached"));
+}
+
+std::vector<SourceDisks::DiskStats> MoveContext::disk_stats() const {
+  return disks ? disks->stats() : last_stats_;
 }
 
 Task<void> MoveContext::stop_disks(bool keep_tables) {

@@ -6,6 +6,7 @@
 #include "gateway/jobs/job_store.hpp"
 #include "gateway/move/move_environment.hpp"
 #include "gateway/move/move_state.hpp"
+#include "gateway/move/preflight.hpp"
 #include "gateway/move/source_disks.hpp"
 #include "gateway/move/target_gateway.hpp"
 
@@ -53,6 +54,8 @@ struct MoveContext {
   /// Writes the state down with `changes`.
   Task<Result<void>> save(JobChanges changes);
 
+  /// Notes the warnings. Errors: as refuse_blockers().
+  Result<void> take_findings(const std::vector<Finding>& findings);
   Task<Result<void>> connect_gateway();
   /// Has the other gateway make and offer what the disks of the state go to. `monitor`: of the QEMU that
   /// waits there; empty: libvirt starts one.
@@ -64,6 +67,10 @@ struct MoveContext {
   /// Nothing is mirrored any more; how far it came stays known.
   Task<void> stop_disks(bool keep_tables);
 
+  /// Of the disks that are mirrored, or were.
+  std::vector<SourceDisks::DiskStats> disk_stats() const;
+  /// For those who watch now; it is not kept.
+  void tell_progress(std::string text);
   /// How it stands, as JSON for `watch` and the job's progress events.
   std::string progress() const;
 

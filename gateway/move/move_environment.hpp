@@ -4,6 +4,7 @@
 #include "diskferry/driver.hpp"
 #include "gateway/jobs/event_bus.hpp"
 #include "gateway/jobs/job_store.hpp"
+#include "gateway/move/request.hpp"
 #include "gateway/move/target_gateway.hpp"
 
 #include <cstdint>
@@ -36,5 +37,13 @@ struct MoveEnvironment {
 /// "https://HOST:PORT" of the gateway beside a libvirt URI, where the request names none. Errors:
 /// invalid_argument (no host).
 Result<std::string> gateway_beside(std::string_view libvirt_uri);
+
+/// The other host's gateway: the one that the request names, else that beside its destination. Errors: as
+/// gateway_beside(), and those of connecting.
+Task<Result<std::unique_ptr<TargetGateway>>> connect_other_gateway(MoveEnvironment& environment,
+                                                                   const MoveRequest& request);
+
+/// The URI of this host's libvirt.
+std::string source_uri(const MoveEnvironment& environment, const MoveRequest& request);
 
 }  // namespace diskferry

@@ -57,11 +57,7 @@ Task<PreflightPeers> connect_all(MoveEnvironment& environment, const MoveRequest
   } else {
     peers.target_problem = std::move(target).error();
   }
-  Result<std::string> address = request.gateway;
-  if (request.gateway.empty()) address = gateway_beside(request.destination);
-  if (!address) {
-    peers.gateway_problem = std::move(address).error();
-  } else if (auto gateway = co_await environment.connect_gateway(*address)) {
+  if (auto gateway = co_await connect_other_gateway(environment, request)) {
     connections.gateway = *std::move(gateway);
     peers.gateway = connections.gateway.get();
   } else {
@@ -105,13 +101,7 @@ Task<Result<MovePlan>> plan_connected(MoveEnvironment& environment, const MoveRe
 }
 
 Task<Result<MovePlan>> plan_with_ends(QmpEnds& ends, MoveEnvironment& environment, MoveRequest request) {
-  Result<std::string> address = request.gateway;
-  if (request.gateway.empty()) address = gateway_beside(request.destination);
-  Result<std::unique_ptr<TargetGateway>> gateway = nullptr;
-  if (address)
-    gateway = co_await environment.connect_gateway(*address);
-  else
-    gateway = unexpected(std::move(address).error());
+  auto gateway = co_await connect_other_gateway(environment, request);
   if (gateway) ends.set_gateway(**gateway);
   std::optional<Error> problem;
   if (!gateway) problem = Error(gateway.error()).in("reach the other gateway");
@@ -141,8 +131,7 @@ Task<Result<MovePlan>> plan_by_qmp(MoveEnvironment& environment, MoveRequest req
 Task<Result<MovePlan>> plan_move(MoveEnvironment& environment, MoveRequest request, unsigned watch_seconds) {
   if (is_by_qmp(request)) co_return co_await plan_by_qmp(environment, std::move(request));
   Connections connections;
-  const std::string here = request.source.empty() ? environment.libvirt_uri : request.source;
-  auto source = co_await Libvirt::connect(environment.drivers, here);
+  auto source = co_await Libvirt::connect(environment.drivers, source_uri(environment, request));
   if (!source) co_return unexpected(std::move(source).error().in("reach the hypervisor of this host"));
   connections.source = *std::move(source);
   PreflightPeers peers = co_await connect_all(environment, request, connections);

@@ -2,7 +2,8 @@
 // findings.
 #pragma once
 
-#include "gateway/move/coordinator.hpp"
+#include "gateway/move/move_environment.hpp"
+#include "gateway/move/move_state.hpp"
 #include "gateway/move/prediction.hpp"
 #include "gateway/move/preflight.hpp"
 

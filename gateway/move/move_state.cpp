@@ -1,7 +1,7 @@
 // The state in and out of JSON.
 #include "gateway/move/move_state.hpp"
 
-#include "gateway/move/json_fields.hpp"
+#include "gateway/move/state_fields.hpp"
 
 #include <array>
 
@@ -12,11 +12,6 @@ constexpr std::array<std::string_view, 2> way_names{"intercept", "qmp"};
 constexpr std::array ways{MoveWayKind::intercept, MoveWayKind::qmp};
 constexpr std::array<std::string_view, 4> route_names{"gateway", "through", "direct", "shared"};
 constexpr std::array routes{DiskRoute::gateway, DiskRoute::through, DiskRoute::direct, DiskRoute::shared};
-constexpr auto phases = [] {
-  std::array<Phase, phase_count> all{};
-  for (std::size_t i = 0; i < phase_count; ++i) all[i] = static_cast<Phase>(i);
-  return all;
-}();
 
 }  // namespace
 
@@ -51,23 +46,8 @@ static void list_fields(Fields& fields, ValueOf<MoveDiskState> auto& disk) {
 }
 
 template <class Fields>
-static void list_fields(Fields& fields, ValueOf<PauseParts> auto& pause) {
-  fields.take("until-flush-us", pause.until_flush_us);
-  fields.take("drain-us", pause.drain_us);
-  fields.take("device-state-us", pause.device_state_us);
-  fields.take("total-us", pause.total_us);
-  fields.take("hypervisor-ms", pause.hypervisor_ms);
-}
-
-template <class Fields>
-static void list_fields(Fields& fields, ValueOf<PhaseTime> auto& time) {
-  fields.take_required("phase", time.phase, Words<Phase>{phases, to_string});
-  fields.take("at-ms", time.at_ms);
-}
-
-template <class Fields>
 static void list_fields(Fields& fields, ValueOf<MoveState> auto& state) {
-  fields.take("phase", state.phase, Words<Phase>{phases, to_string});
+  fields.take("phase", state.phase, phase_words);
   fields.take("machine", state.machine);
   fields.take("way", state.way, Words<MoveWayKind>{ways, to_string});
   fields.take("paused", state.was_paused);

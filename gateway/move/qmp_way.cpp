@@ -3,7 +3,6 @@
 #include "diskferry/image_uri.hpp"
 #include "gateway/move/barrier.hpp"
 #include "gateway/move/persistence.hpp"
-#include "gateway/move/preflight_report.hpp"
 #include "gateway/move/qmp_preflight.hpp"
 #include "gateway/move/qmp_request.hpp"
 
@@ -80,10 +79,7 @@ Task<Result<void>> QmpWay::prepare() {
   state.machine = facts.here.uuid.empty() ? move_.request.domain : facts.here.uuid;
   std::ranges::replace(state.machine, '/', '-');
   state.is_persistent = false;
-  const auto findings = examine_by_qmp(facts);
-  for (const Finding& finding : findings)
-    if (finding.severity == Severity::warning) state.warnings.push_back(finding.text);
-  DISKFERRY_CO_CHECK(refuse_blockers(findings));
+  DISKFERRY_CO_CHECK(move_.take_findings(examine_by_qmp(facts)));
   DISKFERRY_CO_TRY(state.disks, choose_disks_by_qmp(move_.request, facts.here));
   DISKFERRY_CO_TRY(std::string monitor, monitor_path(move_.request.destination));
   DISKFERRY_CO_CHECK(co_await move_.prepare_targets(std::move(monitor)));

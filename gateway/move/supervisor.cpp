@@ -1,6 +1,5 @@
 #include "gateway/move/supervisor.hpp"
 
-#include "gateway/jobs/event_bus.hpp"
 #include "gateway/move/flush_ahead.hpp"
 
 #include <algorithm>
@@ -92,42 +91,50 @@ Task<Result<void>> Supervisor::act_on_timeout() {
   co_return co_await machine_.abort();
 }
 
+Supervisor::DisksNow Supervisor::look_at_disks() const {
+  DisksNow now;
+  for (const auto& [target, size, window, verified] : move_.disks->stats()) {
+    now.bytes_per_s += window.bytes_per_s;
+    now.sent_bytes += window.sent_bytes + window.sent_zero_bytes;
+    now.are_pending = now.are_pending || window.pending_bytes > 0;
+    const bool is_half_full = window.pending_bytes > 0 && window.pending_bytes * 2 >= window.window_bytes;
+    now.does_guest_wait = now.does_guest_wait || is_half_full;
+  }
+  return now;
+}
+
 Task<Result<void>> Supervisor::look_once() {
   DISKFERRY_CO_TRY(move_.memory, co_await machine_.memory_job());
   const LibvirtJob& job = move_.memory;
   const bool memory_goes = job.is_active && job.memory_processed_bytes > 0;
   if (memory_goes && move_.state.phase == Phase::bulk) DISKFERRY_CO_CHECK(co_await move_.enter(Phase::delta));
-  std::uint64_t disk_rate = 0;
-  for (const auto& disk : move_.disks->stats()) disk_rate += disk.window.bytes_per_s;
+  const DisksNow disks = look_at_disks();
   const double pause = static_cast<double>(move_.max_pause_ms) / 1000.0 * drain_share;
-  fit_window(disk_rate, memory_goes ? pause : std::max(pause, window_seconds_max));
-  if (memory_goes && move_.bytes_per_s == 0 && !has_told_rate()) share_link(disk_rate);
+  fit_window(disks, memory_goes ? pause : std::max(pause, window_seconds_max));
+  if (memory_goes && move_.bytes_per_s == 0 && !has_told_rate()) share_link(disks);
   // Before all mirrors have begun libvirt would take the memory's rate for theirs.
-  if (job.is_active && move_.disks->have_begun()) DISKFERRY_CO_CHECK(co_await apply_limits(disk_rate));
-  move_.environment.bus.publish(
-      {.job = move_.job.id, .sequence = 0, .kind = std::string(progress_event), .text = move_.progress()});
+  if (job.is_active && move_.disks->have_begun())
+    DISKFERRY_CO_CHECK(co_await apply_limits(disks.bytes_per_s));
+  move_.tell_progress(move_.progress());
   co_return Result<void>{};
 }
 
-bool Supervisor::are_disks_stalled() {
-  const std::uint64_t sent = move_.disks->sent_bytes();
-  const auto stats = move_.disks->stats();
-  const bool has_any =
-      std::ranges::any_of(stats, [](const auto& disk) { return disk.window.pending_bytes > 0; });
+bool Supervisor::are_stalled(const DisksNow& disks) {
   const TimePoint now = move_.clock().now();
-  if (!has_any || sent != last_progress_.sent_bytes) last_progress_ = {.at = now, .sent_bytes = sent};
+  if (!disks.are_pending || disks.sent_bytes != last_progress_.sent_bytes)
+    last_progress_ = {.at = now, .sent_bytes = disks.sent_bytes};
   return now - last_progress_.at >= stall_limit;
 }
 
 /// What is in the window when the guest stops is part of the pause: as much as goes over in its share of it.
 /// While nothing gets through, the guest is not to wait for the window if there is memory left to write to.
-void Supervisor::fit_window(std::uint64_t disk_rate, double seconds) {
-  const auto fits = static_cast<std::uint64_t>(static_cast<double>(disk_rate) * seconds);
+void Supervisor::fit_window(const DisksNow& disks, double seconds) {
+  const auto fits = static_cast<std::uint64_t>(static_cast<double>(disks.bytes_per_s) * seconds);
   const std::uint64_t most = move_.environment.window_bytes;
-  move_.disks->set_window_bytes(are_disks_stalled() ? most : std::min(fits, most));
+  move_.disks->set_window_bytes(are_stalled(disks) ? most : std::min(fits, most));
 }
 
-void Supervisor::share_link(std::uint64_t disk_rate) {
+void Supervisor::share_link(const DisksNow& disks) {
   const TimePoint now = move_.clock().now();
   const std::uint64_t sent = move_.memory.memory_processed_bytes;
   const std::chrono::duration<double> passed = now - last_look_.at;
@@ -135,11 +142,8 @@ void Supervisor::share_link(std::uint64_t disk_rate) {
   const bool is_first = last_look_.memory_bytes == 0;
   last_look_ = {.at = now, .memory_bytes = sent};
   if (is_first || passed.count() <= 0 || is_guest_stopped_) return;
-  const bool do_disks_wait = std::ranges::any_of(move_.disks->stats(), [](const auto& disk) {
-    return disk.window.pending_bytes * 2 >= disk.window.window_bytes && disk.window.pending_bytes > 0;
-  });
   const auto memory_rate = static_cast<std::uint64_t>(static_cast<double>(grown) / passed.count());
-  move_.disks->set_bytes_per_s(share_.next(do_disks_wait, disk_rate, memory_rate));
+  move_.disks->set_bytes_per_s(share_.next(disks.does_guest_wait, disks.bytes_per_s, memory_rate));
 }
 
 /// What the operator set, or has changed meanwhile, as the parts of the move understand it.

@@ -44,10 +44,18 @@ class Supervisor {
   Task<Result<void>> watch();
   Task<Result<void>> look_once();
   Task<Result<void>> apply_limits(std::uint64_t disk_rate);
-  void fit_window(std::uint64_t disk_rate, double seconds);
-  void share_link(std::uint64_t disk_rate);
+  /// All disks together.
+  struct DisksNow {
+    std::uint64_t bytes_per_s = 0;
+    std::uint64_t sent_bytes = 0;
+    bool are_pending = false;
+    bool does_guest_wait = false;  ///< a window is so full that its writes do
+  };
+  DisksNow look_at_disks() const;
+  void fit_window(const DisksNow& disks, double seconds);
+  void share_link(const DisksNow& disks);
   /// Nothing gets through to the targets, for long enough to be no chance.
-  bool are_disks_stalled();
+  bool are_stalled(const DisksNow& disks);
   Task<Result<void>> act_on_timeout();
 
   MoveContext& move_;

@@ -1,0 +1,33 @@
+// What a move's state and its progress both tell, in and out of JSON. Internal to this room.
+#pragma once
+
+#include "gateway/move/json_fields.hpp"
+#include "gateway/move/move_state.hpp"
+
+#include <array>
+
+namespace diskferry {
+
+inline constexpr auto all_phases = [] {
+  std::array<Phase, phase_count> all{};
+  for (std::size_t i = 0; i < phase_count; ++i) all[i] = static_cast<Phase>(i);
+  return all;
+}();
+inline constexpr Words<Phase> phase_words{all_phases, to_string};
+
+template <class Fields>
+void list_fields(Fields& fields, ValueOf<PauseParts> auto& pause) {
+  fields.take("until-flush-us", pause.until_flush_us);
+  fields.take("drain-us", pause.drain_us);
+  fields.take("device-state-us", pause.device_state_us);
+  fields.take("total-us", pause.total_us);
+  fields.take("hypervisor-ms", pause.hypervisor_ms);
+}
+
+template <class Fields>
+void list_fields(Fields& fields, ValueOf<PhaseTime> auto& time) {
+  fields.take_required("phase", time.phase, phase_words);
+  fields.take("at-ms", time.at_ms);
+}
+
+}  // namespace diskferry
