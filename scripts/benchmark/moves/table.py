@@ -81,37 +81,38 @@ def lines_of(row, results, limit_seconds):
     return lines
 
 
+BAR, COLUMN = 11, 330  # height of a bar, and what the end of its scale is wide, in pixels
+
+
+def _bar(runs, figure, end, x, y, color):
+    """One bar with its figure, or the word for moves that have none."""
+    moved = [one for one in runs if one.outcome == "moved"]
+    if not moved:
+        word = "never" if any(one.outcome == "never" for one in runs) else "failed" if runs else ""
+        return f'<text x="{x}" y="{y + BAR - 2}" fill="{color}">{word}</text>'
+    value = _median(moved, figure)
+    width = min(1.0, value / end) * COLUMN
+    return (f'<rect x="{x}" y="{y}" width="{width:.1f}" height="{BAR - 2}" fill="{color}"/>'
+            f'<text x="{x + width + 3:.1f}" y="{y + BAR - 2}">{value:.{1 if value < 100 else 0}f}</text>')
+
+
 def plot(rows, results, limit_seconds):
     """An SVG of two columns of bars: how long the moves took, and the longest time without a finished write."""
-    columns = (("seconds", "total, s", limit_seconds), ("gap_ms", "longest write gap, ms", 1000))
-    bar, left, column, space = 11, 250, 330, 60
+    left, step, row_height = 250, COLUMN + 60, len(PLOTTED) * BAR + 12
+    columns = (("seconds", "total, s", limit_seconds, left), ("gap_ms", "longest write gap, ms", 1000, left + step))
     measured = [row for row in rows if any(results.of(row, name) for name, _ in PLOTTED)]
-    height = 44 + len(measured) * (len(PLOTTED) * bar + 12)
-    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + len(columns) * (column + space)}" height="{height}" '
-           'font-family="sans-serif" font-size="11">', '<rect width="100%" height="100%" fill="white"/>']
+    out = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + len(columns) * step}" '
+           f'height="{44 + len(measured) * row_height}" font-family="sans-serif" font-size="11">',
+           '<rect width="100%" height="100%" fill="white"/>']
     for index, (name, color) in enumerate(PLOTTED):
         out.append(f'<rect x="{left + index * 190}" y="6" width="9" height="9" fill="{color}"/>'
                    f'<text x="{left + 13 + index * 190}" y="15">{name}</text>')
-    for index, (_, title, end) in enumerate(columns):
-        out.append(f'<text x="{left + index * (column + space)}" y="34" font-weight="bold">{title} (0 to {end})</text>')
-    top = 42
-    for row in measured:
-        out.append(f'<text x="6" y="{top + 2 * bar}">{row.title}</text>')
-        for line_index, (name, color) in enumerate(PLOTTED):
-            runs = results.of(row, name)
-            moved = [one for one in runs if one.outcome == "moved"]
-            y = top + line_index * bar
-            for index, (figure, _, end) in enumerate(columns):
-                x = left + index * (column + space)
-                if not moved:
-                    word = "never" if any(one.outcome == "never" for one in runs) else "failed" if runs else ""
-                    out.append(f'<text x="{x}" y="{y + bar - 2}" fill="{color}">{word}</text>')
-                    continue
-                value = _median(moved, figure)
-                width = min(1.0, value / end) * column
-                out.append(f'<rect x="{x}" y="{y}" width="{width:.1f}" height="{bar - 2}" fill="{color}"/>'
-                           f'<text x="{x + width + 3:.1f}" y="{y + bar - 2}">{value:.{1 if value < 100 else 0}f}</text>')
-        top += len(PLOTTED) * bar + 12
+    out += [f'<text x="{x}" y="34" font-weight="bold">{title} (0 to {end})</text>' for _, title, end, x in columns]
+    for index, row in enumerate(measured):
+        top = 42 + index * row_height
+        out.append(f'<text x="6" y="{top + 2 * BAR}">{row.title}</text>')
+        out += [_bar(results.of(row, name), figure, end, x, top + line_index * BAR, color)
+                for line_index, (name, color) in enumerate(PLOTTED) for figure, _, end, x in columns]
     return "\n".join(out + ["</svg>"]) + "\n"
 
 
