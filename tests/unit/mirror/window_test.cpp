@@ -49,6 +49,10 @@ class Background {
   TaskGroup group_;
 };
 
+Task<Result<void>> nothing() {
+  co_return Result<void>{};
+}
+
 /// The target answers no write: what is pending stays so until the window is stopped.
 void hang_writes(WindowUnderTest& disk) {
   disk.faults->add({.verb = FaultVerb::write, .action = FaultAction::hang});
@@ -167,6 +171,8 @@ TEST(Window, ASmallWriteWaitsForOneLongOneAndNotForAll) {
   Background second(disk.device->write(mib, bytes, {}));
   Background third(disk.device->write(2 * mib, bytes, {}));
   Background small(disk.device->write(3 * mib, std::span(bytes).first(4096), {}));
+  // Begun after them on the same thread: when it has ended, all of them wait.
+  must(Background(nothing()).end());
   disk.window->set_window_bytes(768 * kib);
   must(first.end());
   EXPECT_TRUE(wait_until([&] { return small.has_ended(); }));
