@@ -37,6 +37,7 @@ class InterceptWay final : public LiveWay {
   Task<Result<void>> abort() override { return ends_.source->abort_job(move_.job.subject); }
   Task<Result<void>> suspend() override { return ends_.source->suspend(move_.job.subject); }
   Task<Result<void>> start_post_copy() override { return ends_.source->start_post_copy(move_.job.subject); }
+  bool is_guest_stopped() const override { return guest_->stopped_at().has_value(); }
   Task<Result<void>> looked() override;
   // intercept_way.cpp
   BarrierHooks barrier_hooks(Executor own);

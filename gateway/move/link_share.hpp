@@ -1,6 +1,6 @@
-// How the disks of a move share the link with its memory, where no operator gave the two a budget. A guest
-// that writes more than the link carries keeps the windows full, and what is left for its memory is the share
-// of one connection among many: the move would take for ever. So the disks step back, and the guest, whose
+// How the disks of a move share the link, or the operator's budget for both, with its memory. A guest that
+// writes more than there is room for keeps the windows full, and what is left for its memory is the share of
+// one connection among many: the move would take for ever. So the disks step back, and the guest, whose
 // writes wait for the windows, with them; the memory comes to its end, and then nobody waits any more.
 #pragma once
 
@@ -19,5 +19,14 @@ class LinkShare {
   std::uint64_t bound_ = 0;
   unsigned calm_ = 0;  ///< calls since the guest waited
 };
+
+/// In bytes a second; 0: no bound.
+struct LinkRates {
+  std::uint64_t disks = 0;
+  std::uint64_t memory = 0;
+};
+/// `budget` for both (0: none), of which the disks are to keep to `share` (0: to nothing less) and use
+/// `disk_rate` now. The memory gets the rest, and never nothing. Pure.
+LinkRates rates_within(std::uint64_t budget, std::uint64_t share, std::uint64_t disk_rate) noexcept;
 
 }  // namespace diskferry

@@ -33,6 +33,7 @@ class QmpWay final : public LiveWay {
   Task<Result<void>> abort() override;
   Task<Result<void>> suspend() override;
   Task<Result<void>> start_post_copy() override;
+  bool is_guest_stopped() const override { return times_.stopped != TimePoint{}; }
 
   Result<void> make_ends();
   Task<Result<QmpMigrationPlan>> plan();

@@ -21,8 +21,6 @@ constexpr std::uint64_t memory_pause_min_ms = 20;
 /// when the memory's turn has come.
 constexpr double window_seconds_max = 0.25;
 constexpr Duration stall_limit = std::chrono::seconds(1);
-/// Of a common budget, what the memory gets at least.
-constexpr double memory_share_min = 0.25;
 
 }  // namespace
 
@@ -33,7 +31,6 @@ std::uint64_t memory_pause_ms(std::uint64_t max_pause_ms) noexcept {
 }
 
 void Supervisor::guest_stopped() {
-  is_guest_stopped_ = true;
   if (move_.disks) move_.disks->set_bytes_per_s(move_.bytes_per_s);
 }
 
@@ -111,10 +108,11 @@ Task<Result<void>> Supervisor::look_once() {
   const DisksNow disks = look_at_disks();
   const double pause = static_cast<double>(move_.max_pause_ms) / 1000.0 * drain_share;
   fit_window(disks, memory_goes ? pause : std::max(pause, window_seconds_max));
-  if (memory_goes && move_.bytes_per_s == 0 && !has_told_rate()) share_link(disks);
   // Before all mirrors have begun libvirt would take the memory's rate for theirs.
-  if (job.is_active && move_.disks->have_begun())
-    DISKFERRY_CO_CHECK(co_await apply_limits(disks.bytes_per_s));
+  if (job.is_active && move_.disks->have_begun()) {
+    DISKFERRY_CO_CHECK(co_await apply_rate(disks, memory_goes));
+    DISKFERRY_CO_CHECK(co_await apply_pause());
+  }
   move_.tell_progress(move_.progress());
   co_return Result<void>{};
 }
@@ -134,27 +132,31 @@ void Supervisor::fit_window(const DisksNow& disks, double seconds) {
   move_.disks->set_window_bytes(are_stalled(disks) ? most : std::min(fits, most));
 }
 
-void Supervisor::share_link(const DisksNow& disks) {
+std::uint64_t Supervisor::share_link(const DisksNow& disks) {
   const TimePoint now = move_.clock().now();
   const std::uint64_t sent = move_.memory.memory_processed_bytes;
   const std::chrono::duration<double> passed = now - last_look_.at;
   const std::uint64_t grown = sent > last_look_.memory_bytes ? sent - last_look_.memory_bytes : 0;
   const bool is_first = last_look_.memory_bytes == 0;
   last_look_ = {.at = now, .memory_bytes = sent};
-  if (is_first || passed.count() <= 0 || is_guest_stopped_) return;
+  if (is_first || passed.count() <= 0) return 0;
   const auto memory_rate = static_cast<std::uint64_t>(static_cast<double>(grown) / passed.count());
-  move_.disks->set_bytes_per_s(share_.next(disks.does_guest_wait, disks.bytes_per_s, memory_rate));
+  return share_.next(disks.does_guest_wait, disks.bytes_per_s, memory_rate);
 }
 
-/// What the operator set, or has changed meanwhile, as the parts of the move understand it.
-Task<Result<void>> Supervisor::apply_limits(std::uint64_t disk_rate) {
-  if (const std::uint64_t budget = move_.bytes_per_s; budget != 0 || has_told_rate()) {
-    move_.disks->set_bytes_per_s(budget);
-    const auto least = static_cast<std::uint64_t>(static_cast<double>(budget) * memory_share_min);
-    const std::uint64_t memory = std::max(least, budget > disk_rate ? budget - disk_rate : 0);
-    DISKFERRY_CO_CHECK(co_await machine_.set_memory_rate(memory));
-    told_bytes_per_s_ = budget;
-  }
+Task<Result<void>> Supervisor::apply_rate(const DisksNow& disks, bool memory_goes) {
+  const std::uint64_t share = memory_goes ? share_link(disks) : 0;
+  // The operator may have changed the budget meanwhile.
+  const std::uint64_t budget = move_.bytes_per_s;
+  const LinkRates rates = rates_within(budget, machine_.is_guest_stopped() ? 0 : share, disks.bytes_per_s);
+  move_.disks->set_bytes_per_s(rates.disks);
+  if (budget == 0 && !has_told_rate()) co_return Result<void>{};
+  DISKFERRY_CO_CHECK(co_await machine_.set_memory_rate(rates.memory));
+  told_bytes_per_s_ = budget;
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Supervisor::apply_pause() {
   const std::uint64_t pause_ms = move_.max_pause_ms;
   if (pause_ms == told_pause_ms_) co_return Result<void>{};
   DISKFERRY_CO_CHECK(co_await machine_.set_memory_pause_ms(memory_pause_ms(pause_ms)));

@@ -21,6 +21,8 @@ class LiveMachine {
   virtual Task<Result<void>> abort() = 0;
   virtual Task<Result<void>> suspend() = 0;
   virtual Task<Result<void>> start_post_copy() = 0;
+  /// As far as it is known without asking.
+  virtual bool is_guest_stopped() const = 0;
   /// Called at every look.
   virtual Task<Result<void>> looked() { co_return Result<void>{}; }
 };
@@ -43,7 +45,6 @@ class Supervisor {
  private:
   Task<Result<void>> watch();
   Task<Result<void>> look_once();
-  Task<Result<void>> apply_limits(std::uint64_t disk_rate);
   /// All disks together.
   struct DisksNow {
     std::uint64_t bytes_per_s = 0;
@@ -53,7 +54,10 @@ class Supervisor {
   };
   DisksNow look_at_disks() const;
   void fit_window(const DisksNow& disks, double seconds);
-  void share_link(const DisksNow& disks);
+  /// What the disks may send a second, so that the memory comes to its end; 0: no bound.
+  std::uint64_t share_link(const DisksNow& disks);
+  Task<Result<void>> apply_rate(const DisksNow& disks, bool memory_goes);
+  Task<Result<void>> apply_pause();
   /// Nothing gets through to the targets, for long enough to be no chance.
   bool are_stalled(const DisksNow& disks);
   Task<Result<void>> act_on_timeout();
@@ -62,7 +66,6 @@ class Supervisor {
   LiveMachine& machine_;
   std::optional<TaskGroup> side_{};
   bool is_over_ = false;
-  bool is_guest_stopped_ = false;
   LinkShare share_{};
   struct {
     TimePoint at{};

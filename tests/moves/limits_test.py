@@ -99,6 +99,21 @@ def rate(place):
     place.check(NEW_RAW, "raw", place.bed.b)
 
 
+def rate_outrun(place):
+    """A guest that writes three times what the budget allows moves all the same, and the budget is kept."""
+    place.guest(place.chain(data_mib=DATA_MIB), mode="seq", rate=320, run=16, sync=0)
+    budget = 6 * MIB
+    job = place.begin({"vda": NEW_RAW}, options=("--rate", str(budget)))
+    before, began = place.bed.wire_bytes(), time.monotonic()
+    job.wait_end(status="done")
+    seconds = time.monotonic() - began
+    used = (place.bed.wire_bytes() - before) / seconds
+    say(f"moved in {seconds:.1f} s with {used / MIB:.2f} MiB/s")
+    expect(used < 1.5 * budget, f"{used / MIB:.2f} MiB/s where 6 are allowed")
+    place.expect_on(place.bed.b)
+    place.check(NEW_RAW, "raw", place.bed.b)
+
+
 def timeout_abort(place):
     """Too slow: given up, the guest goes on here, nothing is left."""
     place.bed.link(mbit=8)
@@ -199,5 +214,5 @@ def verify_finds(place):
 
 if __name__ == "__main__":
     run_cases("limits", (
-        again_cancelled, again_bulk, again_target_killed, again_qcow2, rate, timeout_abort, timeout_suspend,
+        again_cancelled, again_bulk, again_target_killed, again_qcow2, rate, rate_outrun, timeout_abort, timeout_suspend,
         timeout_post_copy, auto_converge, memory_stream, verify, verify_finds))

@@ -40,5 +40,31 @@ TEST(LinkShare, TheBoundIsLiftedWhenNobodyHasWaitedForAWhile) {
   EXPECT_EQ(share.next(true, 2 * mb, 2 * mb), mb) << "the past is forgotten with it";
 }
 
+struct RatesRow {
+  const char* name;
+  std::uint64_t budget;
+  std::uint64_t share;
+  std::uint64_t disk_rate;
+  std::uint64_t disks;
+  std::uint64_t memory;
+};
+class RatesWithin : public testing::TestWithParam<RatesRow> {};
+TEST_P(RatesWithin, AreTheOperatorsAndTheShares) {
+  const RatesRow& row = GetParam();
+  const LinkRates rates = rates_within(row.budget, row.share, row.disk_rate);
+  EXPECT_EQ(rates.disks, row.disks);
+  EXPECT_EQ(rates.memory, row.memory);
+}
+INSTANTIATE_TEST_SUITE_P(Rows, RatesWithin,
+                         testing::Values(RatesRow{"NoBudget", 0, 0, 9 * mb, 0, 0},
+                                         RatesRow{"ShareWithoutBudget", 0, 3 * mb, 9 * mb, 3 * mb, 0},
+                                         RatesRow{"DisksAtRest", 8 * mb, 0, 0, 8 * mb, 8 * mb},
+                                         RatesRow{"DisksUseSome", 8 * mb, 0, 3 * mb, 8 * mb, 5 * mb},
+                                         RatesRow{"DisksUseAll", 8 * mb, 0, 8 * mb, 8 * mb, 2 * mb},
+                                         RatesRow{"GuestWaits", 8 * mb, 2 * mb, 8 * mb, 2 * mb, 6 * mb},
+                                         RatesRow{"ShareOverBudget", mb, 2 * mb, 2 * mb, mb, mb / 4},
+                                         RatesRow{"NeverNoBoundByChance", 1, 0, 1, 1, 1}),
+                         [](const auto& row) { return row.param.name; });
+
 }  // namespace
 }  // namespace diskferry

@@ -26,6 +26,7 @@ class FakeMachine final : public LiveMachine {
   Task<Result<void>> abort() override { return note("abort"); }
   Task<Result<void>> suspend() override { return note("suspend"); }
   Task<Result<void>> start_post_copy() override { return note("post-copy"); }
+  bool is_guest_stopped() const override { return false; }
   LibvirtJob job{.is_active = true};
 
  private:
