@@ -74,11 +74,28 @@ class Place:
         for job in self.jobs:
             job.close()
         if self.vm is not None:
+            if kind is not None and self.keep:
+                self._keep_guest()
             self.vm.close()
         self.bed.down()
         if kind is not None and self.keep:
             self._keep_logs()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _keep_guest(self):
+        """What a guest that is silent does: whether its processor moves, and what its disks wait for."""
+        questions = (("--hmp", "info registers"), ("--hmp", "info registers"), ("--hmp", "info status"), ("--hmp", "info block"),
+                     ("--hmp", "info block-jobs"), ("--pretty", '{"execute": "query-blockstats"}'))
+        pathlib.Path(self.keep).mkdir(parents=True, exist_ok=True)
+        for host in self.bed.hosts:
+            if not host.qemu_pid(self.vm.name):
+                continue
+            with open(pathlib.Path(self.keep) / f"{host.short}-guest.txt", "w", encoding="utf-8") as said:
+                for words in questions:
+                    print(*words, file=said, flush=True)
+                    # What came until then is all there is of one that does not answer.
+                    subprocess.run(["timeout", "20", *host.entry(), "virsh", "-q", "-c", "qemu:///system", "qemu-monitor-command",
+                                    self.vm.name, *words], check=False, stdout=said, stderr=said, stdin=subprocess.DEVNULL)
 
     def _keep_logs(self):
         pathlib.Path(self.keep).mkdir(parents=True, exist_ok=True)
