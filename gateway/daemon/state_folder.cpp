@@ -73,7 +73,7 @@ Result<std::string> gateway_id(const std::string& state_folder) {
   std::array<unsigned char, id_bytes> random{};
   if (getrandom(random.data(), random.size(), 0) != static_cast<ssize_t>(random.size()))
     return unexpected(errno_error(errno, "make the gateway's identity"));
-  const std::string id = fmt::format("{:02x}", fmt::join(random, ""));
+  std::string id = fmt::format("{:02x}", fmt::join(random, ""));
   DISKFERRY_CHECK(replace_durably(path, id + "\n"));
   return id;
 }

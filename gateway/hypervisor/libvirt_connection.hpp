@@ -13,8 +13,11 @@
 #include <utility>
 #include <vector>
 
+// libvirt's own names, so that its header stays in the .cpp files.
+// NOLINTBEGIN(bugprone-reserved-identifier)
 struct _virConnect;
 struct _virDomain;
+// NOLINTEND(bugprone-reserved-identifier)
 
 namespace diskferry {
 

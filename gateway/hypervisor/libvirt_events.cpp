@@ -5,6 +5,7 @@
 
 #include <bit>
 #include <chrono>
+#include <tuple>
 
 #include <libvirt/libvirt.h>
 
@@ -27,6 +28,7 @@ int tell(virConnectPtr, virDomainPtr domain, int event, int detail, void* opaque
 }
 
 Result<void> start_watching(LibvirtConnection& shared, virConnectPtr connection, const WatcherPtr& watcher) {
+  // libvirt's from the registration on, which frees it when the callback is gone.
   auto owned = std::make_unique<WatcherPtr>(watcher);
   // One registration takes callbacks of many types under one, which a plain cast would be warned of.
   const auto callback = std::bit_cast<virConnectDomainEventGenericCallback>(&tell);
@@ -34,7 +36,7 @@ Result<void> start_watching(LibvirtConnection& shared, virConnectPtr connection,
       connection, nullptr, VIR_DOMAIN_EVENT_ID_LIFECYCLE, callback, owned.get(),
       [](void* opaque) { delete static_cast<WatcherPtr*>(opaque); });
   if (id < 0) return unexpected(libvirt_error(connection, "watch", shared.uri));
-  (void)owned.release();  // libvirt's now, which frees it when the callback is gone
+  std::ignore = owned.release();
   std::lock_guard lock(shared.watchers_guard);
   shared.watchers.emplace_back(id, watcher);
   return {};

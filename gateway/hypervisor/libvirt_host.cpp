@@ -25,7 +25,7 @@ class List {
   List& operator=(const List&) = delete;
   ~List() {
     for (T* one : all()) free_one_(one);
-    std::free(items_);
+    std::free(static_cast<void*>(items_));
   }
   T*** into() noexcept { return &items_; }
   void count(int number) noexcept { count_ = number > 0 ? static_cast<std::size_t>(number) : 0; }

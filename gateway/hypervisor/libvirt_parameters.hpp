@@ -5,7 +5,7 @@
 #include <optional>
 #include <string>
 
-struct _virTypedParameter;
+struct _virTypedParameter;  // NOLINT(bugprone-reserved-identifier): libvirt's own name
 
 namespace diskferry {
 
