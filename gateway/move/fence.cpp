@@ -93,7 +93,7 @@ std::string end_of(int file) {
 }
 
 Result<std::string> judge(int status, const std::string& output, const std::string& program) {
-  const std::string said = printable(std::string(last_line(output)));
+  std::string said = printable(std::string(last_line(output)));
   const bool has_succeeded = WIFEXITED(status) && WEXITSTATUS(status) == 0;
   if (has_succeeded && says_off(output)) return said;
   const std::string how = has_succeeded       ? "it succeeded, but does not say that the host is off"

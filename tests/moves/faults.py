@@ -58,7 +58,8 @@ CASES = [
     Case(events.kill_source_libvirtd, "committed", B, MOVED),
     Case(events.kill_target_libvirtd, "bulk", A, UNDONE),
     Case(events.kill_target_libvirtd, "delta", EITHER),
-    Case(events.kill_target_libvirtd, "synchronized", EITHER),
+    # QEMU 7.2 can end by itself when it is told to cancel in its device phase, which libvirt does when it loses the other one.
+    Case(events.kill_target_libvirtd, "synchronized", ANY),
     Case(events.kill_target_libvirtd, "committed", B, MOVED),
     Case(events.kill_source_qemu, "bulk", GONE, UNDONE, error="on host-a the guest ended"),
     Case(events.kill_source_qemu, "delta", GONE, UNDONE, error="on host-a the guest ended"),

@@ -26,6 +26,8 @@ from report import Failed, say  # noqa: E402
 
 # 15 MiB of data and a window of 1 MiB: at this rate the bulk takes some seconds, and the memory half a minute.
 SLOW_MBIT = 20
+# Of memory as much as over a faster link, so that it does not take more rounds (scripts/testbed/hosts/README.md).
+SLOW_PAUSE = ("--max-pause", "2500")
 BASE_MIB = 12
 WINDOW = 'window = "1M"\n'
 # From the event to the end of the job, whatever happened.
@@ -78,12 +80,12 @@ def begin(place, case, disks):
     """Begins the move, slowly, and returns its job once the case's phase is reached."""
     place.bed.link(mbit=None if case.delay_ms else SLOW_MBIT, delay_ms=case.delay_ms)
     if case.attached:
-        command = place.gateways.begin(place.vm, disks)
+        command = place.gateways.begin(place.vm, disks, options=SLOW_PAUSE)
         name = wait_until(lambda: next((job["id"] for job in place.gateways.jobs(place.bed.a)), None), "a job", 60)
         job = place.follow(name)
         job.command = command
     else:
-        job = place.begin(disks)
+        job = place.begin(disks, options=SLOW_PAUSE)
     job.wait_phase(case.phase, PHASE_SECONDS)
     return job
 

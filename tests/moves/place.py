@@ -100,7 +100,8 @@ class Place:
     def _keep_logs(self):
         pathlib.Path(self.keep).mkdir(parents=True, exist_ok=True)
         for host in self.bed.hosts:
-            for log in (host.folder / "diskferryd.log", pathlib.Path(host.outside("/var/log/libvirt/libvirtd.log"))):
+            logs = pathlib.Path(host.outside("/var/log/libvirt"))
+            for log in (host.folder / "diskferryd.log", logs / "libvirtd.log", *logs.glob("qemu/*.log")):
                 if log.exists():
                     shutil.copy(log, pathlib.Path(self.keep) / f"{host.short}-{log.name}")
         for log in self.folder.glob("console-*.log"):
