@@ -20,6 +20,12 @@ constexpr double pause_round_trips = 5;
 constexpr double throttled_share = 0.01;
 /// A guest that dirties this share of what can be sent is as good as one that dirties all of it.
 constexpr double share_max = 0.95;
+/// What a guest that writes gets of the way while its disks are copied.
+constexpr double write_share = 0.5;
+/// More of the link than that it does not get beside its memory, and then no more than what link_share.hpp
+/// leaves the disks.
+constexpr double write_share_beside_memory = 0.75;
+constexpr double write_share_kept = 0.25;
 
 double as_double(std::uint64_t value) {
   return static_cast<double>(value);
@@ -41,12 +47,12 @@ void find_slowest(const PredictionInput& input, Prediction& prediction) {
   }
 }
 
-/// Of the memory: storage has no part in it.
-double memory_rate(const PredictionInput& input, double taken_by_disks) {
-  double rate = as_double(input.link_bytes_per_s);
+/// Between the hosts, or within the operator's bound: storage has no part in what the memory gets.
+double link_rate(const PredictionInput& input, double otherwise) {
+  const double link = as_double(input.link_bytes_per_s);
   const double bound = as_double(input.bound_bytes_per_s);
-  if (bound > 0 && (rate == 0 || bound < rate)) rate = bound;
-  return std::max(0.0, rate - taken_by_disks);
+  if (bound > 0 && (link == 0 || bound < link)) return bound;
+  return link > 0 ? link : otherwise;
 }
 
 Prediction never(Prediction prediction, Convergence convergence, std::string why) {
@@ -122,8 +128,8 @@ std::string_view to_string(Convergence convergence) noexcept {
       return "throttled";
     case Convergence::post_copied:
       return "post-copy";
-    case Convergence::never_disks:
-      return "never: disks";
+    case Convergence::writes_wait:
+      return "yes: writes wait";
     case Convergence::never_memory:
       return "never: memory";
     case Convergence::too_late:
@@ -137,31 +143,32 @@ std::string_view to_string(Convergence convergence) noexcept {
 Prediction predict(const PredictionInput& input) {
   Prediction prediction;
   find_slowest(input, prediction);
-  const double written = input.disk_bytes == 0 ? 0 : as_double(input.disk_written_bytes_per_s);
   if (prediction.rate_bytes_per_s == 0)
     return never(std::move(prediction), Convergence::unknown, "no rate of the way is known");
+  const double written = input.disk_bytes == 0 ? 0 : as_double(input.disk_written_bytes_per_s);
   const double rate = as_double(prediction.rate_bytes_per_s);
-  if (written >= rate * share_max)
-    return never(std::move(prediction), Convergence::never_disks,
-                 fmt::format("the guest writes {} to its disks and the {} takes {}", rate_text(written),
-                             prediction.slowest, rate_text(rate)));
-  const Sending disks = send(as_double(input.disk_bytes), rate, written, 0);
+  const Sending disks = send(as_double(input.disk_bytes), rate, std::min(written, rate * write_share), 0);
   prediction.disks_s = disks.seconds;
   prediction.disk_bytes = static_cast<std::uint64_t>(disks.bytes);
-  double of_memory = memory_rate(input, written);
-  if (input.link_bytes_per_s == 0 && input.bound_bytes_per_s == 0) of_memory = std::max(0.0, rate - written);
+  const double link = link_rate(input, rate);
+  const double beside_memory = written > link * write_share_beside_memory ? link * write_share_kept : written;
   if (input.memory_bytes == 0) {
     prediction.convergence = Convergence::yes;
     prediction.why = "there is no memory to move";
   } else {
-    prediction = with_memory(input, of_memory, std::move(prediction));
+    prediction = with_memory(input, link - beside_memory, std::move(prediction));
   }
-  prediction.disk_bytes += static_cast<std::uint64_t>(written * prediction.memory_s);
+  prediction.disk_bytes += static_cast<std::uint64_t>(beside_memory * prediction.memory_s);
+  if (written > rate * write_share) {
+    if (prediction.convergence == Convergence::yes) prediction.convergence = Convergence::writes_wait;
+    prediction.why = fmt::format("the guest writes {} to its disks and the {} takes {}: its writes wait; {}",
+                                 rate_text(written), prediction.slowest, rate_text(rate), prediction.why);
+  }
   if (comes_to_an_end(prediction.convergence) && input.timeout_s != 0 &&
       prediction.total_s() > as_double(input.timeout_s))
-    return never(std::move(prediction), Convergence::too_late,
-                 fmt::format("it takes about {:.0f} s and the timeout is {} s", prediction.total_s(),
-                             input.timeout_s));
+    prediction = never(prediction, Convergence::too_late,
+                       fmt::format("it takes about {:.0f} s and the timeout is {} s", prediction.total_s(),
+                                   input.timeout_s));
   return prediction;
 }
 

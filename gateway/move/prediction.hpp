@@ -1,9 +1,10 @@
 // How long a move will take and how long the guest will stand still, from what was measured before it. Pure:
 // the same model as the move itself goes by, so that its forecast can be compared with what happened.
 //
-// Disks first: each round sends what was written during the round before it, at the rate of the slowest part
-// of the way. Then the memory, in the same way, while the disks' writes go along. The guest is stopped once
-// what is left can be sent within the pause.
+// Disks first: what was written during the copy is sent, too, at the rate of the slowest part of the way, and
+// a guest that writes more than its share of that waits. Then the memory, in rounds, while the disks' writes
+// go along; those of a guest that wants most of the link wait for it again. The guest is stopped once what is
+// left can be sent within the pause.
 #pragma once
 
 #include <cstdint>
@@ -31,9 +32,9 @@ struct PredictionInput {
 
 enum class Convergence : std::uint8_t {
   yes,           ///< the guest is stopped within the pause
+  writes_wait,   ///< the same, and until then its writes to its disks wait for what can be sent
   throttled,     ///< only with auto-converge, which slows the guest
   post_copied,   ///< only by post-copy
-  never_disks,   ///< the guest writes to its disks as fast as they can be sent
   never_memory,  ///< the guest changes its memory as fast as it can be sent
   too_late,      ///< it would, after the timeout
   unknown,       ///< no rate is known

@@ -58,8 +58,14 @@ INSTANTIATE_TEST_SUITE_P(
             300, "network"},
         Row{"dirtying_half", [](In& in) { in.memory_dirty_bytes_per_s = gib / 2; }, Convergence::yes, 10, 7.5,
             300, "network"},
-        Row{"writing_all", [](In& in) { in.disk_written_bytes_per_s = gib; }, Convergence::never_disks, 0, 0,
-            0, "network"},
+        Row{"writing_all", [](In& in) { in.disk_written_bytes_per_s = gib; }, Convergence::writes_wait, 20,
+            5.1, 300, "network"},
+        Row{"writing_more_than_all_and_dirtying_half",
+            [](In& in) {
+              in.disk_written_bytes_per_s = 4 * gib;
+              in.memory_dirty_bytes_per_s = gib / 2;
+            },
+            Convergence::writes_wait, 20, 15.3, 300, "network"},
         Row{"writing_without_disks_to_copy",
             [](In& in) {
               in.disk_bytes = 0;
