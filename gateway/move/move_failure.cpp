@@ -65,7 +65,9 @@ std::optional<Error> cause_of_ending(const Error& said, const MoveEnding& seen) 
                         printable(seen.target_host), printable(seen.source_host)))
         .remedy(fmt::format(
             "look there in {}; libvirt uses the ports 49152 to 49215, or that of --memory-uri", log));
-  const bool is_missed = said.kind() == ErrorKind::not_found;
+  // The guest goes on, so it was not the monitor of its own QEMU.
+  const bool is_missed =
+      said.kind() == ErrorKind::not_found || said.why().contains("unexpectedly closed the monitor");
   if (!is_missed && !seen.was_given_up && !is_of_somebody(seen.target_ended)) return std::nullopt;
   return fail(ErrorKind::gone, "migrate", printable(seen.machine))
       .why(fmt::format("the machine that waited on {} for the guest {}; the guest goes on on {}",
