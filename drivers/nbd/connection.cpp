@@ -30,7 +30,7 @@ bool counts_as_unflushed(const Request& request) {
 }  // namespace
 
 Connection::Connection(Executor executor, const Endpoint& endpoint, Clock& clock, WriteCount& writes)
-    : executor_(executor),
+    : Session(executor),
       endpoint_(endpoint),
       clock_(clock),
       writes_(writes),
@@ -51,13 +51,13 @@ void Connection::start(Request& request, Request::Handler handler, const Executo
     // Runs on the caller's thread while it waits; the request is found by its number, for it may be gone.
     slot.assign([this, id = request.id, is_local](asio::cancellation_type) {
       if (is_local) return cancel(id);
-      asio::post(executor_, [self = shared_from_this(), id] { self->cancel(id); });
+      asio::post(executor(), [self = shared_from_this(), id] { self->cancel(id); });
     });
   }
   request.handler.emplace(std::move(handler));
   if (is_local) return submit(request);
   request.executor = caller;
-  asio::post(executor_, [this, &request] { submit(request); });
+  asio::post(executor(), [this, &request] { submit(request); });
 }
 
 bool Connection::fits(const Request& request) const noexcept {
@@ -185,7 +185,7 @@ void Connection::on_ready(FdWatcher::Ready ready) {
 void Connection::end_round_soon() {
   if (round_is_posted_) return;
   round_is_posted_ = true;
-  asio::post(executor_, [self = shared_from_this()] {
+  asio::post(executor(), [self = shared_from_this()] {
     self->round_is_posted_ = false;
     self->end_round();
   });

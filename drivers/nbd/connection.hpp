@@ -8,6 +8,7 @@
 #include "drivers/nbd/handshake.hpp"
 #include "drivers/nbd/request.hpp"
 #include "drivers/support/fd_watcher.hpp"
+#include "drivers/support/session_pool.hpp"
 
 #include <atomic>
 #include <memory>
@@ -26,25 +27,19 @@ struct WriteCount {
   std::atomic<std::uint64_t> flushed = 0;       ///< the first so many of them are durable
 };
 
-/// Thread: perform(), is_up(), load() and covers_unflushed() from any; all else on executor()'s thread.
-class Connection : public std::enable_shared_from_this<Connection> {
+/// Thread: perform() and covers_unflushed() from any, too.
+class Connection final : public Session, public std::enable_shared_from_this<Connection> {
  public:
   Connection(Executor executor, const Endpoint& endpoint, Clock& clock, WriteCount& writes);
-  ~Connection();
-  Connection(const Connection&) = delete;
-  Connection& operator=(const Connection&) = delete;
-
-  const Executor& executor() const noexcept { return executor_; }
+  ~Connection() override;
 
   /// Connects and negotiates within the endpoint's limit. The connection is not used before go_up().
   /// Errors: as Driver::open. Cancel: gives up and closes.
   Task<Result<ServerInfo>> connect(BlockingPool& blocking_pool);
-  /// Lets requests in. False where the server has gone away since connect().
-  bool go_up();
-  /// Waits until the connection is down. Errors: cancelled.
-  Task<Result<void>> wait_until_down();
-  /// Finishes in order (NBD_CMD_DISC) where it is up, within `limit`. No request may be in flight.
-  Task<void> disconnect(Duration limit);
+  bool go_up() override;
+  Task<Result<void>> wait_until_down() override;
+  /// Finishes with NBD_CMD_DISC.
+  Task<void> disconnect(Duration limit) override;
 
   /// Sends the request, or queues it where the bounds are reached, and completes with how it left. `caller`
   /// is the executor that awaits. Lifetime: the request and its memory until then. Cancel: a queued request
@@ -58,17 +53,12 @@ class Connection : public std::enable_shared_from_this<Connection> {
         Request::Token{});
   }
 
-  bool is_up() const noexcept { return is_up_.load(std::memory_order_acquire); }
-  /// Requests in flight and queued.
-  unsigned load() const noexcept { return load_.load(std::memory_order_relaxed); }
   /// True where this connection has stood since before the first write that is not flushed yet was
   /// acknowledged: the server at its other end is the one that took them, and a flush through it covers them.
   bool covers_unflushed() const noexcept { return established_.load() <= writes_.flushed.load(); }
 
-  /// Looks for requests without progress, or cancelled and not let go. Called about once a second.
-  void check_progress();
-  /// Why the connection was lost the last time.
-  std::string loss_reason() const;
+  void check_progress() override;
+  std::string loss_reason() const override;
 
  private:
   enum class Phase : std::uint8_t { closed, connecting, ready, closing };
@@ -95,7 +85,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
   static int on_negotiated(void* user_data, int* error) noexcept;
   static Outcome outcome_of(Request& request, int error);
 
-  const Executor executor_;
   const Endpoint& endpoint_;
   Clock& clock_;
   WriteCount& writes_;
@@ -120,8 +109,6 @@ class Connection : public std::enable_shared_from_this<Connection> {
   bool server_shuts_down_ = false;
   TimePoint last_progress_{};
 
-  std::atomic<bool> is_up_ = false;
-  std::atomic<unsigned> load_ = 0;
   std::atomic<std::uint64_t> established_ = 0;
   std::atomic<std::uint64_t> next_id_ = 1;
 

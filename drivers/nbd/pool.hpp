@@ -1,13 +1,12 @@
-// Pool: the connections of one device. It chooses one for each request, brings lost ones back, sends a
-// request again where that is safe, and gives up when the server stays away or comes back as another. What is
-// promised across a lost connection is written in docs/decisions/0003-nbd-reconnect.md.
+// Pool: the connections of one device, which SessionPool keeps standing. It sends a request again where that
+// is safe, and knows a server that came back as another. What is promised across a lost connection is written
+// in docs/decisions/0003-nbd-reconnect.md.
 #pragma once
 
-#include "diskferry/task_group.hpp"
 #include "drivers/nbd/connection.hpp"
 
+#include <atomic>
 #include <memory>
-#include <vector>
 
 namespace diskferry::nbd {
 
@@ -24,31 +23,19 @@ class Pool {
   /// back as another), protocol.
   Task<Result<void>> execute(Request& request);
   /// No request may be running.
-  Task<void> close();
+  Task<void> close() { return sessions_.close(); }
 
   const ServerInfo& server() const noexcept { return server_; }
   const Endpoint& endpoint() const noexcept { return endpoint_; }
-  unsigned connections_wanted() const noexcept { return static_cast<unsigned>(connections_.size()); }
-  unsigned connections_up() const noexcept;
+  unsigned connections_wanted() const noexcept { return sessions_.size(); }
   /// Requests that were sent again, because a connection was lost with them. Thread: any.
   std::uint64_t repeated_requests() const noexcept { return repeated_.load(std::memory_order_relaxed); }
-  /// From now on a request waits for a lost connection for at most `ending_limit`. Thread: any.
-  void stop_waiting() noexcept { is_ending_.store(true, std::memory_order_relaxed); }
+  /// See SessionPool. Thread: any.
+  void stop_waiting() noexcept { sessions_.stop_waiting(); }
 
  private:
-  Connection* choose(const Request& request, std::size_t reactor) const noexcept;
-  std::size_t reactor_of(const Executor& executor) const noexcept;
-  bool can_cover_unflushed() const noexcept;
-  Task<Result<void>> establish(std::shared_ptr<Connection> connection);
-  Task<Result<void>> bring_back(std::shared_ptr<Connection> connection);
-  Task<Result<void>> keep(std::shared_ptr<Connection> connection, bool is_first);
-  Task<Result<void>> watch_progress(std::shared_ptr<Connection> connection);
-  Task<Result<void>> wait_for_connection(TimePoint until);
-  Task<Result<void>> wait_until_up();
-  void declare_gone(Error error);
-  Result<void> check_gone() const;
-  /// " (why)" of a connection that was lost; empty when none was.
-  std::string loss_reason() const;
+  Task<Result<void>> connect(std::shared_ptr<Session> session);
+  bool can_take(const Session& session, const Request& request) const noexcept;
   Error lost_for_good(const Request& request) const;
   Error flush_not_covered() const;
 
@@ -56,17 +43,8 @@ class Pool {
   const Endpoint endpoint_;
   ServerInfo server_;
   WriteCount writes_;
-  std::vector<std::shared_ptr<Connection>> connections_;
-  std::vector<std::size_t> reactor_of_connection_;
-  TaskGroup keepers_;
-
+  SessionPool sessions_;
   std::atomic<std::uint64_t> repeated_ = 0;
-  std::atomic<bool> is_ending_ = false;
-  std::atomic<bool> is_gone_ = false;
-  mutable std::mutex guard_;
-  std::optional<Error> gone_;
-  std::string last_failure_;  // of an attempt to reconnect
-  WaitQueue waiting_;         // for a connection to come up, or for the end
 };
 
 }  // namespace diskferry::nbd
