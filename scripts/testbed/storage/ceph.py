@@ -4,7 +4,9 @@ What tests must know: a full cluster makes a client wait for ever, unless it ask
 an OSD that hangs or is gone makes it wait, too; a new client of a hung monitor waits client_mount_timeout (300 s).
 """
 
+import itertools
 import re
+import subprocess
 import uuid
 
 from processes import wait_until
@@ -70,6 +72,17 @@ class Ceph(Server):
         """`ceph` as the administrator; an argument like `osd dump`."""
         return self.run("ceph", "-c", self.conf, "--connect-timeout", 20, *words, timeout=timeout)
 
+    def ceph_all(self, *commands, timeout=60):
+        """Commands one after the other by one client: starting `ceph` is what takes time, up to half a second."""
+        try:
+            done = subprocess.run(["ceph", "-c", self.conf, "--connect-timeout", "20"], input="\n".join([*commands, ""]),
+                                  capture_output=True, text=True, env=self.environment(), timeout=timeout, check=False)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{self}: {commands}: still running after {timeout} s") from None
+        # It goes on after an error and says at the end that all was well.
+        if done.returncode != 0 or "Error " in done.stderr:
+            raise Failed(f"{self}: {commands}: {done.stderr}")
+
     def rbd(self, *words, timeout=60):
         return self.run("rbd", "-c", self.conf, *words, timeout=timeout)
 
@@ -78,8 +91,11 @@ class Ceph(Server):
         self.rbd("create", "--size", f"{size}B", "--image-feature", features, f"{pool}/{image}")
 
     def create_pool(self, pool):
-        self.ceph("osd", "pool", "create", pool, 8, 8)
-        self.ceph("osd", "pool", "application", "enable", pool, "rbd")
+        self.ceph_all(*self._new_pool(pool))
+
+    @staticmethod
+    def _new_pool(pool):
+        return [f"osd pool create {pool} 8 8", f"osd pool application enable {pool} rbd"]
 
     def add_user(self, name, pool=POOL, read_only=False):
         """A client that may use images of one pool and nothing else; returns its keyring."""
@@ -95,10 +111,9 @@ class Ceph(Server):
         self.ceph("auth", "rm", f"client.{name}")
 
     def set_full_ratio(self, ratio):
-        """Raised, waiting writers go on; set below what is in use, the cluster is full. Returns once its OSD says so."""
-        # The three must ascend, whichever way they are moved.
-        for name, less in (("nearfull", 0.002), ("backfillfull", 0.001), ("full", 0)):
-            self.ceph("osd", f"set-{name}-ratio", round(ratio - less, 4))
+        """Raised, waiting writers go on; set below what is in use, the cluster is full (wait_full)."""
+        self.ceph_all(*(f"osd set-{name}-ratio {ratio - less:.4f}"
+                        for name, less in (("nearfull", 0.002), ("backfillfull", 0.001), ("full", 0))))
 
     def is_full(self):
         return bool(re.search(r"^osd\.0 .*\bfull\b", self.ceph("osd", "dump"), re.MULTILINE))
@@ -155,11 +170,10 @@ class Ceph(Server):
         making = None
         if not (self.folder / "osd" / "ready").exists():
             making = Daemon(self.folder, "osd_mkfs")  # beside the monitor: it does not need it
-            making.start("ceph-osd", "-c", self.conf, "-i", 0, "--mkfs", "--osd-uuid", self.settings["osd_uuid"],
+            making.start("ceph-osd", "-f", "-c", self.conf, "-i", 0, "--mkfs", "--osd-uuid", self.settings["osd_uuid"],
                          "--no-mon-config", environment=self.environment())
         if not self.settings["has_pool"]:
-            self.ceph("osd", "new", self.settings["osd_uuid"], 0)
-            self.create_pool(POOL)
+            self.ceph_all(f"osd new {self.settings['osd_uuid']} 0", *self._new_pool(POOL))
             self._save(has_pool=True)
         if making is not None:
             making.wait_gone(60)
@@ -169,13 +183,14 @@ class Ceph(Server):
             self._spawn("osd", "ceph-osd", "-c", self.conf, "-i", 0, "-f")
         if self.settings["mgr"] and not mgr.is_alive():
             self._spawn("mgr", "ceph-mgr", "-c", self.conf, "-i", "x", "-f")
-        self._wait_ready(self._does_io)
+        # What was sent before the OSD was up is sent again only after 5 s: ask anew soon, and later not so soon.
+        patience = (min(2.0, 0.3 * 1.3 ** attempt) for attempt in itertools.count())
+        self._wait_ready(lambda: self._does_io(next(patience)))
 
-    def _does_io(self):
-        """Asking for an object that is not there goes all the way to the OSD. The limit is short because what was sent before
-        the OSD was up is sent again only every 5 s."""
+    def _does_io(self, seconds):
+        """Asking for an object that is not there goes all the way to the OSD."""
         try:
-            self.run("timeout", 1, "rados", "-c", self.conf, "-p", POOL, "stat", "no-such-object")
+            self.run("timeout", f"{seconds:.2f}", "rados", "-c", self.conf, "-p", POOL, "stat", "no-such-object")
         except Failed as failure:
             return "No such file" in str(failure)
         return True

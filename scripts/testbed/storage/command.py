@@ -42,7 +42,7 @@ def _arguments(kind):
     for verb, one in verbs.choices.items():
         one.add_argument("folder", metavar="DIR")
         if verb in ("kill9", "hang", "cont"):
-            one.add_argument("programs", metavar="PROGRAM", nargs="*", choices=[[], *kind.DAEMONS], default=[])
+            one.add_argument("programs", metavar="PROGRAM", nargs="*", help=f"some of {' '.join(kind.DAEMONS)} (default: all)")
     return vars(parser.parse_args())
 
 
@@ -60,6 +60,8 @@ def main(kind):
     programs = given.pop("programs", [])
     try:
         server = kind(folder, **given)
+        if unknown := set(programs) - set(kind.DAEMONS):
+            raise Failed(f"{kind.KIND} has no program {', '.join(sorted(unknown))}, but {', '.join(kind.DAEMONS)}")
         if verb == "start":
             began = time.monotonic()
             server.start()

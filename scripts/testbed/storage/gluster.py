@@ -85,6 +85,8 @@ class Gluster(Server):
         address = ports.free_address(MANAGEMENT_PORT)
         first = ports.free_port(address, BRICK_PORTS)
         store = pathlib.Path(options["brick"] or self.folder / "brick")
+        if (store / "b").exists():
+            raise Failed(f"{store}/b is there already, and destroy would remove it")
         for place in (self.folder / "glusterd", store):
             place.mkdir(parents=True, exist_ok=True)
         (self.folder / "glusterd.vol").write_text(

@@ -135,7 +135,7 @@ class Nfs(Server):
         store = pathlib.Path(options["path"] or self.folder / "export")
         for place in (store, self.folder / "recovery"):
             place.mkdir(parents=True, exist_ok=True)
-        address = ports.free_address(PORTMAPPER_PORT)
+        address = ports.free_address(PORTMAPPER_PORT if options["pmap"] else 0)
         first = ports.free_port(address, 2)
         made = {"address": address, "nfs_port": first, "mount_port": first + 1, "store": str(store)}
         self._write_conf({**options, **made})
@@ -163,6 +163,6 @@ class Nfs(Server):
         if daemon.name != "ganesha":
             return daemon.last_words()
         lines = [line for line in self._log().splitlines() if re.search("CRIT|FATAL|MAJ", line) and "DBUS" not in line]
-        if "Bind_addr" in "".join(lines):
+        if any("invalid param value" in line for line in lines):
             lines.append("Without an address outside 127.0.0.0/8 Bind_addr is invalid: ip addr add 192.0.2.55/32 dev lo")
         return "\n".join(lines[-3:]) or daemon.last_words()

@@ -50,7 +50,8 @@ def free_port(address, count=1):
 
 
 def free_address(port):
-    """A loopback address of one's own on which the given well-known port is free. Linux answers on all of 127.0.0.0/8."""
+    """A loopback address of one's own on which the given well-known port is free (0: it needs none). Linux answers on all of
+    127.0.0.0/8."""
     for _ in range(TRIES):
         address = f"127.{random.randint(1, 254)}.{random.randint(1, 254)}.{random.randint(2, 254)}"
         if is_free(address, port):

@@ -2,9 +2,10 @@
 """The storage servers test themselves with Debian's own clients: data outlive crashes, hangs end, full is full, strangers are
 refused, nothing is left.
 
-    selftest.py [ceph | iscsi | nfs | gluster]...
+    selftest.py [ceph | iscsi | nfs | gluster]...      all of them by default, side by side
 """
 
+import concurrent.futures
 import os
 import pathlib
 import random
@@ -20,8 +21,8 @@ sys.path.insert(0, str(HERE.parent))
 from processes import run, wait_until  # noqa: E402
 from report import Failed, say  # noqa: E402
 from storage.selftest_block import OfCeph, OfIscsi  # noqa: E402
-from storage.selftest_common import (DISK_BYTES, WRITTEN_BYTES, expect, expect_refused, expect_waiting,  # noqa: E402
-                                     processes_of)
+from storage.selftest_common import (DISK_BYTES, WRITTEN_BYTES, expect, expect_ends_well, expect_refused,  # noqa: E402
+                                     expect_waiting, processes_of)
 from storage.selftest_files import OfGluster, OfNfs  # noqa: E402
 
 KINDS = {kind.name: kind for kind in (OfCeph(), OfIscsi(), OfNfs(), OfGluster())}
@@ -102,7 +103,7 @@ def try_hang(server, disk):
     try:
         expect_waiting(reader, "a client of a hung server")
         server.cont()
-        expect(reader.wait(30) == 0, "what waited for a hung server did not go on")
+        expect_ends_well(reader, "what waited for a hung server")
     finally:
         server.cont()
         reader.kill()
@@ -121,6 +122,20 @@ def try_stop(server, disk):
     disk.compare()
 
 
+def try_folder(server, folder):
+    """What is somebody else's stays, and a server is not taken for another one."""
+    kind = type(server)
+    expect_refused(lambda: kind(folder / ("x" * 80)), "too long", "a folder is taken whose sockets would have too long names")
+    foreign = folder / "foreign"
+    foreign.mkdir()
+    (foreign / "letters").touch()
+    expect_refused(kind(foreign).start, "neither empty nor", "a server starts among foreign files")
+    kind(foreign).destroy()
+    expect((foreign / "letters").exists(), "foreign files are destroyed")
+    option, value = next((name, default) for name, (default, _) in kind.OPTIONS.items() if type(default) is int)
+    expect_refused(kind(server.folder, **{option: value + 1}).start, "was made with", "options are forgotten")
+
+
 def try_kill_of_the_user(kind, folder):
     """A test that is killed leaves no server."""
     with subprocess.Popen([sys.executable, "-c", USER, HERE.parent, kind.name, folder], stdin=subprocess.PIPE,
@@ -136,8 +151,9 @@ def try_kill_of_the_user(kind, folder):
 
 def try_kind(name, folder):
     kind = KINDS[name]
+    folder.mkdir()
     began = time.monotonic()
-    with kind.server(folder / name) as server:
+    with kind.server(folder / "main") as server:
         first = time.monotonic() - began
         kind.prepare(server)
         disk = Disk(server, kind, folder)
@@ -146,10 +162,11 @@ def try_kind(name, folder):
         try_hang(server, disk)
         try_stop(server, disk)
         say(f"{name}: up in {first:.2f} s, after kill -9 in {again:.2f} s, {memory:.0f} MiB; crash, hang and stop lose nothing")
+        try_folder(server, folder)
         kind.try_own(server)
         outside = kind.outside(server)
     expect_nothing_left(server, outside)
-    try_kill_of_the_user(kind, folder / f"{name}2")
+    try_kill_of_the_user(kind, folder / "other")
     say(f"{name}: nothing is left")
 
 
@@ -157,9 +174,9 @@ def main():
     names = sys.argv[1:] or list(KINDS)
     if unknown := set(names) - set(KINDS):
         raise Failed(f"no such server: {', '.join(sorted(unknown))}")
-    with tempfile.TemporaryDirectory(prefix="st-") as folder:
-        for name in names:
-            try_kind(name, pathlib.Path(folder))
+    with tempfile.TemporaryDirectory(prefix="st-") as folder, concurrent.futures.ThreadPoolExecutor() as pool:
+        for one in [pool.submit(try_kind, name, pathlib.Path(folder) / name) for name in names]:
+            one.result()
 
 
 if __name__ == "__main__":

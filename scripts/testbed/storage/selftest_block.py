@@ -10,8 +10,8 @@ from processes import run, wait_until
 from report import say
 from storage.ceph import Ceph
 from storage.iscsi import Iscsi
-from storage.selftest_common import (DISK_BYTES, SMALL_BYTES, expect, expect_refused, expect_waiting, expect_written,
-                                     write_by_qemu)
+from storage.selftest_common import (DISK_BYTES, SMALL_BYTES, expect, expect_ends_well, expect_refused, expect_waiting,
+                                     expect_written, write_by_qemu)
 
 HERE = pathlib.Path(__file__).resolve().parent
 NO_LUN = "LOGICAL_UNIT_NOT_SUPPORTED"
@@ -94,7 +94,7 @@ class OfCeph:
                 expect_waiting(writer, "a plain client of a full cluster")
             finally:
                 server.set_full_ratio(0.95)
-            expect(writer.wait(30) == 0, "a client that waited for space does not go on")
+            expect_ends_well(writer, "a client that waited for space")
         server.wait_full(False)
         expect(self._errno_of_write(server, "full") == 0, "a cluster that is not full any more does not write")
         say("ceph: full is ENOSPC, or waiting, until there is space")

@@ -37,6 +37,14 @@ def expect_waiting(process, what):
     raise Failed(f"{what} ended with {code}")
 
 
+def expect_ends_well(process, what, timeout=30):
+    try:
+        code = process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{what} does not end within {timeout} s") from None
+    expect(code == 0, f"{what} ended with {code}")
+
+
 def write_by_qemu(target, environment):
     """qemu-io says on its standard output what went wrong."""
     done = subprocess.run(["qemu-io", "-f", "raw", "-c", f"write -P 7 0 {WRITTEN_BYTES}", target], env=environment, text=True,
@@ -56,13 +64,16 @@ def create_by_qemu(target, environment):
 
 
 def processes_of(folder):
-    """Command lines that name the folder, without our own and without the guard's, which ends with its user."""
+    """Command lines of processes that name the folder in it or in their environment, without the guard's, which ends with its
+    user."""
     mark, found = os.fsencode(folder), []
     for entry in pathlib.Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
         try:
-            line = (entry / "cmdline").read_bytes() if entry.name.isdigit() and int(entry.name) != os.getpid() else b""
+            line, environment = ((entry / file).read_bytes() for file in ("cmdline", "environ"))
         except OSError:
             continue
-        if mark in line and b"\0guard\0" not in line:
+        if mark in line + environment and b"\0guard\0" not in line:
             found.append(os.fsdecode(line.replace(b"\0", b" ")))
     return found
