@@ -86,7 +86,7 @@ class OfCeph:
     def _try_full(self, server):
         put = ["rados", "-c", server.conf, "-p", "rbd", "put", "waiting", server.conf]
         server.run(*put)
-        server.set_full_ratio(0.004)  # of 10 GiB, and more than 40 MiB are used: data, and what BlueStore has for itself
+        server.set_full_ratio(0.004)  # of 10 GiB is 41 MiB, and BlueStore alone uses 290
         server.wait_full()
         expect(self._errno_of_write(server, "full") == errno.ENOSPC, "a full cluster writes")
         with subprocess.Popen(put, env=server.environment(), stdin=subprocess.DEVNULL) as writer:
