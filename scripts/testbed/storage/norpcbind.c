@@ -1,0 +1,30 @@
+/* Preloaded into ganesha.nfsd: it ends at its start when it cannot register NFSv3 with rpcbind, which we do
+ * not run, for that listens on every address of the machine. svc_reg() without a netconfig does everything
+ * but the registration. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+typedef bool (*register_function)(void*, uint32_t, uint32_t, void*, const void*);
+
+bool svc_reg(void* transport, uint32_t program, uint32_t version, void* dispatch, const void* netconfig) {
+  (void)netconfig;
+  register_function real = (register_function)dlsym(RTLD_NEXT, "svc_reg");
+  return real(transport, program, version, dispatch, (const void*)0);
+}
+
+bool rpcb_set(uint32_t program, uint32_t version, const void* netconfig, const void* address) {
+  (void)program;
+  (void)version;
+  (void)netconfig;
+  (void)address;
+  return true;
+}
+
+bool rpcb_unset(uint32_t program, uint32_t version, const void* netconfig) {
+  (void)program;
+  (void)version;
+  (void)netconfig;
+  return true;
+}
