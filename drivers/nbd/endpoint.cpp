@@ -1,7 +1,8 @@
 // The URI's fields, each checked; see the header.
 #include "drivers/nbd/endpoint.hpp"
 
-#include <charconv>
+#include "drivers/support/uri_keys.hpp"
+
 #include <fmt/format.h>
 
 namespace diskferry::nbd {
@@ -9,49 +10,14 @@ namespace {
 
 constexpr std::string_view default_port = "10809";  // IANA's, for nbd and nbds alike
 
-Error bad(const ImageUri& uri, std::string why, std::string remedy = {}) {
-  Error error = fail(ErrorKind::invalid_argument, "open", uri.to_string()).why(std::move(why));
-  return remedy.empty() ? error : std::move(error).remedy(std::move(remedy));
-}
-
-Result<bool> truth(const ImageUri& uri, std::string_view key, bool otherwise) {
-  const auto value = uri.query(key);
-  if (!value) return otherwise;
-  if (*value == "1" || *value == "true" || *value == "yes" || *value == "on") return true;
-  if (*value == "0" || *value == "false" || *value == "no" || *value == "off") return false;
-  return unexpected(bad(uri, fmt::format("{} is neither true nor false", key)));
-}
-
-/// Seconds, with decimals: tests and impatient operators want less than one.
-Result<Duration> seconds(const ImageUri& uri, std::string_view key, Duration otherwise) {
-  const auto value = uri.query(key);
-  if (!value) return otherwise;
-  double number = -1;
-  const auto [end, failed] = std::from_chars(value->data(), value->data() + value->size(), number);
-  if (failed != std::errc() || end != value->data() + value->size() || !(number >= 0 && number <= 86400))
-    return unexpected(bad(uri, fmt::format("{} is not a number of seconds from 0 to 86400", key)));
-  return std::chrono::duration_cast<Duration>(std::chrono::duration<double>(number));
-}
-
-Result<unsigned> connections(const ImageUri& uri) {
-  const auto value = uri.query("connections");
-  if (!value) return 0u;
-  unsigned number = 0;
-  const auto [end, failed] = std::from_chars(value->data(), value->data() + value->size(), number);
-  if (failed != std::errc() || end != value->data() + value->size() || number == 0 ||
-      number > connections_max)
-    return unexpected(bad(uri, fmt::format("connections is not a number from 1 to {}", connections_max)));
-  return number;
-}
-
 Result<void> take_address(const ImageUri& uri, Endpoint& endpoint) {
   const auto socket = uri.query("socket");
   if (uri.scheme().ends_with("+unix")) {
     if (!uri.host().empty() || uri.port())
-      return unexpected(bad(uri, "a UNIX socket has neither host nor port",
-                            fmt::format("write {}:///export?socket=/path", uri.scheme())));
+      return unexpected(bad_uri(uri, "a UNIX socket has neither host nor port",
+                                fmt::format("write {}:///export?socket=/path", uri.scheme())));
     if (!socket || socket->empty())
-      return unexpected(bad(uri, "the path of the UNIX socket is missing", "add ?socket=/path"));
+      return unexpected(bad_uri(uri, "the path of the UNIX socket is missing", "add ?socket=/path"));
     if (socket->size() > socket_path_bytes_max)
       return unexpected(fail(ErrorKind::too_large, "open", uri.to_string())
                             .why(fmt::format("the socket's path has {} bytes, the system takes {}",
@@ -60,8 +26,8 @@ Result<void> take_address(const ImageUri& uri, Endpoint& endpoint) {
     endpoint.socket_path = *socket;
     return {};
   }
-  if (socket) return unexpected(bad(uri, "a socket path needs the scheme nbd+unix or nbds+unix"));
-  if (uri.host().empty()) return unexpected(bad(uri, "the host is missing"));
+  if (socket) return unexpected(bad_uri(uri, "a socket path needs the scheme nbd+unix or nbds+unix"));
+  if (uri.host().empty()) return unexpected(bad_uri(uri, "the host is missing"));
   endpoint.host = uri.host();
   endpoint.port = uri.port() ? fmt::format("{}", *uri.port()) : std::string(default_port);
   return {};
@@ -72,8 +38,8 @@ Result<void> take_tls(const ImageUri& uri, Endpoint& endpoint) {
   if (!endpoint.is_tls) {
     for (const auto& [key, value] : uri.queries()) {
       if (key.starts_with("tls-"))
-        return unexpected(bad(uri, fmt::format("'{}' on a connection in clear text", printable(key)),
-                              "use nbds:// or nbds+unix://"));
+        return unexpected(bad_uri(uri, fmt::format("'{}' on a connection in clear text", printable(key)),
+                                  "use nbds:// or nbds+unix://"));
     }
     return {};
   }
@@ -81,9 +47,9 @@ Result<void> take_tls(const ImageUri& uri, Endpoint& endpoint) {
   endpoint.tls_psk_file = uri.query("tls-psk-file").value_or("");
   endpoint.tls_username = uri.query("tls-username").value_or(uri.user());
   endpoint.tls_hostname = uri.query("tls-hostname").value_or("");
-  DISKFERRY_TRY(endpoint.tls_verify_peer, truth(uri, "tls-verify-peer", true));
+  DISKFERRY_TRY(endpoint.tls_verify_peer, truth_key(uri, "tls-verify-peer", true));
   if (!endpoint.tls_certificates.empty() && !endpoint.tls_psk_file.empty())
-    return unexpected(bad(uri, "tls-certificates and tls-psk-file exclude each other"));
+    return unexpected(bad_uri(uri, "tls-certificates and tls-psk-file exclude each other"));
   return {};
 }
 
@@ -100,12 +66,12 @@ Result<Endpoint> parse_endpoint(const ImageUri& uri) {
     return unexpected(fail(ErrorKind::too_large, "open", fmt::format("{}://{}", uri.scheme(), uri.host()))
                           .why(fmt::format("the export's name has {} bytes, the protocol allows {}",
                                            endpoint.export_name.size(), export_name_bytes_max)));
-  DISKFERRY_TRY(endpoint.connections, connections(uri));
-  DISKFERRY_TRY(endpoint.connect_limit, seconds(uri, "connect-timeout", endpoint.connect_limit));
-  DISKFERRY_TRY(endpoint.reconnect_limit, seconds(uri, "reconnect-timeout", endpoint.reconnect_limit));
-  DISKFERRY_TRY(endpoint.stall_limit, seconds(uri, "stall-timeout", endpoint.stall_limit));
+  DISKFERRY_TRY(endpoint.connections, number_key(uri, "connections", 1, connections_max, 0));
+  DISKFERRY_TRY(endpoint.connect_limit, seconds_key(uri, "connect-timeout", endpoint.connect_limit));
+  DISKFERRY_TRY(endpoint.reconnect_limit, seconds_key(uri, "reconnect-timeout", endpoint.reconnect_limit));
+  DISKFERRY_TRY(endpoint.stall_limit, seconds_key(uri, "stall-timeout", endpoint.stall_limit));
   if (endpoint.connect_limit == Duration::zero() || endpoint.stall_limit == Duration::zero())
-    return unexpected(bad(uri, "connect-timeout and stall-timeout must be more than 0"));
+    return unexpected(bad_uri(uri, "connect-timeout and stall-timeout must be more than 0"));
   return endpoint;
 }
 

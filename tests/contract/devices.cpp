@@ -11,6 +11,7 @@
 #include "drivers/registry.hpp"
 #include "tests/contract/subject.hpp"
 #include "tests/support/nbd_server.hpp"
+#include "tests/support/storage_server.hpp"
 #include "tests/support/test_runtime.hpp"
 
 #include <filesystem>
@@ -208,6 +209,28 @@ Subject nbd_subject(std::string name, std::string filter, std::uint64_t size_uni
           .slowness = 4};
 }
 
+Subject nfs_subject() {
+  return {.name = "nfs",
+          .open =
+              [](std::uint64_t size_bytes) {
+                const auto server = std::make_shared<StorageServer>("nfs");
+                const auto uri = must(ImageUri::parse(
+                    fmt::format("nfs://{}{}/disk.raw?nfsport={}&mountport={}",
+                                server->variable("NFS_ADDRESS"), server->variable("NFS_EXPORT"),
+                                server->variable("NFS_PORT"), server->variable("NFS_MOUNT_PORT"))));
+                auto& context = runtime().context();
+                must(run(create_storage(context, uri, {.size_bytes = size_bytes})));
+                Opened opened{.ground = server};
+                opened.device = must(run(open_storage(context, uri, {.writable = true})));
+                opened.storage = [server] {
+                  return bytes_of_file(server->variable("NFS_PATH") + "/disk.raw");
+                };
+                return opened;
+              },
+          .is_sparse = false,
+          .slowness = 8};
+}
+
 }  // namespace
 
 std::vector<Subject> all_subjects() {
@@ -228,6 +251,7 @@ std::vector<Subject> all_subjects() {
   subjects.push_back(nbd_subject("nbd", "", 1));
   subjects.push_back(nbd_subject("nbd_without_extents", "noextents", 1));
   subjects.push_back(nbd_subject("nbd_with_block_limits", "blocksize-policy", 512));
+  subjects.push_back(nfs_subject());
   return subjects;
 }
 

@@ -5,6 +5,7 @@
     status DIR                      exit 3 when a program does not run
     env DIR                         shell variables
     kill9 | hang | cont DIR [PROGRAM...]
+    hold DIR [--OPTION VALUE]...    start and env, then READY; destroys it when stdin ends, or whoever holds it is killed
 """
 
 import argparse
@@ -29,11 +30,13 @@ def _arguments(kind):
     parser = argparse.ArgumentParser(prog=kind.KIND, description=kind.__doc__.split("\n", maxsplit=1)[0])
     verbs = parser.add_subparsers(dest="verb", required=True)
     start = verbs.add_parser("start", help="starts what does not run; returns when real I/O works")
+    hold = verbs.add_parser("hold", help="the same, for as long as stdin is open")
     for name, (default, what) in kind.OPTIONS.items():
         word = "yes|no" if isinstance(default, bool) else name.upper()
         convert = pathlib.Path if what.startswith("folder") else _converter(default)
-        start.add_argument(f"--{name.replace('_', '-')}", dest=name, type=convert, metavar=word,
-                           default=argparse.SUPPRESS, help=f"{what} (default: {default})")
+        for verb in (start, hold):
+            verb.add_argument(f"--{name.replace('_', '-')}", dest=name, type=convert, metavar=word,
+                              default=argparse.SUPPRESS, help=f"{what} (default: {default})")
     for verb, what in (("stop", "ends it, the data stay"), ("destroy", "ends it and removes everything"),
                        ("status", "which programs run; exit 3 when one does not"), ("env", "prints shell variables")):
         verbs.add_parser(verb, help=what)
@@ -54,6 +57,18 @@ def _status(server):
     return 0 if server.is_alive() else 3
 
 
+def _print_variables(server):
+    for name, value in server.variables().items():
+        print(f"{name}={shlex.quote(str(value))}")
+
+
+def _hold(server):
+    with server:
+        _print_variables(server)
+        print("READY", flush=True)
+        sys.stdin.read()
+
+
 def main(kind):
     given = _arguments(kind)
     verb, folder = given.pop("verb"), given.pop("folder")
@@ -68,9 +83,10 @@ def main(kind):
             print(f"{kind.KIND}: up after {(time.monotonic() - began) * 1000:.0f} ms")
         elif verb == "status":
             return _status(server)
+        elif verb == "hold":
+            _hold(server)
         elif verb == "env":
-            for name, value in server.variables().items():
-                print(f"{name}={shlex.quote(str(value))}")
+            _print_variables(server)
         else:
             getattr(server, verb)(*programs)
     except Failed as failure:

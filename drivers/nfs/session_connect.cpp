@@ -1,0 +1,150 @@
+// How a session comes up: a context, the mount, the file; and what else is done in a folder.
+#include "drivers/nfs/callbacks.hpp"
+#include "drivers/nfs/status.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+
+namespace diskferry::nfs {
+namespace {
+
+/// Of a new disk: for its owner alone, as the file driver makes them.
+constexpr int new_file_mode = 0600;
+
+/// libnfs takes these from a URL only. Nothing of the operator's but numbers is in it.
+std::string settings_url(const Endpoint& endpoint) {
+  std::string url = fmt::format(
+      "nfs://server/folder/file?version={}&autoreconnect=0&readahead=0&dircache=0&"
+      "auto-traverse-mounts=1",
+      endpoint.version);
+  if (endpoint.nfs_port != 0) url += fmt::format("&nfsport={}", endpoint.nfs_port);
+  if (endpoint.mount_port != 0) url += fmt::format("&mountport={}", endpoint.mount_port);
+  if (endpoint.uid) url += fmt::format("&uid={}", *endpoint.uid);
+  if (endpoint.gid) url += fmt::format("&gid={}", *endpoint.gid);
+  return url;
+}
+
+}  // namespace
+
+Result<void> NfsSession::make_context() {
+  drop_context();
+  context_ = nfs_init_context();
+  if (context_ == nullptr)
+    return unexpected(fail(ErrorKind::too_large, "open", endpoint_.name).why("out of memory"));
+  nfs_url* const url = nfs_parse_url_full(context_, settings_url(endpoint_).c_str());
+  if (url == nullptr)
+    return unexpected(
+        fail(ErrorKind::unsupported, "open", endpoint_.name)
+            .why(fmt::format("libnfs does not take the settings: {}", nfs_get_error(context_))));
+  nfs_destroy_url(url);
+  nfs_set_autoreconnect(context_, 0);
+  return {};
+}
+
+Task<Result<std::shared_ptr<NfsSession::Call>>> NfsSession::call(std::string operation, Start start) {
+  const auto call = std::make_shared<Call>();
+  auto owned = std::make_unique<std::shared_ptr<Call>>(call);
+  if (start(context_, owned.get()) < 0)
+    co_return unexpected(
+        fail(ErrorKind::gone, std::move(operation), endpoint_.name).why(printable(nfs_get_error(context_))));
+  std::ignore = owned.release();  // the callback's
+  update_interest();
+  std::unique_lock lock(call->guard);
+  while (!call->is_done) {
+    if (!co_await call->waiting.wait(lock))
+      co_return unexpected(cancelled_error(std::move(operation), endpoint_.name));
+    lock.lock();
+  }
+  lock.unlock();
+  if (call->result < 0) {
+    Error error = library_error(-call->result, std::move(operation), endpoint_.name, call->text);
+    co_return unexpected(std::move(error));
+  }
+  co_return call;
+}
+
+Task<Result<void>> NfsSession::mount_folder(BlockingPool& blocking_pool) {
+  DISKFERRY_CO_CHECK(make_context());
+  // The library looks the name up before it returns.
+  auto mounted = co_await call("mount", [this](nfs_context* context, void* owned) {
+    return nfs_mount_async(context, endpoint_.host.c_str(), endpoint_.folder.c_str(), Callbacks::done, owned);
+  });
+  if (!mounted) co_return unexpected(std::move(mounted).error());
+  co_return Result<void>{};
+}
+
+Task<Result<void>> NfsSession::mount(BlockingPool& blocking_pool) {
+  auto mounted =
+      co_await with_deadline(clock_, endpoint_.connect_limit, "mount", mount_folder(blocking_pool));
+  if (!mounted) drop_context();
+  co_return mounted;
+}
+
+Task<Result<FileFacts>> NfsSession::open_file() {
+  const int flags = purpose_ == Purpose::write ? O_RDWR : O_RDONLY;
+  DISKFERRY_CO_TRY(const auto opened, co_await call("open", [this, flags](nfs_context* context, void* owned) {
+                     return nfs_open_async(context, endpoint_.file.c_str(), flags, Callbacks::opened, owned);
+                   }));
+  file_ = opened->file;
+  DISKFERRY_CO_TRY(const auto looked, co_await call("look at", [this](nfs_context* context, void* owned) {
+                     return nfs_fstat64_async(context, file_, Callbacks::looked, owned);
+                   }));
+  const nfs_stat_64& now = looked->facts;
+  if (!S_ISREG(now.nfs_mode))
+    co_return unexpected(
+        fail(ErrorKind::invalid_argument, "open", endpoint_.name).why("it is no regular file"));
+  FileFacts facts{.number = now.nfs_ino,
+                  .size_bytes = now.nfs_size,
+                  .used_bytes = now.nfs_used,
+                  .read_bytes_max = static_cast<std::uint32_t>(nfs_get_readmax(context_)),
+                  .write_bytes_max = static_cast<std::uint32_t>(nfs_get_writemax(context_))};
+  if (endpoint_.version == 3) {
+    DISKFERRY_CO_TRY(const nfs_fh3 handle, handle_of(file_));
+    facts.handle.assign(handle.data.data_val, handle.data.data_len);
+  }
+  co_return facts;
+}
+
+Task<Result<FileFacts>> NfsSession::connect(BlockingPool& blocking_pool) {
+  const auto both = [](NfsSession& self, BlockingPool& pool) -> Task<Result<FileFacts>> {
+    DISKFERRY_CO_CHECK(co_await self.mount_folder(pool));
+    co_return co_await self.open_file();
+  };
+  auto facts = co_await with_deadline<FileFacts>(clock_, endpoint_.connect_limit, "connect",
+                                                 both(*this, blocking_pool));
+  if (facts) co_return facts;
+  drop_context();
+  if (facts.error().kind() != ErrorKind::timed_out) co_return facts;
+  co_return unexpected(std::move(facts)
+                           .error()
+                           .object(endpoint_.name)
+                           .why(fmt::format("no answer within {} s",
+                                            std::chrono::duration<double>(endpoint_.connect_limit).count()))
+                           .remedy("check that the server is up, and its ports: nfsport and mountport where "
+                                   "it has no port mapper"));
+}
+
+Task<Result<void>> NfsSession::create(std::uint64_t size_bytes, bool may_exist) {
+  const int flags = O_CREAT | O_RDWR | (may_exist ? O_TRUNC : O_EXCL);
+  DISKFERRY_CO_TRY(const auto made, co_await call("create", [this, flags](nfs_context* context, void* owned) {
+                     return nfs_create_async(context, endpoint_.file.c_str(), flags, new_file_mode,
+                                             Callbacks::opened, owned);
+                   }));
+  file_ = made->file;
+  auto sized = co_await call("create", [this, size_bytes](nfs_context* context, void* owned) {
+    return nfs_ftruncate_async(context, file_, size_bytes, Callbacks::done, owned);
+  });
+  if (sized) co_return Result<void>{};
+  if (!may_exist) (void)co_await unlink();
+  co_return unexpected(std::move(sized).error());
+}
+
+Task<Result<void>> NfsSession::unlink() {
+  auto done = co_await call("remove", [this](nfs_context* context, void* owned) {
+    return nfs_unlink_async(context, endpoint_.file.c_str(), Callbacks::done, owned);
+  });
+  if (!done) co_return unexpected(std::move(done).error());
+  co_return Result<void>{};
+}
+
+}  // namespace diskferry::nfs
