@@ -211,6 +211,10 @@ bool is_too_deep(std::string_view text) {
 Result<void> read_toml(std::string_view text, const std::string& name,
                        const std::function<void(TomlTable&)>& read) {
   TomlProblems problems;
+  // TOML is; and toml11 reads beyond the end of some texts that are not.
+  if (!is_utf8(text))
+    return unexpected(
+        fail(ErrorKind::invalid_argument, "read configuration", printable(name)).why("it is not UTF-8"));
   if (is_too_deep(text))
     return unexpected(
         fail(ErrorKind::too_large, "read configuration", printable(name)).why("it is nested too deep"));

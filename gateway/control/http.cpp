@@ -13,6 +13,8 @@
 namespace diskferry::control {
 namespace http = boost::beast::http;
 namespace {
+/// "0", an empty line, and the one that ends the message.
+constexpr std::size_t last_chunk_bytes = std::string_view("0\r\n\r\n").size();
 
 using RequestParser = http::request_parser<http::string_body>;
 using ResponseParser = http::response_parser<http::string_body>;
@@ -73,6 +75,7 @@ struct HttpReader::State {
   bool in_message = false;                   // something of a request is there
   std::optional<ResponseParser> response{};  // of a body that is read line by line
 
+  bool is_starved = false;  ///< the parser wanted more than it was given
   std::size_t waiting() const { return end - begin; }
   Task<Result<std::size_t>> receive();
   template <class Parser>
@@ -101,10 +104,13 @@ Task<Result<std::size_t>> HttpReader::State::receive() {
 template <class Parser>
 Result<bool> HttpReader::State::feed(Parser& parser, ErrorKind kind) {
   while (waiting() != 0 && !parser.is_done()) {
+    // Asked again between the last chunk and the end of the message, Beast asserts that all of it is there.
+    if (is_starved && parser.is_header_done() && parser.chunked() && waiting() < last_chunk_bytes) break;
     boost::system::error_code error;
     const std::size_t used = parser.put(boost::asio::const_buffer(input.data() + begin, waiting()), error);
     begin += used;
-    if (error == http::error::need_more) break;
+    is_starved = error == http::error::need_more;
+    if (is_starved) break;
     if (error == http::error::header_limit || error == http::error::body_limit) {
       over_limit = error == http::error::header_limit ? 431 : 413;
       return unexpected(bad_message(error, ErrorKind::too_large));

@@ -5,6 +5,7 @@
 #include "gateway/hypervisor/call_threads.hpp"
 #include "gateway/hypervisor/libvirt.hpp"
 #include "gateway/hypervisor/libvirt_event_loop.hpp"
+#include "gateway/hypervisor/libvirt_names.hpp"
 
 #include <functional>
 #include <memory>
@@ -12,12 +13,6 @@
 #include <string>
 #include <utility>
 #include <vector>
-
-// libvirt's own names, so that its header stays in the .cpp files.
-// NOLINTBEGIN(bugprone-reserved-identifier)
-struct _virConnect;
-struct _virDomain;
-// NOLINTEND(bugprone-reserved-identifier)
 
 namespace diskferry {
 

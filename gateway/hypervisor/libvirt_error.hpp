@@ -2,15 +2,10 @@
 #pragma once
 
 #include "diskferry/error.hpp"
+#include "gateway/hypervisor/libvirt_names.hpp"
 
 #include <string>
 #include <string_view>
-
-// libvirt's own names, so that its header stays in the .cpp files.
-// NOLINTBEGIN(bugprone-reserved-identifier)
-struct _virConnect;
-struct _virDomain;
-// NOLINTEND(bugprone-reserved-identifier)
 
 namespace diskferry {
 

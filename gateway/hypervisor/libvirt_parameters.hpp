@@ -1,11 +1,11 @@
 // libvirt's typed parameters, which its larger calls take and return. Internal to this room.
 #pragma once
 
+#include "gateway/hypervisor/libvirt_names.hpp"
+
 #include <cstdint>
 #include <optional>
 #include <string>
-
-struct _virTypedParameter;  // NOLINT(bugprone-reserved-identifier): libvirt's own name
 
 namespace diskferry {
 

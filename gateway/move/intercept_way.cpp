@@ -100,12 +100,14 @@ Task<Result<void>> InterceptWay::migrate() {
       co_await ends_.source->watch([this](const LibvirtEvent& event) { on_event(true, event); }));
   DISKFERRY_CO_CHECK(
       co_await ends_.target->watch([this](const LibvirtEvent& event) { on_event(false, event); }));
-  DISKFERRY_CO_CHECK(co_await move_.enter(Phase::bulk));
   LibvirtMigration migration = what_to_migrate();
   // libvirt would bind each mirror to the memory's rate, too, and then the granules of a guest that writes
   // are more than the mirror may send: it would never be done. The windows keep to the rate, and the
   // supervisor sets the memory's. What an earlier attempt set is still in force.
   if (!migration.disks.empty()) DISKFERRY_CO_CHECK(co_await set_memory_rate(0));
+  // From here on only both hosts can tell who has the machine: nothing may fail between this and the
+  // question.
+  DISKFERRY_CO_CHECK(co_await move_.enter(Phase::bulk));
   barrier_->arm();
   co_await supervisor_.begin();
   auto moved = co_await ends_.source->migrate(std::move(migration));

@@ -5,8 +5,6 @@
 namespace diskferry {
 namespace {
 
-/// Of the link, what the disks keep.
-constexpr std::uint64_t disk_part = 4;
 /// A guest that writes goes on to.
 constexpr std::uint64_t bound_min = 256u << 10;
 /// Bytes that vanish into buffers look like a fast link for a moment: what was seen counts less with each
@@ -23,7 +21,7 @@ std::uint64_t LinkShare::next(bool do_disks_wait, std::uint64_t disk_rate,
   if (do_disks_wait) {
     calm_ = 0;
     link_ = std::max(link_ - link_ / memory_of_the_past, disk_rate + memory_rate);
-    bound_ = std::max(link_ / disk_part, bound_min);
+    bound_ = std::max(link_ / disks_link_part, bound_min);
   } else if (bound_ != 0 && ++calm_ >= calm_calls) {
     link_ = 0;
     bound_ = 0;

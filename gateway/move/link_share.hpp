@@ -8,6 +8,9 @@
 
 namespace diskferry {
 
+/// Of the link, what the disks keep when they step back: one part of so many.
+inline constexpr std::uint64_t disks_link_part = 4;
+
 class LinkShare {
  public:
   /// What was seen since the last call, in bytes a second, and whether the windows are so full that the guest

@@ -3,6 +3,7 @@
 #include "gateway/move/prediction.hpp"
 
 #include "diskferry/units.hpp"
+#include "gateway/move/link_share.hpp"
 
 #include <algorithm>
 #include <array>
@@ -22,10 +23,10 @@ constexpr double throttled_share = 0.01;
 constexpr double share_max = 0.95;
 /// What a guest that writes gets of the way while its disks are copied.
 constexpr double write_share = 0.5;
-/// More of the link than that it does not get beside its memory, and then no more than what link_share.hpp
-/// leaves the disks.
+/// More of the link than that it does not get beside its memory, and then no more than what is left to the
+/// disks.
 constexpr double write_share_beside_memory = 0.75;
-constexpr double write_share_kept = 0.25;
+constexpr double write_share_kept = 1.0 / disks_link_part;
 
 double as_double(std::uint64_t value) {
   return static_cast<double>(value);

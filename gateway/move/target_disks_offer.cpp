@@ -53,26 +53,29 @@ Task<Result<std::shared_ptr<BlockDevice>>> TargetDisks::open(TargetDiskRequest r
   co_return co_await open_storage(context_, uri, {.writable = true, .without_lock = true});
 }
 
+namespace {
+Task<Result<void>> refuse(BlockDevice& device, Error error) {
+  (void)co_await device.close();
+  co_return unexpected(std::move(error));
+}
+}  // namespace
+
 Task<Result<void>> TargetDisks::offer(Disk& disk, std::string client, bool is_again) {
   const TargetDiskRequest& request = disk.record.request;
   DISKFERRY_CO_TRY(std::shared_ptr<BlockDevice> opened, co_await open(request, is_again));
   std::shared_ptr<BlockDevice> device = with_byte_granularity(std::move(opened));
-  const auto refuse = [&](Error error) -> Task<Result<void>> {
-    (void)co_await device->close();
-    co_return unexpected(std::move(error));
-  };
   if (device->size_bytes() != request.size_bytes)
-    co_return co_await refuse(
-        fail(ErrorKind::mismatch, "offer the disk", printable(request.uri))
-            .why(fmt::format("it has {} bytes and {} are needed", device->size_bytes(), request.size_bytes))
-            .remedy("name a target of that size, or one that can be created"));
+    co_return co_await refuse(*device, fail(ErrorKind::mismatch, "offer the disk", printable(request.uri))
+                                           .why(fmt::format("it has {} bytes and {} are needed",
+                                                            device->size_bytes(), request.size_bytes))
+                                           .remedy("name a target of that size, or one that can be created"));
   nbd::ExportOptions options{
       .name = export_name(request), .description = "disk " + request.disk + " of a move", .writable = true};
   if (options_.clients_have_names && !client.empty()) options.allow = {client};
   auto offered = nbd::Export::make(std::move(options), device);
-  if (!offered) co_return co_await refuse(std::move(offered).error());
+  if (!offered) co_return co_await refuse(*device, std::move(offered).error());
   auto added = server_.exports().add(*offered);
-  if (!added) co_return co_await refuse(std::move(added).error());
+  if (!added) co_return co_await refuse(*device, std::move(added).error());
   disk.device = std::move(device);
   disk.offered = *std::move(offered);
   co_return Result<void>{};

@@ -101,9 +101,10 @@ def rate(place):
 
 def rate_outrun(place):
     """A guest that writes three times what the budget allows moves all the same, and the budget is kept."""
-    place.guest(place.chain(data_mib=DATA_MIB), mode="seq", rate=320, run=16, sync=0)
+    # Without a look back by the guest itself, which under emulation may have lost memory: the disk is checked at the end.
+    place.guest(place.chain(data_mib=DATA_MIB), mode="seq", rate=320, run=16, sync=0, verify=0)
     budget = 6 * MIB
-    job = place.begin({"vda": NEW_RAW}, options=("--rate", str(budget)))
+    job = place.begin({"vda": NEW_RAW}, options=("--rate", str(budget), "--max-pause", "2000"))
     before, began = place.bed.wire_bytes(), time.monotonic()
     job.wait_end(status="done")
     seconds = time.monotonic() - began

@@ -9,6 +9,7 @@ import time
 import migrate
 from gateways import Gateways
 from guest import Disk, Guest
+from processes import wait_until
 from report import Failed
 
 IMAGES = "/var/lib/libvirt/images"
@@ -16,6 +17,7 @@ SOURCE = f"{IMAGES}/bench.qcow2"
 RAW_TARGET = f"{IMAGES}/bench.raw"
 SHARED_TARGET = "/run/testbed/bench-shared.raw"  # one file that both hosts see
 STAND_IN_SOCKET = "/run/bench-stand-in.sock"
+STOP_SECONDS = 120
 BEFORE_SECONDS = 2  # how long the guest is watched before it moves, and after
 
 # The ways of libvirt alone. Each copies to a qcow2 image that is there already.
@@ -162,8 +164,11 @@ class Measure:
         helpers.callback(server.stop)
 
     def _stop(self, guest):
-        """Pulls the guest's plug wherever it is: after a failure that may be either host."""
+        """Pulls the guest's plug wherever it is: after a failure that may be either host, and libvirt may be busy for a while
+        with a migration that was given up."""
         for host in self.bed.hosts:
-            if guest.state(host) is not None:
-                with contextlib.suppress(Failed):
-                    guest.stop(host)
+            def is_gone(where=host):
+                if guest.state(where) is not None:
+                    guest.stop(where)
+                return guest.state(where) is None
+            wait_until(is_gone, f"the end of {guest.name} on {host}", STOP_SECONDS)
