@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -50,6 +51,26 @@ struct CreateOptions {
   bool replace = false;      ///< an existing volume may be emptied and reused
 };
 
+/// What a storage tells of a volume before anybody writes to it.
+struct VolumeFacts {
+  bool exists = false;
+  bool can_be_emptied = false;  ///< create() with `replace` makes it new; false: it is used as it is (a LUN)
+  std::uint64_t size_bytes = 0;
+  std::uint32_t block_bytes = 1;  ///< smallest unit of a request
+  /// The same text for every name of this volume, from whatever host; "kind|..." from what the storage itself
+  /// calls it (RBD ids, LUN identity, NFS handle). Empty: it does not tell, or nothing is there.
+  std::string identity{};
+  /// What a new volume, or a sparse one that fills, can take. nullopt: the storage does not tell.
+  std::optional<std::uint64_t> free_bytes{};
+  /// Each a reason why creating it (where it does not exist) or writing to it would fail: permission,
+  /// read_only, in_use. Asked for by LookOptions::for_writing.
+  std::vector<Error> obstacles{};
+};
+
+struct LookOptions {
+  bool for_writing = false;
+};
+
 /// A key a driver understands in the query part of its URIs.
 struct DriverKey {
   std::string_view name;
@@ -70,6 +91,9 @@ struct Driver {
   /// Makes a volume of that size; nullptr where the storage cannot. Errors: already_exists, no_space,
   /// permission.
   Task<Result<void>> (*create)(DriverContext& context, ImageUri uri, CreateOptions options) = nullptr;
+  /// Asks the storage about a volume, and changes nothing. A volume that is not there is no error; a storage
+  /// that is not there, or does not let us in, is. nullptr: open() has to do. Errors: as open().
+  Task<Result<VolumeFacts>> (*look)(DriverContext& context, ImageUri uri, LookOptions options) = nullptr;
   /// Deletes a volume; nullptr where the storage cannot.
   Task<Result<void>> (*remove)(DriverContext& context, ImageUri uri) = nullptr;
 };
