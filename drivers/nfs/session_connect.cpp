@@ -3,6 +3,7 @@
 #include "drivers/nfs/status.hpp"
 #include "drivers/support/host_lookup.hpp"
 
+#include <algorithm>
 #include <fcntl.h>
 #include <fmt/format.h>
 
@@ -11,6 +12,7 @@ namespace {
 
 /// Of a new disk: for its owner alone, as the file driver makes them.
 constexpr int new_file_mode = 0600;
+constexpr std::uint32_t transfer_bytes_max = 1 << 20;  // libnfs's own bound (NFS_MAX_XFER_SIZE)
 
 /// libnfs takes these from a URL only. Nothing of the operator's but numbers is in it.
 std::string settings_url(const Endpoint& endpoint) {
@@ -23,6 +25,13 @@ std::string settings_url(const Endpoint& endpoint) {
   if (endpoint.uid) url += fmt::format("&uid={}", *endpoint.uid);
   if (endpoint.gid) url += fmt::format("&gid={}", *endpoint.gid);
   return url;
+}
+
+/// Of a request's size as the server has it; by NFSv4 libnfs does not ask it and says 0. Answers that are
+/// shorter than what was asked for are gone on from.
+std::uint32_t usable(std::uint64_t bytes_max) {
+  return bytes_max == 0 ? transfer_bytes_max
+                        : static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes_max, transfer_bytes_max));
 }
 
 }  // namespace
@@ -109,8 +118,8 @@ Task<Result<FileFacts>> NfsSession::open_file(Purpose purpose) {
   FileFacts facts{.number = now.nfs_ino,
                   .size_bytes = now.nfs_size,
                   .used_bytes = now.nfs_used,
-                  .read_bytes_max = static_cast<std::uint32_t>(nfs_get_readmax(context_)),
-                  .write_bytes_max = static_cast<std::uint32_t>(nfs_get_writemax(context_))};
+                  .read_bytes_max = usable(nfs_get_readmax(context_)),
+                  .write_bytes_max = usable(nfs_get_writemax(context_))};
   if (endpoint_.version == 3) {
     DISKFERRY_CO_TRY(const nfs_fh3 handle, handle_of(file_));
     facts.handle.assign(handle.data.data_val, handle.data.data_len);
