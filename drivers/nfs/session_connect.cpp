@@ -4,14 +4,17 @@
 #include "drivers/support/host_lookup.hpp"
 
 #include <algorithm>
+#include <array>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/random.h>
 
 namespace diskferry::nfs {
 namespace {
 
 /// Of a new disk: for its owner alone, as the file driver makes them.
 constexpr int new_file_mode = 0600;
+constexpr std::size_t verifier_bytes = 8;              // NFS4_VERIFIER_SIZE
 constexpr std::uint32_t transfer_bytes_max = 1 << 20;  // libnfs's own bound (NFS_MAX_XFER_SIZE)
 
 /// libnfs takes these from a URL only. Nothing of the operator's but numbers is in it.
@@ -34,6 +37,15 @@ std::uint32_t usable(std::uint64_t bytes_max) {
                         : static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes_max, transfer_bytes_max));
 }
 
+/// Not that of any other context, of this process or another; its end is as unique.
+std::string client_name() {
+  std::array<unsigned char, 16> bytes{};
+  if (::getrandom(bytes.data(), bytes.size(), 0) < 0) bytes = {};
+  std::string name = "diskferry-";
+  for (const unsigned char byte : bytes) name += fmt::format("{:02x}", byte);
+  return name;
+}
+
 }  // namespace
 
 Result<void> NfsSession::make_context() {
@@ -48,6 +60,12 @@ Result<void> NfsSession::make_context() {
             .why(fmt::format("libnfs does not take the settings: {}", nfs_get_error(context_))));
   nfs_destroy_url(url);
   nfs_set_autoreconnect(context_, 0);
+  if (endpoint_.version == 4) {
+    // A server of NFSv4 has one state for each name of a client, and each context is one.
+    const std::string name = client_name();
+    nfs4_set_client_name(context_, name.c_str());
+    nfs4_set_verifier(context_, name.data() + name.size() - verifier_bytes);
+  }
   return {};
 }
 
