@@ -129,6 +129,7 @@ class CopyJob {
     put_faults_in_front(*target_, request_.target_faults);
     const std::uint64_t has_bytes = target_->device().size_bytes();
     total_bytes_ = has_bytes;
+    report_.target_size_bytes = has_bytes;
     if (has_bytes < report_.size_bytes)
       co_return unexpected(too_small(request_.target, has_bytes, report_.size_bytes));
     if (target_->device().info().is_read_only)

@@ -54,7 +54,8 @@ Task<Result<void>> TargetDisks::refuse_what_others_use(TargetDiskRequest request
     const auto other_uri = ImageUri::parse(other.request.uri);
     if (keys.empty() || !other_uri) continue;
     const auto other_keys = co_await storage_keys(context_, *other_uri);
-    if (other_keys && !common_key(keys, *other_keys).empty()) co_return used("another disk of a move is written there");
+    if (other_keys && !common_key(keys, *other_keys).empty())
+      co_return used("another disk of a move is written there");
   }
   co_return Result<void>{};
 }
