@@ -35,9 +35,9 @@ struct OpenOptions {
   /// Share an image that is locked by others (QEMU's image locks). For reading only; the operator asked for
   /// it.
   bool force_share = false;
-  /// Take no lock, and reserve nothing (image locks, RBD's exclusive lock, SCSI reservations): for a disk that
-  /// a move's hypervisor has open, does not write before we have written the last, and then writes without
-  /// asking us. Whoever asks for this has made sure of it.
+  /// Take no lock, and reserve nothing (image locks, RBD's exclusive lock, SCSI reservations): for a disk
+  /// that a move's hypervisor has open, does not write before we have written the last, and then writes
+  /// without asking us. Whoever asks for this has made sure of it.
   bool without_lock = false;
   /// Files only: the real path that was checked for this URI. It is what is opened, with no symbolic link on
   /// the way; the URI is then only its name. Empty: the URI's path, whatever it goes through.

@@ -20,7 +20,8 @@ bool svc_reg(void* transport, uint32_t program, uint32_t version, void* dispatch
 
 typedef int (*lookup_function)(const char*, const char*, const struct addrinfo*, struct addrinfo**);
 
-int getaddrinfo(const char* host, const char* service, const struct addrinfo* hints, struct addrinfo** found) {
+int getaddrinfo(const char* host, const char* service, const struct addrinfo* hints,
+                struct addrinfo** found) {
   lookup_function real = (lookup_function)dlsym(RTLD_NEXT, "getaddrinfo");
   if (!hints) return real(host, service, hints, found);
   struct addrinfo any = *hints;
