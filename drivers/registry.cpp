@@ -6,6 +6,7 @@
 #include "drivers/memory/memory_device.hpp"
 #include "drivers/nbd/nbd_driver.hpp"
 #include "drivers/nfs/nfs_driver.hpp"
+#include "drivers/rbd/rbd_driver.hpp"
 
 #include <algorithm>
 #include <array>
@@ -14,7 +15,7 @@
 namespace diskferry {
 namespace {
 // One line a driver.
-constexpr std::array drivers{&file_driver, &memory_driver, &nbd_driver, &nfs_driver};
+constexpr std::array drivers{&file_driver, &memory_driver, &nbd_driver, &nfs_driver, &rbd_driver};
 }  // namespace
 
 std::span<const Driver* const> all_drivers() {

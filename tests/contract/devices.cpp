@@ -14,6 +14,7 @@
 #include "tests/support/storage_server.hpp"
 #include "tests/support/test_runtime.hpp"
 
+#include <atomic>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
@@ -231,6 +232,41 @@ Subject nfs_subject() {
           .slowness = 8};
 }
 
+/// One cluster for all cases: starting one takes seconds.
+const StorageServer& ceph_cluster() {
+  static const StorageServer server("ceph");
+  return server;
+}
+
+Subject rbd_subject(std::string name, std::string keys, bool is_sparse) {
+  return {.name = std::move(name),
+          .open =
+              [keys = std::move(keys)](std::uint64_t size_bytes) {
+                static std::atomic<unsigned> images = 0;
+                const StorageServer& server = ceph_cluster();
+                const std::string image = fmt::format("disk{}", ++images);
+                const auto uri =
+                    must(ImageUri::parse(fmt::format("rbd://{}/{}?conf={}{}", server.variable("CEPH_POOL"),
+                                                     image, server.variable("CEPH_CONF"), keys)));
+                auto& context = runtime().context();
+                must(run(create_storage(context, uri, {.size_bytes = size_bytes})));
+                Opened opened{};
+                opened.device = must(run(open_storage(context, uri, {.writable = true})));
+                opened.storage = [&server, image] {
+                  const TemporaryFolder folder;
+                  const std::string copy = folder / "image";
+                  const auto exported =
+                      run_program({"rbd", "-c", server.variable("CEPH_CONF"), "export", "--no-progress",
+                                   server.variable("CEPH_POOL") + "/" + image, copy});
+                  EXPECT_EQ(exported.exit_code, 0) << exported.err;
+                  return bytes_of_file(copy);
+                };
+                return opened;
+              },
+          .is_sparse = is_sparse,
+          .slowness = 4};
+}
+
 }  // namespace
 
 std::vector<Subject> all_subjects() {
@@ -252,6 +288,8 @@ std::vector<Subject> all_subjects() {
   subjects.push_back(nbd_subject("nbd_without_extents", "noextents", 1));
   subjects.push_back(nbd_subject("nbd_with_block_limits", "blocksize-policy", 512));
   subjects.push_back(nfs_subject());
+  subjects.push_back(rbd_subject("rbd", "", true));
+  subjects.push_back(rbd_subject("rbd_small_objects", "&object-size=64K", false));
   return subjects;
 }
 
