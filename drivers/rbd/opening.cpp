@@ -28,8 +28,10 @@ Task<Result<void>> make_ours(DriverContext& context, std::shared_ptr<Image> imag
 }  // namespace
 
 Task<Result<std::shared_ptr<Image>>> open_image(DriverContext& context, Endpoint endpoint, Purpose purpose) {
-  co_return co_await context.blocking_pool.run(
+  std::optional opened = co_await context.blocking_pool.run(
       [endpoint, purpose]() -> Result<std::shared_ptr<Image>> { return Image::open(endpoint, purpose); });
+  if (!opened) co_return unexpected(cancelled_error("open", endpoint.name));
+  co_return *std::move(opened);
 }
 
 Task<Result<std::shared_ptr<Image>>> open_for_writing(DriverContext& context, Endpoint endpoint) {

@@ -56,8 +56,10 @@ Task<Result<void>> create(DriverContext& context, ImageUri uri, CreateOptions op
 
 Task<Result<VolumeFacts>> look(DriverContext& context, ImageUri uri, LookOptions options) {
   DISKFERRY_CO_TRY(const Endpoint endpoint, parse_endpoint(uri));
-  co_return co_await context.blocking_pool.run(
+  std::optional looked = co_await context.blocking_pool.run(
       [endpoint, options] { return look_at_image(endpoint, options); });
+  if (!looked) co_return unexpected(cancelled_error("look at", endpoint.name));
+  co_return *std::move(looked);
 }
 
 Task<Result<void>> remove(DriverContext& context, ImageUri uri) {
