@@ -28,7 +28,7 @@ Task<Result<void>> make_ours(DriverContext& context, std::shared_ptr<Image> imag
 }  // namespace
 
 Task<Result<std::shared_ptr<Image>>> open_image(DriverContext& context, Endpoint endpoint, Purpose purpose) {
-  std::optional opened = co_await context.blocking_pool.run(
+  auto opened = co_await context.blocking_pool.run_or_give_up(
       [endpoint, purpose]() -> Result<std::shared_ptr<Image>> { return Image::open(endpoint, purpose); });
   if (!opened) co_return unexpected(cancelled_error("open", endpoint.name));
   co_return *std::move(opened);

@@ -102,7 +102,9 @@ Result<void> RbdDevice::judge(const Request& request, std::int64_t result) {
     error =
         std::move(error).why(fmt::format("the cluster did not answer for {}",
                                          std::chrono::ceil<std::chrono::seconds>(endpoint_.reconnect_limit)));
-  if (!is_final(result)) return unexpected(std::move(error));
+  // A cache or a journal tells once of what it lost.
+  const bool lost_writes = request.verb == Verb::flush && !image_->facts().is_write_durable;
+  if (!is_final(result) && !lost_writes) return unexpected(std::move(error));
   std::lock_guard lock(guard_);
   if (!gone_) gone_ = error;
   is_gone_.store(true, std::memory_order_release);

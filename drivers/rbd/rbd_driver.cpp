@@ -56,7 +56,7 @@ Task<Result<void>> create(DriverContext& context, ImageUri uri, CreateOptions op
 
 Task<Result<VolumeFacts>> look(DriverContext& context, ImageUri uri, LookOptions options) {
   DISKFERRY_CO_TRY(const Endpoint endpoint, parse_endpoint(uri));
-  std::optional looked = co_await context.blocking_pool.run(
+  auto looked = co_await context.blocking_pool.run_or_give_up(
       [endpoint, options] { return look_at_image(endpoint, options); });
   if (!looked) co_return unexpected(cancelled_error("look at", endpoint.name));
   co_return *std::move(looked);

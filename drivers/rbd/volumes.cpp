@@ -28,12 +28,12 @@ class ImageOptions {
 
 Result<void> check_is_image(const Endpoint& endpoint, const char* operation) {
   if (endpoint.snapshot.empty()) return {};
-  return unexpected(fail(ErrorKind::invalid_argument, operation, endpoint.name)
-                        .why("a snapshot is named")
+  return unexpected(fail(ErrorKind::read_only, operation, endpoint.name)
+                        .why("a snapshot is named, which nobody can change")
                         .remedy("name the image without @SNAPSHOT"));
 }
 
-/// What `lacking` writing to the image would meet.
+/// What writing to the image, or making it where there is none, would meet.
 Result<void> find_obstacles(const Endpoint& endpoint, Image* image, Cluster& cluster, VolumeFacts& facts) {
   if (!endpoint.snapshot.empty())
     facts.obstacles.push_back(
