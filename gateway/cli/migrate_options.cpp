@@ -45,6 +45,20 @@ Result<MoveDisk> parse_move_disk(const std::string& text) {
   return disk;
 }
 
+namespace {
+Result<void> take_secret(const std::string& text, std::vector<MoveDisk>& disks) {
+  const auto equals = text.find('=');
+  const auto disk = std::ranges::find(disks, text.substr(0, equals), &MoveDisk::target);
+  if (equals != std::string::npos && equals + 1 < text.size() && disk != disks.end()) {
+    disk->secret = text.substr(equals + 1);
+    return {};
+  }
+  return unexpected(fail(ErrorKind::invalid_argument, "read --secret")
+                        .why(fmt::format("'{}' is no disk of --disk with its secret", printable(text)))
+                        .remedy("say --secret vda=UUID, as virsh secret-list shows it on the other host"));
+}
+}  // namespace
+
 Result<std::pair<std::string, std::string>> parse_network_names(const std::string& text) {
   const auto equals = text.find('=');
   if (equals == std::string::npos || equals == 0 || equals + 1 == text.size())
@@ -64,6 +78,7 @@ Result<MoveRequest> MigrateOptions::request() const {
     DISKFERRY_TRY(MoveDisk disk, parse_move_disk(text));
     request.disks.push_back(std::move(disk));
   }
+  for (const std::string& text : secrets) DISKFERRY_CHECK(take_secret(text, request.disks));
   for (const std::string& text : networks) {
     DISKFERRY_TRY(const auto names, parse_network_names(text));
     request.networks[names.first] = names.second;
@@ -123,6 +138,10 @@ void add_migrate_options(CLI::App& app, MigrateOptions& options) {
                  "disk that "
                  "is not on storage of both hosts")
       ->type_name("DISK=TARGET")
+      ->allow_extra_args(false);
+  app.add_option("--secret", options.secrets,
+                 "UUID of the secret in the other host's libvirt with the key of a disk's network storage")
+      ->type_name("DISK=UUID")
       ->allow_extra_args(false);
   app.add_option("--network", options.networks, "what a network or bridge is called there: default=lan")
       ->type_name("HERE=THERE")

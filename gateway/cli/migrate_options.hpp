@@ -17,6 +17,7 @@ struct MigrateOptions {
   std::string gateway;
   MoveRequest move;
   std::vector<std::string> disks;
+  std::vector<std::string> secrets;  ///< "vda=UUID"
   std::vector<std::string> networks;
   bool via_ssh = false;
   bool no_verify = false;

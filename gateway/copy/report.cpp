@@ -61,6 +61,9 @@ std::string to_text(const CopyReport& report) {
   std::string text =
       fmt::format("{} -> {} ({} to {}, {})\n", printable(report.source), printable(report.target),
                   report.source_format, report.target_format, format_bytes(report.size_bytes));
+  if (report.target_size_bytes > report.size_bytes)
+    text += fmt::format("  the target is larger: its first {} bytes are the disk, the rest reads as zeros\n",
+                        report.size_bytes);
   text += fmt::format("  read {}, written {}, zeroed {}, skipped {}", format_bytes(report.read_bytes),
                       format_bytes(report.written_bytes), format_bytes(report.zeroed_bytes),
                       format_bytes(report.skipped_bytes));
@@ -96,6 +99,7 @@ json::value to_json(const CopyReport& report) {
           {"source-format", report.source_format},
           {"target-format", report.target_format},
           {"virtual-size", report.size_bytes},
+          {"target-virtual-size", report.target_size_bytes},
           {"read", report.read_bytes},
           {"written", report.written_bytes},
           {"zeroed", report.zeroed_bytes},

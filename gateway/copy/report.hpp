@@ -36,7 +36,8 @@ struct CopyReport {
   std::string target;
   std::string source_format;
   std::string target_format;
-  std::uint64_t size_bytes = 0;  ///< of the disk
+  std::uint64_t target_size_bytes = 0;  ///< of the disk that the target is; 0: it was not opened
+  std::uint64_t size_bytes = 0;         ///< of the disk
 
   std::uint64_t read_bytes = 0;
   std::uint64_t written_bytes = 0;

@@ -11,6 +11,9 @@
 namespace diskferry {
 namespace {
 
+constexpr std::uint16_t iscsi_port = 3260;
+constexpr std::uint16_t gluster_port = 24007;
+
 Error bad_source(std::string why) {
   return fail(ErrorKind::invalid_argument, "rewrite domain XML").why(std::move(why));
 }
@@ -55,13 +58,14 @@ Result<void> check(const UriDiskSource& storage) {
                           .why(std::move(why))
                           .remedy(std::move(remedy)));
   };
-  if (uri.scheme() != "rbd" && uri.scheme() != "iscsi" && uri.scheme() != "nfs")
+  constexpr std::array<std::string_view, 4> schemes{"rbd", "iscsi", "nfs", "gluster"};
+  if (std::ranges::find(schemes, uri.scheme()) == schemes.end())
     return unexpected(fail(ErrorKind::unsupported, "rewrite domain XML", uri.to_string())
-                          .why("a machine's disk can be a path, nbd, rbd, iscsi or nfs"));
+                          .why("a machine's disk can be a path, nbd, rbd, iscsi, nfs or gluster"));
   if (uri.host().empty() || uri.path().size() < 2) return refuse("it names no image", "write the whole URI");
   if (!user_of(uri).empty() && storage.secret_uuid.empty())
     return refuse("it names a user, whose key QEMU gets from libvirt only",
-                  "define a secret there and name its UUID, or leave the user out");
+                  "define a secret there and name it with --secret, or leave the user out");
   if (!is_plain_text(uri.path()) || !is_plain_text(uri.user()) || !is_plain_text(storage.secret_uuid) ||
       std::ranges::any_of(uri.queries(), [](const auto& query) { return !is_plain_text(query.second); }))
     return refuse("XML cannot hold it", "leave control characters out");
@@ -134,11 +138,12 @@ void write_nfs(pugi::xml_node to, const UriDiskSource& nfs) {
   if (!gid.empty()) set_attribute(identity, "group", fmt::format("+{}", gid));
 }
 
-void write_iscsi(pugi::xml_node to, const UriDiskSource& iscsi) {
-  std::string_view name = iscsi.uri.path();
+/// iSCSI and GlusterFS: the name of the target or volume, and what is in it, is the path.
+void write_named(pugi::xml_node to, const UriDiskSource& storage, std::uint16_t usual_port) {
+  std::string_view name = storage.uri.path();
   name.remove_prefix(name.starts_with('/') ? 1 : 0);
   set_attribute(to, "name", name);
-  write_host(to, iscsi.uri.host(), std::to_string(iscsi.uri.port().value_or(3260)));
+  write_host(to, storage.uri.host(), std::to_string(storage.uri.port().value_or(usual_port)));
 }
 
 void write(pugi::xml_node to, const UriDiskSource& storage) {
@@ -146,7 +151,8 @@ void write(pugi::xml_node to, const UriDiskSource& storage) {
   set_attribute(to, "protocol", scheme);
   if (scheme == "rbd") write_rbd(to, storage);
   if (scheme == "nfs") write_nfs(to, storage);
-  if (scheme == "iscsi") write_iscsi(to, storage);
+  if (scheme == "iscsi") write_named(to, storage, iscsi_port);
+  if (scheme == "gluster") write_named(to, storage, gluster_port);
   if (const auto user = user_of(storage.uri); !user.empty()) {
     auto auth = append_element(to, "auth");
     set_attribute(auth, "username", user);

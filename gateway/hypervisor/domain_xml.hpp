@@ -44,7 +44,7 @@ struct NbdDiskSource {
   bool tls = false;  ///< with the certificates of libvirt's own configuration (nbd_tls_x509_cert_dir)
   std::string tls_hostname{};  ///< the name in the server's certificate, where it is not `host`
 };
-/// Storage that QEMU reaches by itself: rbd, iscsi or nfs.
+/// Storage that QEMU reaches by itself: rbd, iscsi, nfs or gluster.
 struct UriDiskSource {
   ImageUri uri{};
   std::string format{};

@@ -141,7 +141,8 @@ Task<Result<void>> Coordinator::undo(Error why) {
   // It stays in this phase, so that it can be taken up again; the guest is not concerned.
   leftovers.emplace_back("on the other host: the exports of this move");
   for (const MoveDiskState& disk : move_.state.disks)
-    if (disk.was_created) leftovers.push_back("on the other host: " + disk.uri);
+    if (disk.was_created)
+      leftovers.push_back((disk.route == DiskRoute::direct ? "" : "on the other host: ") + disk.uri);
   leftovers.push_back("removed when the other gateway answers again, by diskferry resume " + move_.job.id);
   spdlog::warn("move {}: {}", move_.job.id, finished.error().message());
   co_return unexpected(std::move(why));

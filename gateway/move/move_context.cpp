@@ -2,7 +2,9 @@
 #include "gateway/move/move_context.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "drivers/registry.hpp"
 #include "drivers/support/wall_clock.hpp"
+#include "gateway/copy/target.hpp"
 #include "gateway/move/persistence.hpp"
 #include "gateway/move/preflight_report.hpp"
 #include "gateway/move/target_disks.hpp"
@@ -89,6 +91,7 @@ Task<Result<void>> MoveContext::prepare_targets(std::string monitor) {
   // The folder for the socket of the hypervisor there, which listens only where something is copied.
   if (!request.cold && copies) DISKFERRY_CO_CHECK(co_await gateway->prepare({.move = job.id}));
   for (MoveDiskState& disk : state.disks) {
+    if (disk.route == DiskRoute::direct) DISKFERRY_CO_CHECK(co_await make_network_target(disk));
     if (disk.route == DiskRoute::direct || disk.route == DiskRoute::shared) continue;
     auto prepared = co_await gateway->prepare({.move = job.id,
                                                .machine = state.machine,
@@ -107,6 +110,34 @@ Task<Result<void>> MoveContext::prepare_targets(std::string monitor) {
     disk.is_taken_up = prepared->is_taken_up;
     disk.starts_zeroed = prepared->starts_zeroed;
     disk.is_block_device = prepared->is_block_device;
+    DISKFERRY_CO_CHECK(co_await save({}));
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> MoveContext::make_network_target(MoveDiskState& disk) {
+  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(disk.uri));
+  DISKFERRY_CO_TRY(const VolumeFacts volume, co_await look_at_volume(environment.drivers, uri, {}));
+  if (volume.exists) co_return Result<void>{};
+  // Written down first, so that a crash leaves nothing behind that nobody knows of.
+  disk.was_created = true;
+  DISKFERRY_CO_CHECK(co_await save({}));
+  auto made = co_await create_storage(environment.drivers, uri, {.size_bytes = disk.size_bytes});
+  if (made) {
+    disk.starts_zeroed = true;
+    co_return made;
+  }
+  disk.was_created = false;
+  DISKFERRY_CO_CHECK(co_await save({}));
+  co_return unexpected(std::move(made).error().in("make the target of " + disk.target));
+}
+
+Task<Result<void>> MoveContext::remove_network_targets() {
+  for (MoveDiskState& disk : state.disks) {
+    if (disk.route != DiskRoute::direct || !disk.was_created) continue;
+    DISKFERRY_CO_TRY(ImageUri uri, ImageUri::parse(disk.uri));
+    DISKFERRY_CO_CHECK(co_await remove_created_target(environment.drivers, std::move(uri)));
+    disk.was_created = false;
     DISKFERRY_CO_CHECK(co_await save({}));
   }
   co_return Result<void>{};
@@ -156,6 +187,7 @@ Task<Result<void>> MoveContext::finish_target(TargetEnd end, Duration limit) {
 }
 
 Task<Result<void>> MoveContext::finish_once(TargetEnd end) {
+  if (end == TargetEnd::remove) DISKFERRY_CO_CHECK(co_await remove_network_targets());
   if (!gateway) {
     if (auto again = co_await connect_gateway(); !again)
       spdlog::debug("move {}: {}", job.id, again.error().message());

@@ -60,6 +60,9 @@ struct MoveContext {
   /// Has the other gateway make and offer what the disks of the state go to. `monitor`: of the QEMU that
   /// waits there; empty: libvirt starts one.
   Task<Result<void>> prepare_targets(std::string monitor);
+  /// Network storage that is not there yet; what this gateway made, it removes when the move is undone.
+  Task<Result<void>> make_network_target(MoveDiskState& disk);
+  Task<Result<void>> remove_network_targets();
   /// Opens the targets, and listens for the hypervisor here.
   Task<Result<void>> open_sources(SourceDisksHooks hooks);
   /// Ends what the other gateway has of this move, and waits for it as long as it is away.

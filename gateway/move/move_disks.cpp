@@ -30,7 +30,9 @@ Result<DomainRewrite> changes_for(const MoveRequest& request, const std::vector<
       continue;
     }
     DISKFERRY_TRY(const ImageUri uri, ImageUri::parse(disk.uri));
-    DISKFERRY_TRY(DiskSource place, disk_source(uri, disk.format, disk.is_block_device));
+    const auto wanted = std::ranges::find(request.disks, disk.target, &MoveDisk::target);
+    const std::string secret = wanted == request.disks.end() ? std::string() : wanted->secret;
+    DISKFERRY_TRY(DiskSource place, disk_source(uri, disk.format, disk.is_block_device, secret));
     changes.disks.push_back({.target = disk.target, .source = std::move(place)});
   }
   return changes;

@@ -40,17 +40,35 @@ Task<Result<ImageFacts>> look_into(DriverContext& context, ImageUri uri, std::st
   co_return facts;
 }
 
-Task<Result<TargetDiskFacts>> look_at_storage(DriverContext& context, ImageUri uri) {
-  TargetDiskFacts facts;
-  DISKFERRY_CO_TRY(facts.identity, co_await storage_identity(context, uri));
-  auto device = co_await open_storage(context, uri, {});
-  if (!device && device.error().kind() == ErrorKind::not_found) co_return facts;
+/// A driver that cannot ask opens it.
+Task<Result<VolumeFacts>> look_by_opening(DriverContext& context, ImageUri uri) {
+  VolumeFacts volume;
+  auto device = co_await open_storage(context, std::move(uri), {});
+  if (!device && device.error().kind() == ErrorKind::not_found) co_return volume;
   if (!device) co_return unexpected(std::move(device).error());
-  facts.exists = true;
-  facts.size_bytes = (*device)->size_bytes();
-  facts.block_bytes = (*device)->info().block_bytes;
+  volume.exists = true;
+  volume.size_bytes = (*device)->size_bytes();
+  volume.block_bytes = (*device)->info().block_bytes;
   (void)co_await (*device)->close();
-  co_return facts;
+  co_return volume;
+}
+
+Task<Result<TargetDiskFacts>> look_at_storage(DriverContext& context, ImageUri uri) {
+  DISKFERRY_CO_TRY(const Driver* driver, find_driver(uri));
+  DISKFERRY_CO_TRY(const std::string identity, co_await storage_identity(context, uri));
+  DISKFERRY_CO_TRY(const VolumeFacts volume,
+                   driver->look == nullptr ? co_await look_by_opening(context, uri)
+                                           : co_await look_at_volume(context, uri, {.for_writing = true}));
+  std::string problem;
+  for (const Error& obstacle : volume.obstacles)
+    problem += (problem.empty() ? "" : "; ") + obstacle.message();
+  co_return TargetDiskFacts{.exists = volume.exists,
+                            .size_bytes = volume.size_bytes,
+                            .space_available_bytes = volume.free_bytes.value_or(0),
+                            .problem = std::move(problem),
+                            .identity = identity,
+                            .block_bytes = volume.block_bytes,
+                            .can_create = driver->create != nullptr};
 }
 
 }  // namespace

@@ -45,6 +45,8 @@ void targets_answer(const PreflightFacts& facts, Findings& found) {
 
 void check_network_target(const DiskFacts& disk, const MoveDisk& move, const TargetDiskFacts& target,
                           Findings& found) {
+  if (!target.exists && target.can_create)
+    return found.note("target-created", disk.disk.target, fmt::format("{} is made.", move.uri));
   if (!target.exists)
     return found.block("target-missing", disk.disk.target, fmt::format("There is no {}.", move.uri),
                        "make it first, exactly as large as the disk: network storage is used as it is");

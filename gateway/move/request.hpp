@@ -16,6 +16,8 @@ struct MoveDisk {
   std::string target{};  ///< the machine's disk: "vda"
   std::string uri{};     ///< where it goes: a path on the target's host, or a URI that host can open
   std::string format{};  ///< "raw" or "qcow2"; empty: by the name's ending
+  /// UUID of the secret of the other host's libvirt with the storage's key, where the URI names a user.
+  std::string secret{};
 };
 
 enum class TimeoutAction : std::uint8_t { abort, suspend, post_copy };

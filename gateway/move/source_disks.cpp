@@ -64,7 +64,9 @@ SourceDisks::~SourceDisks() {
 
 Task<Result<void>> SourceDisks::open(SourceDisk wanted) {
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(wanted.target_uri));
-  auto opened = co_await open_storage(context_, uri, {.writable = true, .connections = wanted.connections});
+  // The hypervisor that takes over has network storage open, too, and writes to it from the switchover on.
+  auto opened = co_await open_storage(
+      context_, uri, {.writable = true, .without_lock = true, .connections = wanted.connections});
   if (!opened) co_return unexpected(std::move(opened).error().in("open the target of " + wanted.target));
   std::shared_ptr<BlockDevice> target = *std::move(opened);
   if (target->size_bytes() != wanted.size_bytes) {

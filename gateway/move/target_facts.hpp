@@ -16,6 +16,7 @@ struct TargetDiskFacts {
   std::string identity{};  ///< of the storage, to be compared with the source's: same text, same storage
   /// The smallest request its storage takes; 0: not known. A guest with smaller sectors could not use it.
   std::uint32_t block_bytes = 0;
+  bool can_create = false;  ///< of network storage: it is made where it does not exist
 };
 
 /// What a gateway says of itself.

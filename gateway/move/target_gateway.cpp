@@ -42,6 +42,7 @@ static void list_fields(Fields& fields, ValueOf<TargetDiskFacts> auto& facts) {
   fields.take("problem", facts.problem);
   fields.take("identity", facts.identity);
   fields.take("block-bytes", facts.block_bytes);
+  fields.take("can-create", facts.can_create);
 }
 
 std::string to_json(const TargetDiskFacts& facts) {

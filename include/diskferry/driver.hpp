@@ -35,8 +35,9 @@ struct OpenOptions {
   /// Share an image that is locked by others (QEMU's image locks). For reading only; the operator asked for
   /// it.
   bool force_share = false;
-  /// Files only: take no image lock, for a disk that a move's hypervisor has open and does not write
-  /// before we let go. Whoever asks for this has made sure of it.
+  /// Take no lock, and reserve nothing (image locks, RBD's exclusive lock, SCSI reservations): for a disk that
+  /// a move's hypervisor has open, does not write before we have written the last, and then writes without
+  /// asking us. Whoever asks for this has made sure of it.
   bool without_lock = false;
   /// Files only: the real path that was checked for this URI. It is what is opened, with no symbolic link on
   /// the way; the URI is then only its name. Empty: the URI's path, whatever it goes through.
@@ -60,6 +61,8 @@ struct VolumeFacts {
   /// The same text for every name of this volume, from whatever host; "kind|..." from what the storage itself
   /// calls it (RBD ids, LUN identity, NFS handle). Empty: it does not tell, or nothing is there.
   std::string identity{};
+  /// When it was changed the last time, since the epoch; 0: the storage does not tell.
+  std::int64_t modified_ns = 0;
   /// What a new volume, or a sparse one that fills, can take. nullopt: the storage does not tell.
   std::optional<std::uint64_t> free_bytes{};
   /// Each a reason why creating it (where it does not exist) or writing to it would fail: permission,

@@ -3,12 +3,14 @@ contender is always ours; a ratio above 1 means that ours is faster than that pe
 import atexit
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 from typing import Callable
 
 import run
 from run import Sample
+from storages import STORAGES, StorageCopies
 
 
 @dataclasses.dataclass
@@ -29,7 +31,8 @@ class Cases:
         return {"raw": self.raw, "raw-memory": self.raw_memory, "chain-zlib": self.chain_zlib,
                 "chain-zstd": self.chain_zstd, "compress-zlib": self.compress_zlib, "compress-zstd": self.compress_zstd, "nbd-to-nbd": self.nbd_to_nbd,
                 "server-raw": self.server_raw, "server-qcow2": self.server_qcow2, "server-tls": self.server_tls,
-                "empty-raw": self.empty_raw, "empty-qcow2": self.empty_qcow2}
+                "empty-raw": self.empty_raw, "empty-qcow2": self.empty_qcow2,
+                **{f"storage-{kind}": functools.partial(self.storage, kind) for kind in STORAGES}}
 
     # -- copies ------------------------------------------------------------------------------------------------
 
@@ -147,6 +150,29 @@ class Cases:
             "diskferry": ours(), "diskferry, no verification": ours("--no-verify"),
             "nbdcopy, 4 connections": peer("--connections=4"), "nbdcopy, 1 connection": peer("--connections=1"),
             "nbdcopy --flush, 4 connections": peer("--flush", "--connections=4")})
+
+    # -- storage servers ---------------------------------------------------------------------------------------
+
+    def storage(self, kind):
+        copies = StorageCopies(kind, self.inputs, self.ours)
+        title = STORAGES[kind].title
+        raw, qcow2 = self.inputs.sparse_raw, self.inputs.flat_qcow2
+        # By default qemu-img leaves what it wrote in caches; with writeback it flushes them at the end, as ours does.
+        flushed = ("-t", "writeback")
+        def onto(source, source_format, target_format="raw"):
+            arguments = (source, source_format, target_format)
+            return {"diskferry": copies.onto_ours(*arguments),
+                    "diskferry, no verification": copies.onto_ours(*arguments, options=("--no-verify",)),
+                    "qemu-img": copies.onto_peer(*arguments),
+                    "qemu-img, flushed": copies.onto_peer(*arguments, options=flushed)}
+        yield Case(f"storage-{kind}-to", f"raw file to {title}, 4 GiB with 2 GiB of data", "1.2", onto(raw, "raw"))
+        yield Case(f"storage-{kind}-to-from-qcow2", f"qcow2 file to raw on {title}", "1.2 (2 where qemu-img crawls)",
+                   onto(qcow2, "qcow2"))
+        if kind in ("nfs", "rbd"):
+            yield Case(f"storage-{kind}-to-qcow2", f"raw file to a qcow2 image on {title}", "2", onto(raw, "raw", "qcow2"))
+        yield Case(f"storage-{kind}-from", f"{title} to a raw file, 4 GiB with 2 GiB of data", "1.2", {
+            "diskferry": copies.from_ours(), "diskferry, no verification": copies.from_ours(("--no-verify",)),
+            "qemu-img": copies.from_peer(), "qemu-img, flushed": copies.from_peer(flushed)})
 
     # -- servers -----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 
-import report
+import tables
 from cases import Cases
 from inputs import Inputs
 from run import Failed, Sample
@@ -65,13 +65,13 @@ def write_docs(results, pairs):
     page = os.path.join(ROOT, "docs", "benchmarks.md")
     with open(page, encoding="utf-8") as file:
         text = file.read()
-    facts = "\n".join(f"* {line}" for line in [datetime.date.today().isoformat(), *report.machine(),
+    facts = "\n".join(f"* {line}" for line in [datetime.date.today().isoformat(), *tables.machine(),
                                                f"{pairs} interleaved runs of each contender after one warm-up"])
     begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
     with open(page, "w", encoding="utf-8") as file:
-        file.write(f"{text[:begin]}\n{facts}\n\n![ratios](benchmarks.svg)\n\n{report.table(results)}\n{text[end:]}")
+        file.write(f"{text[:begin]}\n{facts}\n\n![ratios](benchmarks.svg)\n\n{tables.table(results)}\n{text[end:]}")
     with open(os.path.join(ROOT, "docs", "benchmarks.svg"), "w", encoding="utf-8") as file:
-        file.write(report.plot(results))
+        file.write(tables.plot(results))
 
 
 def main():
@@ -98,7 +98,7 @@ def main():
                     failed += 1
                     continue
                 results.add(case, samples)
-                print(report.table([(case, samples)]).split("\n", 2)[2], flush=True)
+                print(tables.table([(case, samples)]).split("\n", 2)[2], flush=True)
                 if not (chosen.quick or chosen.no_docs):
                     write_docs(results.of(sum(everything.values(), [])), chosen.pairs)
         return 1 if failed else 0

@@ -11,7 +11,6 @@ class RbdStorage:
     rbd_test.py: the cluster notices it a second or two late."""
 
     name = "rbd"
-    lock = ""
     creates = True
 
     def __init__(self, folder, small=0):
@@ -56,9 +55,11 @@ class RbdStorage:
         yield "a user who may read only", uri.replace(f"id={USER}", "id=reader"), "profile rbd"
         self.server.create_image("old", 1 << 20)
         yield "an image that is there", self.uri("old"), "exists"
-        self.server.rbd("snap", "create", "--no-progress", f"{self.server.pool}/old@snap")
-        yield "a snapshot", self.uri("old@snap"), "snapshot"
         yield "no configuration", uri.replace(".conf", ".none"), "configuration file is not there"
+
+    def second_name(self, volume):
+        """As QEMU calls it."""
+        return self.server.qemu_uri(volume, user=USER)
 
     def missing(self):
         return self.uri("none"), "no such pool, namespace, image or snapshot"

@@ -21,14 +21,14 @@ HERE = pathlib.Path(__file__).resolve().parent
 TESTBED = HERE.parents[1] / "scripts" / "testbed"
 sys.path[:0] = [str(HERE), str(TESTBED)]
 
-from processes import wait_until  # noqa: E402
+from processes import run, wait_until  # noqa: E402
 from report import Failed, say  # noqa: E402
 from storages import IMPATIENT, MIB, PATIENT, STORAGES  # noqa: E402
 
 DISK_BYTES = 48 * MIB
 DATA_BYTES = 32 * MIB   # the rest is a hole
 FAULT_BYTES = 8 * MIB   # so much is copied when something happens
-RATE = "8M"             # bytes a second: slow enough to be met in the middle
+RATE = "16M"            # bytes a second: slow enough to be met in the middle
 SMALL_BYTES = 96 * MIB  # a store that can be filled
 LEFT_BYTES = 12 * MIB
 HANG_SECONDS = float(os.environ.get("HANG_SECONDS", "3"))
@@ -66,7 +66,8 @@ class Place:
         self.storage.server.__exit__()
 
     def command(self, source, target, *options):
-        return [self.program, "copy", "-f", "raw", "-O", "raw", "--progress", "json", *options, str(source), str(target)]
+        formats = [] if {"-f", "-O"} & set(options) else ["-f", "raw", "-O", "raw"]
+        return [self.program, "copy", *formats, "--progress", "json", *options, str(source), str(target)]
 
     def environment(self):
         return {**os.environ, "XDG_STATE_HOME": str(self.folder / "state")}
@@ -76,6 +77,12 @@ class Place:
         done = subprocess.run(self.command(source, target, *options), env=self.environment(), stdin=subprocess.DEVNULL,
                               capture_output=True, text=True, timeout=ENDS_WITHIN, check=False)
         return done.returncode, done.stdout + done.stderr
+
+    def plan(self, source, target, *options):
+        done = subprocess.run([self.program, "plan", "copy", "--json", "-f", "raw", *options, str(source), str(target)],
+                              env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                              timeout=ENDS_WITHIN, check=False)
+        return done.returncode, done.stdout
 
     def begin(self, source, target, *options):
         return Copy(self.command(source, target, "--rate", RATE, *options), self.environment())
@@ -113,6 +120,12 @@ class Copy:
     def in_the_middle(self):
         wait_until(lambda: self._done >= FAULT_BYTES or self._process.poll() is not None, "the copy being in the middle")
         expect(self._process.poll() is None, f"the copy ended too early: {self.said}")
+
+    def pause(self):
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self):
         self._process.send_signal(signal.SIGKILL)
@@ -159,6 +172,20 @@ def restarted(place, onto):
     code, said = copy.end()
     expect(code == 0, f"exit {code}: {said}")
     expect_copied(place, onto)
+
+
+def lost(place):
+    """Killed in the middle, and what it had not made durable is lost: it is copied again."""
+    source, target = ends(place, PATIENT, True)
+    copy = place.begin(source, target, *options_for(place, True))
+    copy.in_the_middle()
+    place.storage.server.kill9()
+    place.storage.lose("disk.raw")
+    place.storage.server.start()
+    code, said = copy.end()
+    expect(code == 0, f"exit {code}: {said}")
+    expect("copied again" in said, f"it does not say that something was copied again: {said}")
+    place.expect_target("disk.raw")
 
 
 def hung(place, onto):
@@ -214,6 +241,30 @@ def full(place):
     place.expect_target("disk.raw")
 
 
+def images(place):
+    """A qcow2 image onto the storage, and from it back to a raw file."""
+    volume = place.storage.uri("disk.qcow2")
+    place.storage.make_room("disk.qcow2", DISK_BYTES + DISK_BYTES // 8)
+    code, said = place.copy(place.disk, volume, "-O", "qcow2", *(() if place.storage.creates else ("--overwrite",)))
+    expect(code == 0, f"onto, exit {code}: {said}")
+    image = place.folder / "image.qcow2"
+    place.storage.read("disk.qcow2", image)
+    run("qemu-img", "convert", "-f", "qcow2", "-O", "raw", image, place.result)
+    place.expect_file()
+    place.result.unlink()
+    code, said = place.copy(volume, place.result, "-f", "qcow2")
+    expect(code == 0, f"from, exit {code}: {said}")
+    place.expect_file()
+
+
+def same(place):
+    """One volume under two names is not copied onto itself."""
+    place.storage.write("disk.raw", place.disk)
+    code, said = place.copy(place.storage.uri("disk.raw"), place.storage.second_name("disk.raw"), "--overwrite")
+    expect(code == 3 and "same image" in said, f"exit {code}: {said}")
+    place.expect_target("disk.raw")
+
+
 def refused(place):
     """What cannot be is refused before anything is changed, with the reason."""
     for what, uri, text in place.storage.refusals():
@@ -222,14 +273,25 @@ def refused(place):
         expect(text in said.lower(), f"{what}: no '{text}' in: {said}")
         expect(not list((place.folder / "state").rglob("*.ledger")), f"{what}: a ledger is left")
         say(f"  {what}: {said.strip().splitlines()[-1]}")
+        code, said = place.plan(place.disk, uri, *options_for(place, True))
+        expect(code == 3, f"plan: {what}: exit {code}: {said}")
+        expect(any(text in blocker.lower() for blocker in json.loads(said)["blockers"]), f"plan: {what}: no '{text}' in {said}")
     uri, text = place.storage.missing()
     code, said = place.copy(uri, place.result)
     expect(code == 3 and text in said.lower(), f"missing source: exit {code}: {said}")
     expect(not place.result.exists(), "the target of a copy without a source was made")
 
 
+def version4(place):
+    """By NFSv4, from it only."""
+    place.storage.write("disk.raw", place.disk)
+    code, said = place.copy(place.storage.server.uri("disk.raw", version=4), place.result)
+    expect(code == 0, f"exit {code}: {said}")
+    place.expect_file()
+
+
 CASES = {f"{way}.{case.__name__}": (case, way == "onto") for case in (restarted, hung, gone, killed) for way in ("onto", "from")}
-CASES |= {case.__name__: (case, None) for case in (full, refused)}
+CASES |= {case.__name__: (case, None) for case in (lost, full, images, same, refused, version4)}
 
 
 def run_case(program, kind, name):
@@ -243,7 +305,7 @@ def run_case(program, kind, name):
 def main():
     if len(sys.argv) < 3 or sys.argv[2] not in STORAGES:
         sys.exit(__doc__)
-    names = sys.argv[3:] or list(CASES)
+    names = sys.argv[3:] or [name for name in CASES if name != "version4" or sys.argv[2] == "nfs"]
     failed = 0
     for name in names:
         try:

@@ -29,7 +29,6 @@ class NfsStorage:
     """Files on an NFS server. The driver finds out by the server's verifier what a restart has lost."""
 
     name = "nfs"
-    lock = ""
     creates = True
 
     def __init__(self, folder, small=0):
@@ -63,7 +62,8 @@ class NfsStorage:
 
     def refusals(self):
         """What: (URI of a volume to write to, a text that the error must have), after what makes it so was done."""
-        yield "no such export", self.server.uri("x").replace("/export/", "/none/"), "permission"
+        yield "no such export", self.server.uri("x").replace("/export/", "/none/"), "does not export /none"
+        yield "version 4", self.server.uri("x", version=4), "use version=3"
         self.server.set_export(squash="All_Squash")
         self.server.path.chmod(0o755)
         yield "another user", self.uri("x"), "uid"
@@ -71,11 +71,22 @@ class NfsStorage:
         yield "read-only export", self.uri("x"), "read-only"
         self.server.set_access("RW")
 
+    def second_name(self, volume):
+        """Another URI of the same volume."""
+        os.link(self.server.file(volume), self.server.file("link"))
+        return self.uri("link")
+
+    def lose(self, volume):
+        """What a server may do that ends: everything that was not flushed is lost. Here: all that was written."""
+        size = self.server.file(volume).stat().st_size
+        os.truncate(self.server.file(volume), 0)
+        os.truncate(self.server.file(volume), size)
+
     def missing(self):
         """Of a source that is not there."""
         return self.uri("none.raw"), "no such file"
 
 
-from ceph_storage import RbdStorage  # noqa: E402
+from ceph_storage import RbdStorage  # noqa: E402: it needs what is above
 
 STORAGES = {one.name: one for one in (NfsStorage, RbdStorage)}

@@ -17,6 +17,7 @@ from storage.ports import free_port
 from storage.server import Server
 
 POOL = "rbd"
+LOOPBACK = "127.0.0.1"
 PORTS = 40  # the monitor's and what OSD and mgr may choose from
 KEYS = (("mon.", "mon.keyring", {"mon": "allow *"}),
         ("client.admin", "ceph.client.admin.keyring", {"mon": "allow *", "osd": "allow *", "mds": "allow *", "mgr": "allow *"}),
@@ -33,10 +34,15 @@ class Ceph(Server):
     KIND = "ceph"
     DAEMONS = ("mon", "osd", "mgr")
     PROGRAMS = {"ceph-mon": "ceph-mon", "ceph-osd": "ceph-osd", "ceph-mgr": "ceph-mgr", "ceph": "ceph-common"}
-    OPTIONS = {"size": (10 << 30, "bytes of the OSD's sparse file"),
+    OPTIONS = {"address": ("", "IP address of this host to serve on; '' for a loopback one"),
+               "size": (10 << 30, "bytes of the OSD's sparse file"),
                "full_ratio": (0.95, "share of them in use at which the cluster takes no more writes"),
                "mgr": (False, "with a manager, which pool quotas and `ceph df` need")}
     pool = POOL
+
+    @property
+    def address(self):
+        return self.settings["address"] or LOOPBACK
 
     @property
     def conf(self):
@@ -52,7 +58,7 @@ class Ceph(Server):
 
     @property
     def monitor(self):
-        return f"127.0.0.1:{self.settings['port']}"
+        return f"{self.address}:{self.settings['port']}"
 
     def daemon_names(self):
         return self.DAEMONS if self.is_initialised() and self.settings["mgr"] else self.DAEMONS[:2]
@@ -146,10 +152,11 @@ class Ceph(Server):
         self.ceph("osd", "blocklist", "clear")
 
     def _initialise(self, options):
-        port, fsid = free_port("127.0.0.1", 3), str(uuid.uuid4())
+        address = options["address"] or LOOPBACK
+        port, fsid = free_port(address, 3), str(uuid.uuid4())
         for place in ("mon", "osd", "mgr", "crash"):
             (self.folder / place).mkdir()
-        ceph_conf.write(self.conf, self.folder, port, PORTS, fsid, options["size"], options["full_ratio"])
+        ceph_conf.write(self.conf, self.folder, address, port, PORTS, fsid, options["size"], options["full_ratio"])
         # All keys are made first and given to the monitor with its file system, so that nobody waits for `ceph auth add`.
         keyrings = [self.folder / file for _, file, _ in KEYS]
         for (name, _, caps), keyring in zip(KEYS, keyrings):
@@ -159,7 +166,7 @@ class Ceph(Server):
         for keyring in keyrings[1:]:
             self.run("ceph-authtool", keyrings[0], "--import-keyring", keyring)
         monmap = self.folder / "monmap"
-        self.run("monmaptool", "--create", "--clobber", "--fsid", fsid, "--addv", "a", f"[v2:127.0.0.1:{port}]", monmap)
+        self.run("monmaptool", "--create", "--clobber", "--fsid", fsid, "--addv", "a", f"[v2:{address}:{port}]", monmap)
         self.run("ceph-mon", "-c", self.conf, "-i", "a", "--mkfs", "--monmap", monmap, "--keyring", keyrings[0])
         return {"port": port, "fsid": fsid, "osd_uuid": str(uuid.uuid4()), "has_pool": False}
 

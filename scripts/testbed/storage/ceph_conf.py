@@ -10,9 +10,9 @@ MGR_MODULES = ("alerts balancer crash devicehealth diskprediction_local influx i
 CONF = """\
 [global]
 fsid = {fsid}
-mon host = [v2:127.0.0.1:{port}]
-public addr = 127.0.0.1
-cluster addr = 127.0.0.1
+mon host = [v2:{address}:{port}]
+public addr = {address}
+cluster addr = {address}
 ms bind ipv6 = false
 ms bind port min = {port_min}
 ms bind port max = {port_max}
@@ -93,8 +93,8 @@ osd mon heartbeat stat stale = 30
 """
 
 
-def write(path, folder, port, ports, fsid, size, full_ratio):  # pylint: disable=too-many-arguments
+def write(path, folder, address, port, ports, fsid, size, full_ratio):  # pylint: disable=too-many-arguments
     """`port` is the monitor's; OSD and mgr take theirs from the `ports` - 1 that follow it."""
-    path.write_text(CONF.format(folder=folder, port=port, port_min=port + 1, port_max=port + ports - 1, fsid=fsid, size=size,
-                                full=full_ratio, backfillfull=full_ratio - 0.01, nearfull=full_ratio - 0.02,
+    path.write_text(CONF.format(folder=folder, address=address, port=port, port_min=port + 1, port_max=port + ports - 1, fsid=fsid,
+                                size=size, full=full_ratio, backfillfull=full_ratio - 0.01, nearfull=full_ratio - 0.02,
                                 mgr_modules=MGR_MODULES), encoding="utf-8")

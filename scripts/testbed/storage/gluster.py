@@ -46,7 +46,8 @@ class Gluster(Server):
     KIND = "gluster"
     DAEMONS = ("glusterd", "brick")
     PROGRAMS = {"glusterd": "glusterfs-server", "gluster": "glusterfs-cli", "gcc": "gcc"}
-    OPTIONS = {"brick": ("", "folder for the brick instead of the server's own; the brick is the folder `b` in it"),
+    OPTIONS = {"address": ("", "IP address of this host to serve on; '' for a loopback one"),
+               "brick": ("", "folder for the brick instead of the server's own; the brick is the folder `b` in it"),
                "small": (0, "bytes of a tmpfs for the brick; 0 for none")}
     NEEDS_ROOT = True  # trusted.* attributes
     volume = VOLUME
@@ -82,7 +83,7 @@ class Gluster(Server):
         self.gluster("volume", "set", VOLUME, name, value)
 
     def _initialise(self, options):
-        address = ports.free_address(MANAGEMENT_PORT)
+        address = options["address"] or ports.free_address(MANAGEMENT_PORT)
         first = ports.free_port(address, BRICK_PORTS)
         store = pathlib.Path(options["brick"] or self.folder / "brick")
         if (store / "b").exists():

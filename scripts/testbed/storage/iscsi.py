@@ -13,7 +13,7 @@ from report import Failed
 from storage import ports
 from storage.server import Server
 
-ADDRESS = "127.0.0.1"
+LOOPBACK = "127.0.0.1"
 IQN = "iqn.2026-01.test.diskferry:disk"
 TARGET_ID = 1
 ANSWER_SECONDS = 10
@@ -28,7 +28,8 @@ class Iscsi(Server):
     KIND = "iscsi"
     DAEMONS = ("tgtd",)
     PROGRAMS = {"tgtd": "tgt", "tgtadm": "tgt"}
-    OPTIONS = {"size": (1 << 30, "bytes of LUN 1, which is thin; 0 for no LUN"),
+    OPTIONS = {"address": ("", "IP address of this host to serve on; '' for a loopback one"),
+               "size": (1 << 30, "bytes of LUN 1, which is thin; 0 for no LUN"),
                "user": ("", "CHAP: whom the target lets in; everybody when empty"),
                "password": ("", "and by which password"),
                "target_user": ("", "mutual CHAP: by what name the target answers"),
@@ -43,8 +44,17 @@ class Iscsi(Server):
     target_password = property(lambda self: self.settings["target_password"])
 
     @property
+    def address(self):
+        return self.settings["address"] or LOOPBACK
+
+    @property
+    def _initiators(self):
+        """Who may log in: on a network of their own, everybody."""
+        return "ALL" if self.settings["address"] else LOOPBACK
+
+    @property
     def portal(self):
-        return f"{ADDRESS}:{self.settings['port']}"
+        return f"{self.address}:{self.settings['port']}"
 
     @property
     def password_file(self):
@@ -151,7 +161,7 @@ class Iscsi(Server):
             raise Failed("iscsi: mutual CHAP comes on top of the one-way kind")
         store = pathlib.Path(options["images"] or self.folder / "luns")
         store.mkdir(parents=True, exist_ok=True)
-        return {"port": ports.free_port(ADDRESS), "store": str(store), "luns": {}, "has_first": False}
+        return {"port": ports.free_port(options["address"] or LOOPBACK), "store": str(store), "luns": {}, "has_first": False}
 
     def _start(self):
         if not (self.daemons["tgtd"].is_alive() and self._is_configured()):
@@ -162,7 +172,7 @@ class Iscsi(Server):
         if self.settings["size"] and not self.settings["has_first"]:
             self.add_lun(1, self.settings["size"])
             self._save(has_first=True)
-        if not ports.answers(ADDRESS, self.settings["port"]):
+        if not ports.answers(self.address, self.settings["port"]):
             raise Failed(f"{self}: {self.portal} does not answer")
 
     def _start_on_portal(self):
@@ -175,7 +185,7 @@ class Iscsi(Server):
         return False
 
     def _is_configured(self):
-        return f"ACL information:\n        {ADDRESS}\n" in self.sessions()
+        return f"ACL information:\n        {self._initiators}\n" in self.sessions()
 
     def _configure(self):
         """tgtd has everything in memory. Who may log in comes last, so that nobody does before all is there."""
@@ -186,7 +196,7 @@ class Iscsi(Server):
             if user:
                 self.tgtadm("--mode", "account", "--op", "new", "--user", user, "--password", password)
                 self.tgtadm("--mode", "account", "--op", "bind", "--tid", TARGET_ID, "--user", user, *way)
-        self.tgtadm("--mode", "target", "--op", "bind", "--tid", TARGET_ID, "--initiator-address", ADDRESS)
+        self.tgtadm("--mode", "target", "--op", "bind", "--tid", TARGET_ID, "--initiator-address", self._initiators)
 
     def _stop(self):
         """tgtd ignores SIGTERM; it has no cache of its own, so SIGKILL loses nothing."""

@@ -64,7 +64,8 @@ class Nfs(Server):
     KIND = "nfs"
     DAEMONS = ("ganesha", "portmapper")
     PROGRAMS = {"ganesha.nfsd": "nfs-ganesha", "nfs-ls": "libnfs-utils", "gcc": "gcc"}
-    OPTIONS = {"path": ("", "folder to export instead of the server's own; its files stay"),
+    OPTIONS = {"address": ("", "IP address of this host to serve on; '' for a loopback one"),
+               "path": ("", "folder to export instead of the server's own; its files stay"),
                "small": (0, "bytes of a tmpfs that is exported; 0 for none"),
                "access": ("RW", "Access_Type: RW, RO"),
                "squash": ("No_Root_Squash", "Squash: No_Root_Squash, Root_Squash, All_Squash"),
@@ -135,7 +136,7 @@ class Nfs(Server):
         store = pathlib.Path(options["path"] or self.folder / "export")
         for place in (store, self.folder / "recovery"):
             place.mkdir(parents=True, exist_ok=True)
-        address = ports.free_address(PORTMAPPER_PORT if options["pmap"] else 0)
+        address = options["address"] or ports.free_address(PORTMAPPER_PORT if options["pmap"] else 0)
         first = ports.free_port(address, 2)
         made = {"address": address, "nfs_port": first, "mount_port": first + 1, "store": str(store)}
         self._write_conf({**options, **made})
@@ -163,6 +164,4 @@ class Nfs(Server):
         if daemon.name != "ganesha":
             return daemon.last_words()
         lines = [line for line in self._log().splitlines() if re.search("CRIT|FATAL|MAJ", line) and "DBUS" not in line]
-        if any("invalid param value" in line for line in lines):
-            lines.append("Without an address outside 127.0.0.0/8 Bind_addr is invalid: ip addr add 192.0.2.55/32 dev lo")
         return "\n".join(lines[-3:]) or daemon.last_words()

@@ -224,7 +224,7 @@ TEST(TargetValues, EveryFieldComesBack) {
   EXPECT_EQ(request.monitor, "/run/qemu/vm.qmp");
   EXPECT_TRUE(request.overwrite && request.through_hypervisor);
 
-  const TargetDiskFacts facts{true, 1, 2, "why", "which", 4096};
+  const TargetDiskFacts facts{true, 1, 2, "why", "which", 4096, true};
   const auto facts_back = must(parse_target_disk_facts(to_json(facts)));
   EXPECT_EQ(to_json(facts_back), to_json(facts));
   EXPECT_EQ(facts_back.block_bytes, 4096u);
