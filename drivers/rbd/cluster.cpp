@@ -75,7 +75,7 @@ Result<void> Cluster::configure() {
   if (failed == -ENOENT && !may_be_missing)
     return unexpected(fail(ErrorKind::not_found, "connect", endpoint_.name)
                           .why("Ceph's configuration file is not there")
-                          .remedy("name it with conf=, or the monitors with mon-host="));
+                          .remedy("name it with conf=, or the monitors with mon_host="));
   if (failed < 0 && failed != -ENOENT)
     return unexpected(fail(failed == -EACCES ? ErrorKind::permission : ErrorKind::invalid_argument, "connect",
                            endpoint_.name)

@@ -72,11 +72,11 @@ Result<Endpoint> parse_endpoint(const ImageUri& uri) {
   endpoint.name = uri.to_string();
   if (!uri.user().empty() || uri.port())
     return unexpected(bad_uri(uri, "an RBD image has no user or port in front",
-                              "name the user with id=USER, and monitors with mon-host=ADDRESSES"));
+                              "name the user with id=USER, and monitors with mon_host=ADDRESSES"));
   DISKFERRY_CHECK(take_names(uri, endpoint));
   for (const auto& [key, into] :
        std::initializer_list<std::pair<std::string_view, std::string*>>{{"conf", &endpoint.conf},
-                                                                        {"mon-host", &endpoint.monitors},
+                                                                        {"mon_host", &endpoint.monitors},
                                                                         {"id", &endpoint.user},
                                                                         {"keyring", &endpoint.keyring},
                                                                         {"data-pool", &endpoint.data_pool}})

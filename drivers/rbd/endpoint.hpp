@@ -37,7 +37,7 @@ inline constexpr std::uint64_t object_bytes_max = 32u << 20;
 
 inline constexpr std::array<DriverKey, 9> endpoint_keys{{
     {"conf", "Ceph's configuration file (default: where Ceph looks for it)"},
-    {"mon-host", "addresses of monitors, in the place of the configuration file's"},
+    {"mon_host", "addresses of monitors, in the place of the configuration file's"},
     {"id", "user, without 'client.' (default admin)"},
     {"keyring", "file with the user's key (default: where the configuration file says)"},
     {"data-pool", "pool for the data of an image that is made"},

@@ -4,7 +4,6 @@
 #include "diskferry/qemu_rbd_name.hpp"
 
 #include <algorithm>
-#include <array>
 #include <span>
 #include <utility>
 #include <vector>
@@ -16,12 +15,6 @@ namespace diskferry {
 namespace {
 
 constexpr std::string_view prefix = "rbd:";
-
-struct Renamed {
-  std::string_view option;
-  std::string_view key;
-};
-constexpr std::array renamed{Renamed{"mon_host", "mon-host"}, Renamed{"user", "id"}};
 
 /// `text` at each `separator` that has no backslash before it; the pieces keep theirs.
 std::vector<std::string_view> split(std::string_view text, char separator) {
@@ -88,10 +81,7 @@ Result<std::string> translate_qemu_rbd_name(std::string_view text) {
     const std::string_view name = split(option, '=').front();
     if (name.empty() || name.size() == option.size())
       return unexpected(refused("an option has no name or no value"));
-    std::string key = without_backslashes(name);
-    const auto known = std::ranges::find(renamed, key, &Renamed::option);
-    if (known != renamed.end()) key = known->key;
-    uri += std::exchange(before, '&') + encoded(key) + "=" +
+    uri += std::exchange(before, '&') + encoded(without_backslashes(name)) + "=" +
            encoded(without_backslashes(option.substr(name.size() + 1)));
   }
   return uri;

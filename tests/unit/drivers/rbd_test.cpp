@@ -29,7 +29,7 @@ TEST(RbdEndpoint, TakesPoolNamespaceImageAndSnapshot) {
   EXPECT_EQ(one.conf, "");
   const Endpoint all = must(endpoint(
       "rbd://pool/tenant/disk%201@before%20it?conf=/etc/ceph/b.conf&id=mig&keyring=/k&data-pool=ec&"
-      "object-size=8M&mon-host=10.0.0.1,10.0.0.2&connect-timeout=3&reconnect-timeout=0.5&in-use-timeout=0"));
+      "object-size=8M&mon_host=10.0.0.1,10.0.0.2&connect-timeout=3&reconnect-timeout=0.5&in-use-timeout=0"));
   EXPECT_EQ(all.name_space, "tenant");
   EXPECT_EQ(all.image, "disk 1");
   EXPECT_EQ(all.snapshot, "before it");
