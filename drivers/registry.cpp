@@ -65,4 +65,11 @@ Task<Result<void>> create_storage(DriverContext& context, ImageUri uri, CreateOp
   co_return co_await driver->create(context, std::move(uri), options);
 }
 
+Task<Result<VolumeFacts>> look_at_volume(DriverContext& context, ImageUri uri, LookOptions options) {
+  DISKFERRY_CO_TRY(const Driver* driver, find_driver(uri));
+  DISKFERRY_CO_CHECK(check_keys(*driver, uri));
+  if (driver->look == nullptr) co_return VolumeFacts{.exists = driver->create == nullptr};
+  co_return co_await driver->look(context, std::move(uri), options);
+}
+
 }  // namespace diskferry

@@ -16,5 +16,9 @@ Result<const Driver*> find_driver(const ImageUri& uri);
 Task<Result<DevicePtr>> open_storage(DriverContext& context, ImageUri uri, OpenOptions options);
 /// Makes a volume. Errors: as Driver::create; unsupported where the storage cannot.
 Task<Result<void>> create_storage(DriverContext& context, ImageUri uri, CreateOptions options);
+/// Asks about a volume and changes nothing. Where the driver cannot ask without being a client that counts
+/// (an NBD server may end with its first one), what it cannot create is taken to be there, and no more is
+/// known. Errors: as Driver::look.
+Task<Result<VolumeFacts>> look_at_volume(DriverContext& context, ImageUri uri, LookOptions options);
 
 }  // namespace diskferry

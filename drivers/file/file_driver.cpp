@@ -5,6 +5,7 @@
 #include "diskferry/units.hpp"
 #include "drivers/file/file_calls.hpp"
 #include "drivers/file/file_device.hpp"
+#include "drivers/file/file_look.hpp"
 #include "drivers/file/image_lock.hpp"
 #include "drivers/support/blocking_pool.hpp"
 #include "drivers/support/durable_file.hpp"
@@ -151,6 +152,10 @@ Task<Result<void>> remove_file(DriverContext& context, ImageUri uri) {
   co_return co_await context.blocking_pool.run([&uri] { return remove_waiting(uri); });
 }
 
+Task<Result<VolumeFacts>> look(DriverContext& context, ImageUri uri, LookOptions options) {
+  co_return co_await context.blocking_pool.run([&uri, options] { return look_at_file(uri, options); });
+}
+
 constexpr std::array<DriverKey, 2> file_keys{
     {{"cache", "auto: through the page cache; none: direct I/O, past it"},
      {"io", "auto: io_uring where there is one; threads: never"}}};
@@ -163,6 +168,7 @@ const Driver file_driver{.scheme = "file",
                          .keys = file_keys,
                          .open = open_file,
                          .create = create_file,
+                         .look = look,
                          .remove = remove_file};
 
 }  // namespace diskferry

@@ -2,8 +2,8 @@
 // ready, until there is a result. Requests are in connection.cpp.
 #include "diskferry/assert.hpp"
 #include "drivers/nbd/connection.hpp"
-#include "drivers/nbd/name_lookup.hpp"
 #include "drivers/support/blocking_pool.hpp"
+#include "drivers/support/host_lookup.hpp"
 
 #include <cerrno>
 #include <fmt/format.h>
@@ -64,8 +64,8 @@ Task<Result<void>> Connection::negotiate(BlockingPool& blocking_pool) {
   } else {
     // First without libnbd, so that the deadline holds while the resolver is silent; then its own lookup is
     // short.
-    DISKFERRY_CO_TRY(const auto problem, co_await look_up(endpoint_.host, endpoint_.port));
-    if (problem) co_return unexpected(explain(endpoint_, *problem, {}));
+    if (auto found = co_await look_up_host(endpoint_.host); !found)
+      co_return unexpected(std::move(found).error().in("connect to " + endpoint_.name));
     DISKFERRY_CO_CHECK(co_await blocking_pool.run([this] { return start_connecting(*handle_, endpoint_); }));
   }
   phase_ = Phase::connecting;

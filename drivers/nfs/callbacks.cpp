@@ -132,4 +132,13 @@ void Callbacks::looked(int result, nfs_context*, void* data, void* owned) {
   });
 }
 
+void Callbacks::nothing(int, nfs_context*, void*, void*) {}
+
+void Callbacks::measured(int result, nfs_context*, void* data, void* owned) {
+  finish(owned, result, [&](NfsSession::Call& call) {
+    if (result < 0) return take_text(call, data);
+    call.space = *static_cast<const nfs_statvfs_64*>(data);
+  });
+}
+
 }  // namespace diskferry::nfs

@@ -37,6 +37,7 @@ struct NfsSession::Call {
   std::string text{};
   nfsfh* file = nullptr;
   nfs_stat_64 facts{};
+  nfs_statvfs_64 space{};
 };
 
 struct Callbacks {
@@ -48,6 +49,8 @@ struct Callbacks {
   static void done(int result, nfs_context* context, void* data, void* owned);
   static void opened(int result, nfs_context* context, void* data, void* owned);
   static void looked(int result, nfs_context* context, void* data, void* owned);
+  static void nothing(int result, nfs_context* context, void* data, void* owned);
+  static void measured(int result, nfs_context* context, void* data, void* owned);
 };
 
 }  // namespace diskferry::nfs

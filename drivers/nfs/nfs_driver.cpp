@@ -25,6 +25,7 @@ class NfsDevice final : public BlockDevice {
     info_.name = storage_.endpoint().name;
     info_.request_bytes_max = request_bytes_max;
     info_.is_read_only = purpose_ == Purpose::read;
+    info_.can_grow = purpose_ == Purpose::write;
     info_.can_multi_connection = true;
     info_.starts_zeroed = facts.used_bytes == 0 && facts.size_bytes >= holes_bytes_min;
     info_.parallel_requests = storage_.connections() * parallel_per_connection;
@@ -32,7 +33,7 @@ class NfsDevice final : public BlockDevice {
   }
 
   const DeviceInfo& info() const noexcept override { return info_; }
-  std::uint64_t size_bytes() const noexcept override { return storage_.facts().size_bytes; }
+  std::uint64_t size_bytes() const noexcept override { return storage_.size_bytes(); }
 
   Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into) override {
     return storage_.read(offset, into);
@@ -83,19 +84,18 @@ Task<Result<DevicePtr>> open(DriverContext& context, ImageUri uri, OpenOptions o
 }
 
 /// One session for what is done in the folder.
-Task<Result<void>> in_folder(DriverContext& context, const Endpoint& endpoint,
-                             std::function<Task<Result<void>>(NfsSession&)> act) {
+using Act = std::function<Task<Result<void>>(NfsSession&)>;
+Task<Result<void>> in_folder(DriverContext& context, const Endpoint& endpoint, Act act) {
   const auto session =
       std::make_shared<NfsSession>(context.reactors.front(), endpoint, context.clock, Purpose::write);
-  const auto run = [](NfsSession& one, BlockingPool& pool,
-                      std::function<Task<Result<void>>(NfsSession&)> then) -> Task<Result<void>> {
-    auto done = co_await one.mount(pool);
-    if (done) done = co_await then(one);
+  const auto run = [](NfsSession& one, Clock& clock, Duration limit, Act then) -> Task<Result<void>> {
+    auto done = co_await one.mount();
+    if (done) done = co_await with_deadline(clock, limit, "wait for the server", then(one));
     co_await one.disconnect({});
     co_return done;
   };
   TaskGroup group(session->executor());
-  group.spawn(run(*session, context.blocking_pool, std::move(act)));
+  group.spawn(run(*session, context.clock, endpoint.connect_limit, std::move(act)));
   co_return co_await group.join();
 }
 
@@ -115,6 +115,22 @@ Task<Result<void>> remove(DriverContext& context, ImageUri uri) {
   co_return co_await in_folder(context, endpoint, [](NfsSession& session) { return session.unlink(); });
 }
 
+/// Not a lambda: what it captures must live as long as the task.
+Task<Result<void>> look_into(NfsSession& session, bool for_writing, VolumeFacts& facts) {
+  DISKFERRY_CO_TRY(facts, co_await session.look(for_writing));
+  co_return Result<void>{};
+}
+
+Task<Result<VolumeFacts>> look(DriverContext& context, ImageUri uri, LookOptions options) {
+  DISKFERRY_CO_TRY(const Endpoint endpoint,
+                   options.for_writing ? endpoint_for_writing(uri) : parse_endpoint(uri));
+  VolumeFacts facts;
+  DISKFERRY_CO_CHECK(co_await in_folder(context, endpoint, [options, &facts](NfsSession& session) {
+    return look_into(session, options.for_writing, facts);
+  }));
+  co_return facts;
+}
+
 }  // namespace
 }  // namespace nfs
 
@@ -124,6 +140,7 @@ const Driver nfs_driver{.scheme = "nfs",
                         .keys = nfs::endpoint_keys,
                         .open = nfs::open,
                         .create = nfs::create,
+                        .look = nfs::look,
                         .remove = nfs::remove};
 
 }  // namespace diskferry

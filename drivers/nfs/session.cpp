@@ -57,8 +57,12 @@ void NfsSession::lose(std::string reason) {
 
 void NfsSession::drop_context() {
   watcher_.stop();
-  file_ = nullptr;  // the context's
-  if (nfs_context* const context = std::exchange(context_, nullptr)) nfs_destroy_context(context);
+  nfsfh* const file = std::exchange(file_, nullptr);
+  nfs_context* const context = std::exchange(context_, nullptr);
+  if (context == nullptr) return;
+  // Destroying the context does not free the file.
+  if (file != nullptr) nfs_close_async(context, file, Callbacks::nothing, nullptr);
+  nfs_destroy_context(context);
 }
 
 // --- requests ---------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@
 
 #include "drivers/nfs/endpoint.hpp"
 #include "drivers/nfs/request.hpp"
-#include "drivers/support/blocking_pool.hpp"
 #include "drivers/support/fd_watcher.hpp"
 #include "drivers/support/session_pool.hpp"
 
@@ -40,9 +39,11 @@ class NfsSession final : public Session, public std::enable_shared_from_this<Nfs
   ~NfsSession() override;
 
   /// Mounts the folder and opens the file. Errors: as Driver::open. Cancel: gives up.
-  Task<Result<FileFacts>> connect(BlockingPool& blocking_pool);
+  Task<Result<FileFacts>> connect();
   /// Mounts the folder only, for what follows.
-  Task<Result<void>> mount(BlockingPool& blocking_pool);
+  Task<Result<void>> mount();
+  /// In a mounted folder; see Driver::look.
+  Task<Result<VolumeFacts>> look(bool for_writing);
   /// Errors: already_exists, permission, no_space, read_only.
   Task<Result<void>> create(std::uint64_t size_bytes, bool may_exist);
   Task<Result<void>> unlink();
@@ -65,9 +66,13 @@ class NfsSession final : public Session, public std::enable_shared_from_this<Nfs
   using Start = std::function<int(nfs_context* context, void* owned)>;
 
   Result<void> make_context();
+  /// What a deadline that passed while connecting tells the operator.
+  Error explained(Error error) const;
   Task<Result<std::shared_ptr<Call>>> call(std::string operation, Start start);
-  Task<Result<void>> mount_folder(BlockingPool& blocking_pool);
-  Task<Result<FileFacts>> open_file();
+  Task<Result<void>> mount_folder();
+  Task<Result<FileFacts>> open_file(Purpose purpose);
+  Task<Result<void>> look_at_file(VolumeFacts& facts, bool for_writing);
+  Task<Result<void>> check_access(std::string path, std::string_view what, VolumeFacts& facts);
   void begin(const std::shared_ptr<Request>& request);
   /// False: the library did not take it.
   bool send(const Request& request, InFlight* owned);

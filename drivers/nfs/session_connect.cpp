@@ -1,7 +1,9 @@
 // How a session comes up: a context, the mount, the file; and what else is done in a folder.
 #include "drivers/nfs/callbacks.hpp"
 #include "drivers/nfs/status.hpp"
+#include "drivers/support/host_lookup.hpp"
 
+#include <algorithm>
 #include <fcntl.h>
 #include <fmt/format.h>
 
@@ -10,6 +12,7 @@ namespace {
 
 /// Of a new disk: for its owner alone, as the file driver makes them.
 constexpr int new_file_mode = 0600;
+constexpr std::uint32_t transfer_bytes_max = 1 << 20;  // libnfs's own bound (NFS_MAX_XFER_SIZE)
 
 /// libnfs takes these from a URL only. Nothing of the operator's but numbers is in it.
 std::string settings_url(const Endpoint& endpoint) {
@@ -22,6 +25,13 @@ std::string settings_url(const Endpoint& endpoint) {
   if (endpoint.uid) url += fmt::format("&uid={}", *endpoint.uid);
   if (endpoint.gid) url += fmt::format("&gid={}", *endpoint.gid);
   return url;
+}
+
+/// Of a request's size as the server has it; by NFSv4 libnfs does not ask it and says 0. Answers that are
+/// shorter than what was asked for are gone on from.
+std::uint32_t usable(std::uint64_t bytes_max) {
+  return bytes_max == 0 ? transfer_bytes_max
+                        : static_cast<std::uint32_t>(std::min<std::uint64_t>(bytes_max, transfer_bytes_max));
 }
 
 }  // namespace
@@ -63,25 +73,37 @@ Task<Result<std::shared_ptr<NfsSession::Call>>> NfsSession::call(std::string ope
   co_return call;
 }
 
-Task<Result<void>> NfsSession::mount_folder(BlockingPool& blocking_pool) {
-  DISKFERRY_CO_CHECK(make_context());
-  // The library looks the name up before it returns.
-  auto mounted = co_await call("mount", [this](nfs_context* context, void* owned) {
-    return nfs_mount_async(context, endpoint_.host.c_str(), endpoint_.folder.c_str(), Callbacks::done, owned);
-  });
-  if (!mounted) co_return unexpected(std::move(mounted).error());
-  co_return Result<void>{};
+Task<Result<void>> NfsSession::mount_folder() {
+  // First without the library, which would look the name up itself before it returns.
+  DISKFERRY_CO_TRY(const auto addresses, co_await look_up_host(endpoint_.host));
+  for (std::size_t i = 0;; ++i) {
+    DISKFERRY_CO_CHECK(make_context());
+    auto mounted = co_await call("mount", [this, &address = addresses[i]](nfs_context* context, void* owned) {
+      return nfs_mount_async(context, address.c_str(), endpoint_.folder.c_str(), Callbacks::done, owned);
+    });
+    if (mounted) co_return Result<void>{};
+    const ErrorKind kind = mounted.error().kind();
+    if (kind == ErrorKind::permission || kind == ErrorKind::not_found)
+      co_return unexpected(
+          std::move(mounted)
+              .error()
+              .why(fmt::format("the server does not export {} to this client", printable(endpoint_.folder)))
+              .remedy("check the folder's name, and the clients that the server lets in (showmount -e)"));
+    // One that is not reached at this address may be at the next.
+    if (kind != ErrorKind::gone || i + 1 == addresses.size())
+      co_return unexpected(std::move(mounted).error());
+  }
 }
 
-Task<Result<void>> NfsSession::mount(BlockingPool& blocking_pool) {
-  auto mounted =
-      co_await with_deadline(clock_, endpoint_.connect_limit, "mount", mount_folder(blocking_pool));
-  if (!mounted) drop_context();
-  co_return mounted;
+Task<Result<void>> NfsSession::mount() {
+  auto mounted = co_await with_deadline(clock_, endpoint_.connect_limit, "mount", mount_folder());
+  if (mounted) co_return mounted;
+  drop_context();
+  co_return unexpected(explained(std::move(mounted).error()));
 }
 
-Task<Result<FileFacts>> NfsSession::open_file() {
-  const int flags = purpose_ == Purpose::write ? O_RDWR : O_RDONLY;
+Task<Result<FileFacts>> NfsSession::open_file(Purpose purpose) {
+  const int flags = purpose == Purpose::write ? O_RDWR : O_RDONLY;
   DISKFERRY_CO_TRY(const auto opened, co_await call("open", [this, flags](nfs_context* context, void* owned) {
                      return nfs_open_async(context, endpoint_.file.c_str(), flags, Callbacks::opened, owned);
                    }));
@@ -96,8 +118,8 @@ Task<Result<FileFacts>> NfsSession::open_file() {
   FileFacts facts{.number = now.nfs_ino,
                   .size_bytes = now.nfs_size,
                   .used_bytes = now.nfs_used,
-                  .read_bytes_max = static_cast<std::uint32_t>(nfs_get_readmax(context_)),
-                  .write_bytes_max = static_cast<std::uint32_t>(nfs_get_writemax(context_))};
+                  .read_bytes_max = usable(nfs_get_readmax(context_)),
+                  .write_bytes_max = usable(nfs_get_writemax(context_))};
   if (endpoint_.version == 3) {
     DISKFERRY_CO_TRY(const nfs_fh3 handle, handle_of(file_));
     facts.handle.assign(handle.data.data_val, handle.data.data_len);
@@ -105,23 +127,26 @@ Task<Result<FileFacts>> NfsSession::open_file() {
   co_return facts;
 }
 
-Task<Result<FileFacts>> NfsSession::connect(BlockingPool& blocking_pool) {
-  const auto both = [](NfsSession& self, BlockingPool& pool) -> Task<Result<FileFacts>> {
-    DISKFERRY_CO_CHECK(co_await self.mount_folder(pool));
-    co_return co_await self.open_file();
+Task<Result<FileFacts>> NfsSession::connect() {
+  const auto both = [](NfsSession& self) -> Task<Result<FileFacts>> {
+    DISKFERRY_CO_CHECK(co_await self.mount_folder());
+    co_return co_await self.open_file(self.purpose_);
   };
-  auto facts = co_await with_deadline<FileFacts>(clock_, endpoint_.connect_limit, "connect",
-                                                 both(*this, blocking_pool));
+  auto facts = co_await with_deadline<FileFacts>(clock_, endpoint_.connect_limit, "connect", both(*this));
   if (facts) co_return facts;
   drop_context();
-  if (facts.error().kind() != ErrorKind::timed_out) co_return facts;
-  co_return unexpected(std::move(facts)
-                           .error()
-                           .object(endpoint_.name)
-                           .why(fmt::format("no answer within {} s",
-                                            std::chrono::duration<double>(endpoint_.connect_limit).count()))
-                           .remedy("check that the server is up, and its ports: nfsport and mountport where "
-                                   "it has no port mapper"));
+  co_return unexpected(explained(std::move(facts).error()));
+}
+
+Error NfsSession::explained(Error error) const {
+  if (error.kind() != ErrorKind::timed_out)
+    return error.object().empty() ? std::move(error).object(endpoint_.name) : error;
+  return std::move(error)
+      .object(endpoint_.name)
+      .why(fmt::format("no answer within {} s",
+                       std::chrono::duration<double>(endpoint_.connect_limit).count()))
+      .remedy(
+          "check that the server is up, and its ports: nfsport and mountport where it has no port mapper");
 }
 
 Task<Result<void>> NfsSession::create(std::uint64_t size_bytes, bool may_exist) {

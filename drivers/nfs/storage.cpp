@@ -46,16 +46,17 @@ Task<Result<void>> Storage::open(unsigned wanted) {
   {
     std::optional<Result<FileFacts>> facts;
     TaskGroup group(first->executor());
-    const auto connect_first = [](std::shared_ptr<NfsSession> session, BlockingPool& pool,
+    const auto connect_first = [](std::shared_ptr<NfsSession> session,
                                   std::optional<Result<FileFacts>>& into) -> Task<Result<void>> {
-      into.emplace(co_await session->connect(pool));
+      into.emplace(co_await session->connect());
       if (*into) (void)session->go_up();
       co_return Result<void>{};
     };
-    group.spawn(connect_first(first, context_.blocking_pool, facts));
+    group.spawn(connect_first(first, facts));
     DISKFERRY_CO_CHECK(co_await group.join());
     if (!facts) co_return unexpected(cancelled_error("connect", endpoint_.name));
     DISKFERRY_CO_TRY(facts_, *std::move(facts));
+    size_bytes_.store(facts_.size_bytes);
   }
   sessions_.add(first, true);
   const std::size_t count = wanted_connections(endpoint_, wanted, reactors.size());
@@ -66,7 +67,7 @@ Task<Result<void>> Storage::open(unsigned wanted) {
 
 Task<Result<void>> Storage::connect(std::shared_ptr<Session> session) {
   auto& nfs = static_cast<NfsSession&>(*session);
-  DISKFERRY_CO_TRY(const FileFacts now, co_await nfs.connect(context_.blocking_pool));
+  DISKFERRY_CO_TRY(const FileFacts now, co_await nfs.connect());
   if (now.handle == facts_.handle && now.number == facts_.number && now.size_bytes >= facts_.size_bytes)
     co_return Result<void>{};
   co_await nfs.disconnect({});
@@ -152,6 +153,8 @@ Task<Result<void>> Storage::write(std::uint64_t offset, std::span<const std::byt
     if (!answer.is_durable) unflushed_.written(answer.verifier);
     offset += answer.bytes;
     from = from.subspan(answer.bytes);
+    for (std::uint64_t size = size_bytes_.load(); size < offset;)
+      if (size_bytes_.compare_exchange_weak(size, offset)) break;
   }
   co_return Result<void>{};
 }

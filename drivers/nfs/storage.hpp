@@ -25,6 +25,8 @@ class Storage {
   const Endpoint& endpoint() const noexcept { return endpoint_; }
   const FileFacts& facts() const noexcept { return facts_; }
   unsigned connections() const noexcept { return sessions_.size(); }
+  /// Grows with what is written past the end.
+  std::uint64_t size_bytes() const noexcept { return size_bytes_.load(); }
   std::uint64_t repeated_requests() const noexcept { return repeated_.load(std::memory_order_relaxed); }
   void stop_waiting() noexcept { sessions_.stop_waiting(); }
 
@@ -39,6 +41,7 @@ class Storage {
   const Endpoint endpoint_;
   const Purpose purpose_;
   FileFacts facts_{};
+  std::atomic<std::uint64_t> size_bytes_ = 0;
   SessionPool sessions_;
   std::atomic<std::uint64_t> repeated_ = 0;
   Unflushed unflushed_{};

@@ -5,7 +5,6 @@
 #include "diskferry/task_group.hpp"
 #include "diskferry/units.hpp"
 #include "drivers/checked_device.hpp"
-#include "drivers/file/file_identity.hpp"
 #include "drivers/registry.hpp"
 #include "drivers/support/blocking_pool.hpp"
 #include "gateway/copy/checkpoint.hpp"
@@ -109,7 +108,7 @@ class CopyJob {
     if (action == TargetAction::go_on) {
       is_resumed_ = true;
     } else if (action != TargetAction::open) {
-      const bool is_new = !state.exists;
+      const bool is_new = !state.volume.exists;
       auto made = co_await create_target(context_, request_, source_->device().size_bytes());
       if (!made) {
         // A format's driver may have made the file and failed on its content.
@@ -144,13 +143,8 @@ class CopyJob {
                         .target_format = report_.target_format,
                         .target_bytes = target_->device().size_bytes(),
                         .options = describe_options(request_)};
-    if (request_.target.is_file()) {
-      DISKFERRY_CO_TRY(const FileIdentity file, co_await context_.blocking_pool.run([this] {
-        return file_identity(request_.target.path());
-      }));
-      header.target_device = file.device;
-      header.target_inode = file.inode;
-    }
+    DISKFERRY_CO_TRY(VolumeFacts volume, co_await look_at_volume(context_, request_.target, {}));
+    header.target_identity = std::move(volume.identity);
     const std::string path = ledger_path(request_.target);
     if (is_resumed_) {
       auto loaded = co_await Ledger::load(context_, path);

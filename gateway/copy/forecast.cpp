@@ -6,9 +6,7 @@
 #include "gateway/copy/target.hpp"
 
 #include <algorithm>
-#include <filesystem>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <boost/asio/this_coro.hpp>
 
@@ -95,14 +93,15 @@ class Forecast {
       block(std::move(state).error());
       co_return;
     }
-    forecast_.target_exists = state->exists;
+    forecast_.target_exists = state->volume.exists;
+    for (const Error& obstacle : state->volume.obstacles) block(obstacle);
     auto action = decide_target(*state, request_);
     if (!action) {
       block(std::move(action).error());
       co_return;
     }
     if (*action == TargetAction::create || *action == TargetAction::replace) {
-      if (request_.target.is_file()) find_space();
+      forecast_.space_available_bytes = state->volume.free_bytes;
       co_return;
     }
     ImageOpenOptions options;
@@ -119,21 +118,6 @@ class Forecast {
       block(too_small(request_.target, *forecast_.target_bytes, forecast_.size_bytes));
   }
 
-  void find_space() {
-    std::filesystem::path folder = std::filesystem::path(request_.target.path()).parent_path();
-    if (folder.empty()) folder = ".";
-    std::error_code failed;
-    const auto space = std::filesystem::space(folder, failed);
-    if (failed) {
-      forecast_.blockers.push_back(fmt::format("{}: {}", printable(folder.string()), failed.message()));
-    } else {
-      forecast_.space_available_bytes = space.available;
-    }
-    const std::string& path = request_.target.path();
-    const bool exists = std::filesystem::exists(path, failed);
-    if (::access(exists ? path.c_str() : folder.c_str(), W_OK) != 0)
-      block(errno_error(errno, exists ? "replace the target" : "create the target", printable(path)));
-  }
   void block(const Error& error) { forecast_.blockers.push_back(error.message()); }
 
   DriverContext& context_;

@@ -3,13 +3,16 @@
 
 #include "diskferry/units.hpp"
 #include "drivers/file/file_identity.hpp"
+#include "drivers/registry.hpp"
 #include "drivers/support/blocking_pool.hpp"
+#include "gateway/copy/attached_storage.hpp"
 #include "gateway/copy/world_wide_name.hpp"
 
-#include <array>
+#include <algorithm>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
+#include <fstream>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -43,39 +46,59 @@ std::string sysfs_folder(std::uint64_t device) {
   return fmt::format("/sys/dev/block/{}:{}", major(device), minor(device));
 }
 
-std::string network_key(const ImageUri& uri) {
-  std::string scheme = uri.scheme();
-  // TLS or not, it is the same disk.
-  if (scheme == "nbds") scheme = "nbd";
-  if (scheme == "nbds+unix") scheme = "nbd+unix";
-  std::string socket;
-  if (const auto path = uri.query("socket")) {
+std::string text_of_file(const char* path) {
+  std::ifstream file(path);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+Result<std::vector<std::string>> keys_of_file(const std::string& path) {
+  auto file = file_identity(path);
+  if (!file && file.error().kind() == ErrorKind::not_found) return std::vector<std::string>();
+  if (!file) return unexpected(std::move(file).error());
+  std::vector<std::string> keys{fmt::format("file|{}|{}", file->device, file->inode)};
+  std::vector<std::string> others;
+  if (file->is_block_device) {
+    const std::string folder = sysfs_folder(file->device);
+    if (const std::string known = world_wide_name(folder); !known.empty()) others.push_back("disk|" + known);
+    others.push_back(mapped_rbd_name("/sys/bus/rbd/devices", folder));
+  } else {
     std::error_code failed;
-    const auto canonical = std::filesystem::canonical(std::string(*path), failed);
-    socket = failed ? std::string(*path) : canonical.string();
+    const auto canonical = std::filesystem::canonical(path, failed);
+    if (!failed) others.push_back(nfs_name(text_of_file("/proc/self/mountinfo"), canonical.string()));
   }
-  std::string_view name = uri.path();
-  while (name.starts_with('/')) name.remove_prefix(1);
-  const std::uint16_t port = uri.port().value_or(scheme == "nbd" ? 10809 : 0);
-  const std::string host = uri.host() == "localhost" || uri.host() == "::1" ? "127.0.0.1" : uri.host();
-  return fmt::format("{}|{}|{}|{}|{}", scheme, host, port, socket, name);
+  for (std::string& other : others)
+    if (!other.empty()) keys.push_back(std::move(other));
+  return keys;
+}
+
+/// What a network storage calls the volume; empty where it does not tell.
+Task<Result<std::string>> told_identity(DriverContext& context, ImageUri uri) {
+  DISKFERRY_CO_TRY(VolumeFacts volume, co_await look_at_volume(context, std::move(uri), {}));
+  co_return std::move(volume.identity);
 }
 
 }  // namespace
 
-Task<Result<std::string>> storage_key(DriverContext& context, ImageUri uri) {
-  if (uri.scheme() == "memory") co_return std::string();  // each opening is a disk of its own
-  co_return co_await context.blocking_pool.run([&uri]() -> Result<std::string> {
-    if (!uri.is_file()) return network_key(uri);
-    auto file = file_identity(uri.path());
-    if (!file && file.error().kind() == ErrorKind::not_found) return std::string();
-    if (!file) return unexpected(std::move(file).error());
-    return fmt::format("file|{}|{}", file->device, file->inode);
-  });
+Task<Result<std::vector<std::string>>> storage_keys(DriverContext& context, ImageUri uri) {
+  if (uri.scheme() == "memory") co_return std::vector<std::string>();  // each opening is a disk of its own
+  if (uri.is_file())
+    co_return co_await context.blocking_pool.run([&uri] { return keys_of_file(uri.path()); });
+  std::vector<std::string> keys{co_await context.blocking_pool.run([&uri]() { return network_name(uri); })};
+  DISKFERRY_CO_TRY(std::string told, co_await told_identity(context, std::move(uri)));
+  if (!told.empty()) keys.push_back(std::move(told));
+  co_return keys;
+}
+
+std::string common_key(const std::vector<std::string>& one, const std::vector<std::string>& other) {
+  const auto both = std::ranges::find_first_of(one, other);
+  return both == one.end() ? std::string() : *both;
 }
 
 Task<Result<std::string>> storage_identity(DriverContext& context, ImageUri uri) {
-  if (!uri.is_file()) co_return network_key(uri);
+  if (!uri.is_file()) {
+    DISKFERRY_CO_TRY(std::string told, co_await told_identity(context, uri));
+    co_return told.empty() ? network_name(uri) : std::move(told);
+  }
   co_return co_await context.blocking_pool.run([&uri]() -> Result<std::string> {
     auto file = identity_of_file(uri.path());
     if (!file && file.error().kind() == ErrorKind::not_found) return std::string();
@@ -95,6 +118,11 @@ Task<Result<std::vector<LedgerLayer>>> note_layers(DriverContext& context, std::
     if (uri.is_file()) {
       DISKFERRY_CO_TRY(layer.identity,
                        co_await context.blocking_pool.run([&uri] { return identity_of_file(uri.path()); }));
+    } else {
+      DISKFERRY_CO_TRY(const VolumeFacts volume, co_await look_at_volume(context, uri, {}));
+      layer.identity = {.size_bytes = volume.size_bytes, .modified_ns = volume.modified_ns};
+      if (!volume.identity.empty())
+        layer.identity.header_hash = XXH3_64bits(volume.identity.data(), volume.identity.size());
     }
     noted.push_back(std::move(layer));
   }

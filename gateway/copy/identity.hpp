@@ -12,9 +12,13 @@
 namespace diskferry {
 
 /// What a storage is, whatever name it goes by: device and inode of a file, the device number of a block
-/// device, server, socket and export of a network disk. Two names of one storage give the same key. Empty:
-/// there is nothing.
-Task<Result<std::string>> storage_key(DriverContext& context, ImageUri uri);
+/// device, server, socket and export of a network disk, and what the storage itself calls it (RBD ids, a
+/// LUN's identity, an NFS handle), also where the kernel has it mounted or attached. Two names of one storage
+/// have a key in common. None: there is nothing.
+Task<Result<std::vector<std::string>>> storage_keys(DriverContext& context, ImageUri uri);
+
+/// The first text that both have; empty: none.
+std::string common_key(const std::vector<std::string>& one, const std::vector<std::string>& other);
 
 /// The same for two hosts to compare: a shared file keeps its inode, size, time of change and content
 /// wherever it is mounted, while device numbers differ. Equal texts: the same storage. Empty: there is

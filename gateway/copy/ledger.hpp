@@ -31,8 +31,7 @@ struct LedgerHeader {
   std::uint64_t source_bytes = 0;
   std::string target;
   std::string target_format;
-  std::uint64_t target_device = 0;  ///< st_dev and inode of a file; 0 elsewhere
-  std::uint64_t target_inode = 0;
+  std::string target_identity{};  ///< VolumeFacts::identity; empty: not known
   std::uint64_t target_bytes = 0;
   std::string options;  ///< those that decide what is written
   bool operator==(const LedgerHeader&) const = default;

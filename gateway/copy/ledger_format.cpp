@@ -60,8 +60,7 @@ LedgerHeader header_from(const json::value& value) {
   header.source_bytes = value.at("source_bytes").to_number<std::uint64_t>();
   header.target = json::value_to<std::string>(value.at("target"));
   header.target_format = json::value_to<std::string>(value.at("target_format"));
-  header.target_device = value.at("target_device").to_number<std::uint64_t>();
-  header.target_inode = value.at("target_inode").to_number<std::uint64_t>();
+  header.target_identity = json::value_to<std::string>(value.at("target_identity"));
   header.target_bytes = value.at("target_bytes").to_number<std::uint64_t>();
   header.options = json::value_to<std::string>(value.at("options"));
   for (const json::value& layer : value.at("source").as_array()) header.source.push_back(layer_from(layer));
@@ -83,8 +82,7 @@ std::string encode_header(const LedgerHeader& header) {
                           {"source_bytes", header.source_bytes},
                           {"target", header.target},
                           {"target_format", header.target_format},
-                          {"target_device", header.target_device},
-                          {"target_inode", header.target_inode},
+                          {"target_identity", header.target_identity},
                           {"target_bytes", header.target_bytes},
                           {"options", header.options}};
   return record_of(header_type, json::serialize(value));
@@ -163,7 +161,7 @@ std::string difference(const LedgerHeader& then, const LedgerHeader& now) {
   }
   if (then.source_bytes != now.source_bytes) return "the source has another size";
   if (then.target != now.target) return fmt::format("the target was {}, not {}", then.target, now.target);
-  if (then.target_device != now.target_device || then.target_inode != now.target_inode)
+  if (then.target_identity != now.target_identity)
     return fmt::format("{} is not the file that was written", now.target);
   if (then.target_format != now.target_format || then.target_bytes != now.target_bytes)
     return "the target has another format or size";

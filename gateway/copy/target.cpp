@@ -32,23 +32,9 @@ constexpr unsigned image_requests_per_reactor = 2;
 
 Task<Result<TargetState>> look_at_target(DriverContext& context, const CopyRequest& request) {
   DISKFERRY_CO_TRY(const Driver* driver, find_driver(request.target));
-  TargetState state{.can_create = driver->create != nullptr};
-  if (!request.target.is_file()) {
-    // Whether a volume is there shows when it is created; an export that cannot be created is taken to be
-    // there.
-    state.exists = !state.can_create;
-    co_return state;
-  }
-  co_return co_await context.blocking_pool.run([&request, state]() mutable -> Result<TargetState> {
-    struct stat status{};
-    if (::stat(request.target.path().c_str(), &status) == 0) {
-      state.exists = true;
-      state.is_regular_file = S_ISREG(status.st_mode);
-      return state;
-    }
-    if (errno == ENOENT) return state;
-    return unexpected(errno_error(errno, "look at the target", request.target.to_string()));
-  });
+  auto volume = co_await look_at_volume(context, request.target, {.for_writing = true});
+  if (!volume) co_return unexpected(std::move(volume).error().in("look at the target"));
+  co_return TargetState{.volume = std::move(*volume), .can_create = driver->create != nullptr};
 }
 
 Result<TargetAction> decide_target(const TargetState& state, const CopyRequest& request) {
@@ -61,7 +47,7 @@ Result<TargetAction> decide_target(const TargetState& state, const CopyRequest& 
   if (wants_content && request.target_format == "raw")
     return unexpected(
         fail(ErrorKind::invalid_argument, "copy", name).why("a raw image cannot have a backing image"));
-  if (!state.exists) {
+  if (!state.volume.exists) {
     if (request.existing == CopyRequest::Existing::use)
       return unexpected(fail(ErrorKind::not_found, "open the target", name)
                             .remedy("leave out --no-create to have it created"));
@@ -80,7 +66,7 @@ Result<TargetAction> decide_target(const TargetState& state, const CopyRequest& 
       break;
   }
   // A raw disk that cannot be emptied is used as it is; every other target gets a new, empty image.
-  if (request.target_format == "raw" && !state.is_regular_file) return TargetAction::open;
+  if (request.target_format == "raw" && !state.volume.can_be_emptied) return TargetAction::open;
   return TargetAction::replace;
 }
 
@@ -115,11 +101,10 @@ bool is_block_device(const ImageUri& storage) noexcept {
 
 Task<Result<void>> refuse_same_storage(DriverContext& context, std::vector<ImageUri> layers,
                                        ImageUri target) {
-  DISKFERRY_CO_TRY(const std::string target_key, co_await storage_key(context, target));
-  if (target_key.empty()) co_return Result<void>{};
-  for (std::size_t i = 0; i < layers.size(); ++i) {
-    DISKFERRY_CO_TRY(const std::string key, co_await storage_key(context, layers[i]));
-    if (key != target_key) continue;
+  DISKFERRY_CO_TRY(const auto target_keys, co_await storage_keys(context, target));
+  for (std::size_t i = 0; i < layers.size() && !target_keys.empty(); ++i) {
+    DISKFERRY_CO_TRY(const auto keys, co_await storage_keys(context, layers[i]));
+    if (common_key(keys, target_keys).empty()) continue;
     co_return unexpected(fail(ErrorKind::in_use, "copy", target.to_string())
                              .why(i == 0 ? "source and target are the same image"
                                          : "the target is a backing image of the source")

@@ -9,9 +9,8 @@
 namespace diskferry {
 
 struct TargetState {
-  bool exists = false;
-  bool can_create = false;       ///< its storage makes volumes
-  bool is_regular_file = false;  ///< can be emptied
+  VolumeFacts volume{};
+  bool can_create = false;  ///< its storage makes volumes
 };
 Task<Result<TargetState>> look_at_target(DriverContext& context, const CopyRequest& request);
 

@@ -69,7 +69,7 @@ Task<Result<TargetDiskFacts>> TargetDisks::look(TargetDiskRequest request) {
     facts.problem = state.error().message();
     co_return facts;
   }
-  facts.exists = state->exists;
+  facts.exists = state->volume.exists;
   if (uri.is_file()) {
     const std::filesystem::path folder = std::filesystem::absolute(uri.path()).parent_path();
     std::error_code failed;
@@ -96,7 +96,7 @@ Task<Result<void>> TargetDisks::make_storage(TargetDiskRequest request, Disk& di
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(request.uri));
   const CopyRequest copy = creation(uri, request);
   DISKFERRY_CO_TRY(const TargetState state, co_await look_at_target(context_, copy));
-  if (state.exists && disk.was_left) co_return Result<void>{};
+  if (state.volume.exists && disk.was_left) co_return Result<void>{};
   DISKFERRY_CO_TRY(const TargetAction action, decide_target(state, copy));
   if (action == TargetAction::open) co_return Result<void>{};
   disk.record.was_created = disk.record.was_created || action == TargetAction::create;

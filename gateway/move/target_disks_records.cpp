@@ -42,7 +42,7 @@ Task<Result<bool>> TargetDisks::is_as_it_was_left(TargetDiskRequest request) {
 
 Task<Result<void>> TargetDisks::refuse_what_others_use(TargetDiskRequest request, std::string client) {
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(request.uri));
-  DISKFERRY_CO_TRY(const std::string key, co_await storage_key(context_, uri));
+  DISKFERRY_CO_TRY(const auto keys, co_await storage_keys(context_, uri));
   const auto used = [&](std::string why) {
     return unexpected(fail(ErrorKind::in_use, "prepare the disk", export_name(request)).why(std::move(why)));
   };
@@ -52,9 +52,9 @@ Task<Result<void>> TargetDisks::refuse_what_others_use(TargetDiskRequest request
     if (other.is_left || other.is_kept || (is_same_move && other.request.disk == request.disk)) continue;
     if (other.request.uri == request.uri) co_return used("another disk of a move is written there");
     const auto other_uri = ImageUri::parse(other.request.uri);
-    if (key.empty() || !other_uri) continue;
-    const auto other_key = co_await storage_key(context_, *other_uri);
-    if (other_key && *other_key == key) co_return used("another disk of a move is written there");
+    if (keys.empty() || !other_uri) continue;
+    const auto other_keys = co_await storage_keys(context_, *other_uri);
+    if (other_keys && !common_key(keys, *other_keys).empty()) co_return used("another disk of a move is written there");
   }
   co_return Result<void>{};
 }

@@ -60,6 +60,8 @@ struct VolumeFacts {
   /// The same text for every name of this volume, from whatever host; "kind|..." from what the storage itself
   /// calls it (RBD ids, LUN identity, NFS handle). Empty: it does not tell, or nothing is there.
   std::string identity{};
+  /// When it was changed the last time, since the epoch; 0: the storage does not tell.
+  std::int64_t modified_ns = 0;
   /// What a new volume, or a sparse one that fills, can take. nullopt: the storage does not tell.
   std::optional<std::uint64_t> free_bytes{};
   /// Each a reason why creating it (where it does not exist) or writing to it would fail: permission,

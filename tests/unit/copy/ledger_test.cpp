@@ -21,8 +21,7 @@ LedgerHeader header() {
       .source_bytes = gib,
       .target = "t.raw",
       .target_format = "raw",
-      .target_device = 7,
-      .target_inode = 8,
+      .target_identity = "file|7|8",
       .target_bytes = gib,
       .options = "compression=none"};
 }
@@ -93,7 +92,7 @@ TEST(LedgerDifference, NamesWhatChanged) {
   changed.source.clear();
   EXPECT_NE(difference(header(), changed).find("layers"), std::string::npos);
   changed = header();
-  changed.target_inode = 9;
+  changed.target_identity = "file|7|9";
   EXPECT_NE(difference(header(), changed).find("not the file"), std::string::npos);
   changed = header();
   changed.options = "compression=zlib";

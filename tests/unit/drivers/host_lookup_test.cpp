@@ -44,7 +44,7 @@ Error open_error(const std::string& uri) {
   return device ? fail(ErrorKind::internal, "open") : device.error();
 }
 
-TEST(NbdNameLookup, ASilentResolverDoesNotHoldTheClient) {
+TEST(HostLookup, ASilentResolverDoesNotHoldTheClient) {
   const auto begun = std::chrono::steady_clock::now();
   const Error error = open_error("nbd://silent.example/?connect-timeout=1");
   EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(20));
@@ -56,13 +56,13 @@ TEST(NbdNameLookup, ASilentResolverDoesNotHoldTheClient) {
   EXPECT_TRUE(changed.wait_for(lock, std::chrono::seconds(20), [] { return hanging == 0; }));
 }
 
-TEST(NbdNameLookup, AnUnknownNameIsNotFound) {
+TEST(HostLookup, AnUnknownNameIsNotFound) {
   const Error error = open_error("nbd://nobody.example/");
   EXPECT_EQ(error.kind(), ErrorKind::not_found) << error.message();
   EXPECT_NE(error.message().find("nobody.example"), std::string::npos) << error.message();
 }
 
-TEST(NbdNameLookup, ANameWithAnAddressIsConnectedTo) {
+TEST(HostLookup, ANameWithAnAddressIsConnectedTo) {
   // Port 1 is nobody's: refused, after the lookup.
   const Error error = open_error("nbd://localhost:1/");
   EXPECT_EQ(error.kind(), ErrorKind::gone) << error.message();
