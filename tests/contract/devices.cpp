@@ -267,6 +267,28 @@ Subject rbd_subject(std::string name, std::string keys, bool is_sparse) {
           .slowness = 4};
 }
 
+/// One server for all cases of a run: it takes seconds to start. Each has a file of its own.
+Subject gluster_subject() {
+  return {.name = "gluster",
+          .open =
+              [](std::uint64_t size_bytes) {
+                static const auto server = std::make_shared<StorageServer>("gluster");
+                static unsigned count = 0;
+                const std::string file = fmt::format("disk{}.raw", ++count);
+                const auto uri =
+                    must(ImageUri::parse(fmt::format("{}/{}", server->variable("GLUSTER_URI"), file)));
+                auto& context = runtime().context();
+                must(run(create_storage(context, uri, {.size_bytes = size_bytes})));
+                Opened opened{.ground = server};
+                opened.device = must(run(open_storage(context, uri, {.writable = true})));
+                opened.storage = [path = server->variable("GLUSTER_BRICK") + "/" + file] {
+                  return bytes_of_file(path);
+                };
+                return opened;
+              },
+          .slowness = 8};
+}
+
 }  // namespace
 
 std::vector<Subject> all_subjects() {
@@ -290,6 +312,7 @@ std::vector<Subject> all_subjects() {
   subjects.push_back(nfs_subject());
   subjects.push_back(rbd_subject("rbd", "", true));
   subjects.push_back(rbd_subject("rbd_small_objects", "&object-size=64K", false));
+  subjects.push_back(gluster_subject());
   return subjects;
 }
 
