@@ -231,6 +231,70 @@ Subject nfs_subject() {
           .slowness = 8};
 }
 
+enum class Provisioning : bool { thick, thin };
+
+/// A LUN of a server that all cases share; its number is gone with the object.
+class IscsiLun {
+ public:
+  IscsiLun(std::uint64_t size_bytes, std::uint32_t block_bytes, Provisioning provisioning) {
+    std::ofstream(file()).close();
+    std::filesystem::resize_file(file(), size_bytes);
+    tell({"--op", "new", "--bstype", "rdwr", "--blocksize", fmt::format("{}", block_bytes), "--backing-store",
+          file()});
+    tell({"--op", "update", "--params",
+          fmt::format("thin_provisioning={}", provisioning == Provisioning::thin ? 1 : 0)});
+  }
+  ~IscsiLun() {
+    tell({"--op", "delete"});
+    std::filesystem::remove(file());
+  }
+  IscsiLun(const IscsiLun&) = delete;
+  IscsiLun& operator=(const IscsiLun&) = delete;
+
+  std::string uri() const {
+    return fmt::format("iscsi://{}/{}/{}", server().variable("ISCSI_PORTAL"), server().variable("ISCSI_IQN"),
+                       number_);
+  }
+  std::string file() const { return fmt::format("{}/lun{}.img", server().variable("ISCSI_IMAGES"), number_); }
+
+ private:
+  static StorageServer& server() {
+    static StorageServer one("iscsi", {"--size", "0"});
+    return one;
+  }
+  void tell(const std::vector<std::string>& words) const {
+    const std::string socket = server().folder() + "/run/ctl";
+    const std::string number = fmt::format("{}", number_);
+    std::vector<std::string> command{"env", "TGT_IPC_SOCKET=" + socket, "tgtadm"};
+    for (const char* word : {"-C", "1", "--lld", "iscsi", "--mode", "logicalunit", "--tid", "1", "--lun"})
+      command.emplace_back(word);
+    command.push_back(number);
+    command.insert(command.end(), words.begin(), words.end());
+    const auto done = run_program(command);
+    EXPECT_EQ(done.exit_code, 0) << done.err;
+  }
+
+  inline static int next_number_ = 1;  // 0 is the target's controller
+  const int number_ = next_number_++;
+};
+
+Subject iscsi_subject(std::string name, std::uint32_t block_bytes, Provisioning provisioning) {
+  return {.name = std::move(name),
+          .open =
+              [=](std::uint64_t size_bytes) {
+                const auto lun = std::make_shared<IscsiLun>(size_bytes, block_bytes, provisioning);
+                const auto uri = must(ImageUri::parse(lun->uri()));
+                Opened opened{.ground = lun};
+                opened.device = must(run(open_storage(runtime().context(), uri, {.writable = true})));
+                EXPECT_EQ(opened.device->info().block_bytes, block_bytes);
+                opened.storage = [lun] { return bytes_of_file(lun->file()); };
+                return opened;
+              },
+          .size_unit = block_bytes,
+          .is_sparse = provisioning == Provisioning::thin,
+          .slowness = 8};
+}
+
 }  // namespace
 
 std::vector<Subject> all_subjects() {
@@ -252,6 +316,9 @@ std::vector<Subject> all_subjects() {
   subjects.push_back(nbd_subject("nbd_without_extents", "noextents", 1));
   subjects.push_back(nbd_subject("nbd_with_block_limits", "blocksize-policy", 512));
   subjects.push_back(nfs_subject());
+  subjects.push_back(iscsi_subject("iscsi", 512, Provisioning::thin));
+  subjects.push_back(iscsi_subject("iscsi_thick", 512, Provisioning::thick));
+  subjects.push_back(iscsi_subject("iscsi_blocks_of_4096", 4096, Provisioning::thin));
   return subjects;
 }
 
