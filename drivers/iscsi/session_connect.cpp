@@ -1,7 +1,7 @@
 // How a session comes up and ends: an address, a connection, the login, and where the target sends us
 // elsewhere that once more.
 #include "drivers/iscsi/callbacks.hpp"
-#include "drivers/support/name_lookup.hpp"
+#include "drivers/support/host_lookup.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -109,7 +109,7 @@ Task<Result<IscsiSession::StepEnd>> IscsiSession::log_in_once(std::string addres
 
 Task<Result<void>> IscsiSession::log_in_at(Portal portal) {
   for (int i = 0; i < redirects_max; ++i) {
-    DISKFERRY_CO_TRY(const auto addresses, co_await look_up(portal.host));
+    DISKFERRY_CO_TRY(const auto addresses, co_await look_up_host(portal.host));
     std::optional<Error> failure;
     for (const std::string& address : addresses) {
       const Duration limit = endpoint_.connect_limit / static_cast<int>(addresses.size());
