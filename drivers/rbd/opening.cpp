@@ -34,12 +34,14 @@ Task<Result<std::shared_ptr<Image>>> open_image(DriverContext& context, Endpoint
   co_return *std::move(opened);
 }
 
-Task<Result<std::shared_ptr<Image>>> open_for_writing(DriverContext& context, Endpoint endpoint) {
+Task<Result<std::shared_ptr<Image>>> open_for_writing(DriverContext& context, Endpoint endpoint,
+                                                      bool without_lock) {
   if (!endpoint.snapshot.empty())
     co_return unexpected(fail(ErrorKind::read_only, "open", endpoint.name)
                              .why("a snapshot cannot be written")
                              .remedy("name the image without @SNAPSHOT"));
   DISKFERRY_CO_TRY(std::shared_ptr<Image> image, co_await open_image(context, endpoint, Purpose::write));
+  if (without_lock) co_return image;
   auto ours = co_await make_ours(context, image, endpoint.in_use_limit);
   if (ours) co_return image;
   co_await close_image(context.blocking_pool, std::move(image));

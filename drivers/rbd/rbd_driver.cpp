@@ -22,9 +22,9 @@ Task<Executor> own_reactor(DriverContext& context) {
 
 Task<Result<DevicePtr>> open(DriverContext& context, ImageUri uri, OpenOptions options) {
   DISKFERRY_CO_TRY(const Endpoint endpoint, parse_endpoint(uri));
-  DISKFERRY_CO_TRY(std::shared_ptr<Image> image, options.writable
-                                                     ? co_await open_for_writing(context, endpoint)
-                                                     : co_await open_image(context, endpoint, Purpose::read));
+  DISKFERRY_CO_TRY(std::shared_ptr<Image> image,
+                   options.writable ? co_await open_for_writing(context, endpoint, options.without_lock)
+                                    : co_await open_image(context, endpoint, Purpose::read));
   auto device =
       std::make_unique<RbdDevice>(context, co_await own_reactor(context), endpoint, std::move(image),
                                   options.writable ? Purpose::write : Purpose::read);
@@ -35,7 +35,7 @@ Task<Result<DevicePtr>> open(DriverContext& context, ImageUri uri, OpenOptions o
 }
 
 Task<Result<void>> empty(DriverContext& context, Endpoint endpoint, std::uint64_t size_bytes) {
-  DISKFERRY_CO_TRY(std::shared_ptr<Image> image, co_await open_for_writing(context, endpoint));
+  DISKFERRY_CO_TRY(std::shared_ptr<Image> image, co_await open_for_writing(context, endpoint, false));
   auto emptied =
       co_await context.blocking_pool.run([image, size_bytes] { return empty_image(*image, size_bytes); });
   co_await close_image(context.blocking_pool, std::move(image));
