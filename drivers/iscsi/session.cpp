@@ -83,7 +83,7 @@ void IscsiSession::drop() {
   draining_ = 0;
   is_nop_in_flight_ = false;
   doom_.clear();
-  end_step(StepEnd::badly);
+  end_step(StepEnd::badly, loss_reason());
 }
 
 // --- requests ---------------------------------------------------------------------------------------------

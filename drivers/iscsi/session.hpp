@@ -75,7 +75,7 @@ class IscsiSession final : public Session, public std::enable_shared_from_this<I
   enum class StepEnd : std::uint8_t { well, badly, elsewhere };
 
   Task<Result<StepEnd>> step(std::string operation, Start start);
-  void end_step(StepEnd end);
+  void end_step(StepEnd end, std::string said);
   Task<Result<void>> log_in_at(Portal portal);
   Task<Result<StepEnd>> log_in_once(std::string address);
   Result<void> make_context();
@@ -116,6 +116,7 @@ class IscsiSession final : public Session, public std::enable_shared_from_this<I
   WaitQueue up_;
   WaitQueue step_waiting_;
   std::optional<StepEnd> step_end_;
+  std::string step_said_;  // why it ended badly, or where the target sends us, in its words
   std::string loss_reason_;
 };
 

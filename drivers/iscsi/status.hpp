@@ -47,6 +47,7 @@ Error refusal(const Answer& answer, std::string verb, const std::string& name);
 /// "UNIT ATTENTION 29/00", "BUSY".
 std::string describe(int status, const Sense& sense);
 
+Error no_such_lun(const std::string& name);
 /// Of a LUN that says so before anybody writes to it.
 Error write_protected(std::string verb, const std::string& name);
 

@@ -149,6 +149,8 @@ Task<Result<IscsiSession*>> Storage::choose(std::size_t reactor, Attempts& attem
       DISKFERRY_CO_CHECK(co_await sessions_.wait_for_session(*attempts.lost_until));
       if (attempts.only == nullptr || sessions_.count_up() == 0) continue;
     }
+    if (is_ending_.load(std::memory_order_relaxed))
+      attempts.lost_until = std::min(*attempts.lost_until, context_.clock.now() + look_around);
     const Duration left = *attempts.lost_until - context_.clock.now();
     if (left <= Duration::zero())
       co_return unexpected(fail(ErrorKind::gone, "reconnect", endpoint_.name)
@@ -173,7 +175,7 @@ Task<Result<void>> Storage::wait_to_try_again(Verdict verdict, const Answer& ans
     attempts.pause = busy_pause_min;
     attempts.busy_until = sessions_.give_up_time();
   }
-  if (now >= attempts.busy_until)
+  if (now >= attempts.busy_until || is_ending_.load(std::memory_order_relaxed))
     co_return unexpected(refusal(answer, std::string(command.verb), endpoint_.name));
   DISKFERRY_CO_CHECK(co_await context_.clock.sleep_for(attempts.pause));
   attempts.pause = std::min(2 * attempts.pause, busy_pause_max);
@@ -305,7 +307,11 @@ Error Storage::lost_writes() const {
 
 Task<Result<void>> Storage::flush() {
   // Who comes while another one flushes may have writes that its flush does not cover.
+  static std::atomic<int> n = 0; const int me = ++n;
+  fprintf(stderr, "flush %d begin %p\n", me, static_cast<void*>(this));
+  struct End { int me; ~End() { fprintf(stderr, "flush %d end\n", me); } } end{me};
   DISKFERRY_CO_TRY(const AsyncMutex::Lock turn, co_await flushing_.lock());
+  fprintf(stderr, "flush %d locked\n", me);
   if (unflushed_.is_lost()) co_return unexpected(lost_writes());
   if (may_lose_writes() && unflushed_.is_empty()) co_return Result<void>{};
   unflushed_.begin_commit();

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "diskferry/driver.hpp"
+#include <cstdio>
 #include "diskferry/sync.hpp"
 #include "drivers/iscsi/claim.hpp"
 #include "drivers/iscsi/lun.hpp"
@@ -21,7 +22,7 @@ class Storage {
 
   /// `wanted`: the operator's bound of connections, 0: none. Errors: as Driver::open.
   Task<Result<void>> open(unsigned wanted);
-  Task<void> close() { return sessions_.close(); }
+  Task<void> close() { fprintf(stderr,"close %p\n",static_cast<void*>(this)); return sessions_.close(); }
 
   /// At most transfer_bytes_max() at once.
   Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into);
@@ -37,7 +38,10 @@ class Storage {
   std::uint32_t transfer_bytes_max() const noexcept;
   unsigned connections() const noexcept { return sessions_.size(); }
   std::uint64_t repeated_requests() const noexcept { return repeated_.load(std::memory_order_relaxed); }
-  void stop_waiting() noexcept { sessions_.stop_waiting(); }
+  void stop_waiting() noexcept {
+    is_ending_.store(true, std::memory_order_relaxed);
+    sessions_.stop_waiting();
+  }
 
  private:
   struct Attempts {
@@ -69,6 +73,7 @@ class Storage {
   LunFacts facts_{};
   bool is_open_ = false;  // and facts_ are what the LUN has to keep to
   SessionPool sessions_;
+  std::atomic<bool> is_ending_ = false;
   std::atomic<std::uint64_t> repeated_ = 0;
   Unflushed unflushed_{};
   AsyncMutex flushing_{};

@@ -87,6 +87,8 @@ class NfsStorage:
         return self.uri("none.raw"), "no such file"
 
 
-from ceph_storage import RbdStorage  # noqa: E402: it needs what is above
+from ceph_storage import RbdStorage  # noqa: E402: they need what is above
+from gluster_storage import GlusterStorage  # noqa: E402
+from iscsi_storage import IscsiStorage  # noqa: E402
 
-STORAGES = {one.name: one for one in (NfsStorage, RbdStorage)}
+STORAGES = {one.name: one for one in (NfsStorage, IscsiStorage, RbdStorage, GlusterStorage)}
