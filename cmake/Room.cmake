@@ -7,8 +7,9 @@
 #   0 include   1 drivers   2 runtime, config, pki   3 nbd, copy, jobs   4 move   5 control   6 daemon, cli
 set(DISKFERRY_SIDEWAYS
       # drivers are made of drivers: a filter or a format stands on the checking layer and the support code
-    "file>support" "nbd_client>support" "nfs>support" "memory>support"
-    "registry>memory" "registry>file" "registry>nbd_client" "registry>nfs" "registry>filters" "registry>support"
+    "file>support" "nbd_client>support" "nfs>support" "iscsi>support" "rbd>support" "gluster>support" "memory>support"
+    "registry>memory" "registry>file" "registry>nbd_client" "registry>nfs" "registry>iscsi" "registry>rbd" "registry>gluster"
+    "registry>filters" "registry>support"
     "filters>support" "filters>memory"
     "qcow2>support" "image>qcow2" "image>file" "image>registry" "image>filters" "image>support" "image>memory"
     "image>checked" "registry>checked" "filters>checked" "qcow2>checked")

@@ -3,9 +3,12 @@
 
 #include "drivers/checked_device.hpp"
 #include "drivers/file/file_driver.hpp"
+#include "drivers/gluster/gluster_driver.hpp"
+#include "drivers/iscsi/iscsi_driver.hpp"
 #include "drivers/memory/memory_device.hpp"
 #include "drivers/nbd/nbd_driver.hpp"
 #include "drivers/nfs/nfs_driver.hpp"
+#include "drivers/rbd/rbd_driver.hpp"
 
 #include <algorithm>
 #include <array>
@@ -14,7 +17,8 @@
 namespace diskferry {
 namespace {
 // One line a driver.
-constexpr std::array drivers{&file_driver, &memory_driver, &nbd_driver, &nfs_driver};
+constexpr std::array drivers{&file_driver, &gluster_driver, &iscsi_driver, &memory_driver,
+                             &nbd_driver,  &nfs_driver,     &rbd_driver};
 }  // namespace
 
 std::span<const Driver* const> all_drivers() {

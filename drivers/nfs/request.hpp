@@ -4,8 +4,8 @@
 #pragma once
 
 #include "diskferry/sync.hpp"
+#include "drivers/support/unflushed.hpp"
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -26,10 +26,6 @@ constexpr std::string_view to_string(Verb verb) noexcept {
   }
   return "request";
 }
-
-/// What a server says with each write and commit; another one means that it was restarted, and has lost what
-/// was written and not committed (RFC 1813, 3.3.7).
-using Verifier = std::array<char, 8>;
 
 struct Answer {
   enum class How : std::uint8_t {

@@ -5,7 +5,7 @@
 #include "diskferry/driver.hpp"
 #include "diskferry/sync.hpp"
 #include "drivers/nfs/session.hpp"
-#include "drivers/nfs/unflushed.hpp"
+#include "drivers/support/unflushed.hpp"
 
 namespace diskferry::nfs {
 

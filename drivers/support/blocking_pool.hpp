@@ -2,8 +2,12 @@
 // inflating. A task awaits the call here and goes on on its own executor.
 #pragma once
 
+#include "diskferry/sync.hpp"
 #include "diskferry/task.hpp"
 
+#include <memory>
+#include <mutex>
+#include <optional>
 #include <type_traits>
 #include <utility>
 
@@ -38,6 +42,36 @@ class BlockingPool {
           });
         },
         boost::asio::use_awaitable_t<Executor>{});
+  }
+
+  /// The same for calls whose end nobody may want to wait for: opening something far away.
+  /// Cancel: at once, nullopt; the call goes on, and what it returns is destroyed on the pool's thread.
+  /// Lifetime: `work` owns all that it touches.
+  template <class Work>
+  Task<std::optional<std::invoke_result_t<Work>>> run_or_give_up(Work work) {
+    struct Call {
+      std::mutex guard{};
+      WaitQueue waiting{};
+      std::optional<std::invoke_result_t<Work>> value{};
+      bool is_given_up = false;
+    };
+    const auto call = std::make_shared<Call>();
+    boost::asio::post(pool_, [call, work = std::move(work)]() mutable {
+      std::optional<std::invoke_result_t<Work>> value(work());
+      std::lock_guard lock(call->guard);
+      if (call->is_given_up) return;
+      call->value = std::move(value);
+      call->waiting.wake_all();
+    });
+    std::unique_lock lock(call->guard);
+    while (!call->value) {
+      const bool was_woken = co_await call->waiting.wait(lock);
+      lock.lock();
+      if (was_woken || call->value) continue;
+      call->is_given_up = true;
+      co_return std::nullopt;
+    }
+    co_return std::move(call->value);
   }
 
  private:

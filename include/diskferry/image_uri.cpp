@@ -1,6 +1,8 @@
 // Parsing and printing of image names; Boost.URL does the URI grammar.
 #include "diskferry/image_uri.hpp"
 
+#include "diskferry/qemu_rbd_name.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cctype>
@@ -131,6 +133,10 @@ Result<ImageUri> ImageUri::parse(std::string_view text) {
   if (text.find('\0') != std::string_view::npos) return unexpected(bad_name(text, "contains a NUL byte"));
   const auto scheme = scheme_of(text);
   if (scheme.empty()) {
+    if (is_qemu_rbd_name(text)) {
+      DISKFERRY_TRY(const std::string translated, translate_qemu_rbd_name(text));
+      return parse(translated);
+    }
     if (is_refused_qemu_form(text))
       return unexpected(bad_name(text, "QEMU's option strings are not taken as image names")
                             .remedy("give a path (./ in front where the name has a colon) or a URI"));

@@ -121,6 +121,12 @@ class Copy:
         wait_until(lambda: self._done >= FAULT_BYTES or self._process.poll() is not None, "the copy being in the middle")
         expect(self._process.poll() is None, f"the copy ended too early: {self.said}")
 
+    def pause(self):
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self):
+        self._process.send_signal(signal.SIGCONT)
+
     def kill(self):
         self._process.send_signal(signal.SIGKILL)
         self.end()

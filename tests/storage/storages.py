@@ -87,4 +87,8 @@ class NfsStorage:
         return self.uri("none.raw"), "no such file"
 
 
-STORAGES = {one.name: one for one in (NfsStorage,)}
+from ceph_storage import RbdStorage  # noqa: E402: they need what is above
+from gluster_storage import GlusterStorage  # noqa: E402
+from iscsi_storage import IscsiStorage  # noqa: E402
+
+STORAGES = {one.name: one for one in (NfsStorage, IscsiStorage, RbdStorage, GlusterStorage)}

@@ -93,16 +93,17 @@ class Iscsi(Server):
         """The file of a LUN."""
         return self.images / f"lun{lun}.img"
 
-    def add_lun(self, lun, size, thin=True, block_size=512):
+    def add_lun(self, lun, size, thin=True, block_size=512, serial=""):
         """A new LUN of `size` bytes, which read as zeros; returns its file. A thin one can UNMAP. A file that is there
-        already is taken as it is."""
+        already is taken as it is. Without a serial number it has one of its server and its number."""
         if str(lun) in self._luns():
             raise Failed(f"{self} has a LUN {lun} already")
         file = self.image(lun)
         if is_ours := not file.exists():
             with open(file, "xb") as out:
                 out.truncate(size)
-        one = {"thin": thin, "block_size": block_size, "readonly": False, "online": True, "is_ours": is_ours}
+        one = {"thin": thin, "block_size": block_size, "readonly": False, "online": True, "is_ours": is_ours,
+               "serial": serial or f"df{zlib.crc32(os.fsencode(self.folder)):08x}{lun}"}
         self._make_lun(lun, one)
         self._save(luns={**self._luns(), str(lun): one})
         return file
@@ -139,8 +140,8 @@ class Iscsi(Server):
         self.tgtadm("--mode", "logicalunit", "--op", "new", "--tid", TARGET_ID, "--lun", lun, "--bstype", "rdwr",
                     "--blocksize", one["block_size"], "--backing-store", self.image(lun))
         # Two servers must not say that they have the same disk.
-        serial = f"df{zlib.crc32(os.fsencode(self.folder)):08x}{lun}"
-        self._update(lun, vendor_id="TESTBED", product_id="thin" if one["thin"] else "thick", scsi_sn=serial, scsi_id=serial,
+        self._update(lun, vendor_id="TESTBED", product_id="thin" if one["thin"] else "thick", scsi_sn=one["serial"],
+                     scsi_id=one["serial"],
                      thin_provisioning=int(one["thin"]), readonly=int(one["readonly"]), online=int(one["online"]))
 
     def _update(self, lun, **values):

@@ -1,7 +1,7 @@
 // The pure parts of the NFS driver: URIs, what a server's answers mean, which writes are durable.
 #include "drivers/nfs/endpoint.hpp"
 #include "drivers/nfs/status.hpp"
-#include "drivers/nfs/unflushed.hpp"
+#include "drivers/support/unflushed.hpp"
 #include "tests/support/test_runtime.hpp"
 
 #include <gtest/gtest.h>

@@ -1,13 +1,15 @@
 // What was written and is not known to be durable, by the server's verifier: a server that was restarted
-// gives another one, and what it had taken under the old one may be lost (RFC 1813, 3.3.7 and 3.3.21).
+// has another one, and what it had taken under the old one may be lost. NFS servers give one with each
+// answer (RFC 1813, 3.3.7 and 3.3.21); of a LUN it is the key that was registered with it.
 #pragma once
 
-#include "drivers/nfs/request.hpp"
-
+#include <array>
 #include <mutex>
 #include <optional>
 
-namespace diskferry::nfs {
+namespace diskferry {
+
+using Verifier = std::array<char, 8>;
 
 /// Thread: any.
 class Unflushed {
@@ -21,6 +23,8 @@ class Unflushed {
   bool committed(const Verifier& verifier);
   /// The commit failed: what it had to cover is still to be covered.
   void failed();
+  /// The server says that it has lost something that it had acknowledged.
+  void lose();
   bool is_lost() const;
 
  private:
@@ -39,4 +43,4 @@ class Unflushed {
   bool is_lost_ = false;
 };
 
-}  // namespace diskferry::nfs
+}  // namespace diskferry

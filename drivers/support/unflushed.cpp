@@ -1,6 +1,8 @@
-#include "drivers/nfs/unflushed.hpp"
+#include "drivers/support/unflushed.hpp"
 
-namespace diskferry::nfs {
+#include <utility>
+
+namespace diskferry {
 
 void Unflushed::written(const Verifier& verifier) {
   std::lock_guard lock(guard_);
@@ -31,9 +33,14 @@ void Unflushed::failed() {
   open_.is_mixed = open_.is_mixed || later.is_mixed;
 }
 
+void Unflushed::lose() {
+  std::lock_guard lock(guard_);
+  is_lost_ = true;
+}
+
 bool Unflushed::is_lost() const {
   std::lock_guard lock(guard_);
   return is_lost_;
 }
 
-}  // namespace diskferry::nfs
+}  // namespace diskferry

@@ -1,0 +1,82 @@
+// Volume: one mounted GlusterFS volume and the threads that the library is called on. All devices on it share
+// it (mounts.hpp). The library's calls block, some for as long as a brick hangs, and glfs_fini() for ten
+// seconds: they are made here and nowhere else, so that no reactor and no thread of the BlockingPool ever
+// waits for a volume. Whoever waits for a call may leave; the call goes on, and what it gives is dropped on
+// its own thread.
+#pragma once
+
+#include "diskferry/sync.hpp"
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+struct glfs;
+
+namespace diskferry::gluster {
+
+class Volume {
+ public:
+  using Work = std::function<void(glfs* fs)>;
+
+  /// Takes over a volume that is mounted; the calling thread becomes one of its threads by calling serve().
+  explicit Volume(glfs* fs);
+  /// Ends the threads once all that was posted is done; the last one unmounts. Does not wait for it.
+  ~Volume();
+  Volume(const Volume&) = delete;
+  Volume& operator=(const Volume&) = delete;
+
+  /// Thread: any.
+  void post(Work work);
+  /// Posts `work` and waits for what it gives. Cancel: at once; `work` is then not begun, or ends unheard, so
+  /// it must hold all that it uses.
+  template <class T>
+  Task<Result<T>> call(std::string operation, std::function<Result<T>(glfs* fs)> work);
+
+  /// What the threads of a volume share; lives until the last one has unmounted it.
+  struct Core;
+  std::shared_ptr<Core> core() const { return core_; }
+  /// Starts the other threads and works as one of them, until the Volume is destroyed. Static, for the
+  /// calling thread must not keep the Volume.
+  static void serve(std::shared_ptr<Core> core);
+
+ private:
+  const std::shared_ptr<Core> core_;
+};
+using VolumePtr = std::shared_ptr<Volume>;
+
+/// Starts a thread that nobody joins: it ends by itself, or with the process. It takes no signals.
+void start_detached(std::function<void()> run);
+
+template <class T>
+Task<Result<T>> Volume::call(std::string operation, std::function<Result<T>(glfs* fs)> work) {
+  struct Pending {
+    std::mutex guard{};
+    WaitQueue waiting{};
+    std::optional<Result<T>> value{};
+    bool is_abandoned = false;
+  };
+  const auto pending = std::make_shared<Pending>();
+  post([pending, work = std::move(work)](glfs* fs) {
+    {
+      std::lock_guard lock(pending->guard);
+      if (pending->is_abandoned) return;
+    }
+    Result<T> value = work(fs);
+    std::lock_guard lock(pending->guard);
+    pending->value.emplace(std::move(value));
+    pending->waiting.wake_all();
+  });
+  std::unique_lock lock(pending->guard);
+  while (!pending->value) {
+    const bool was_woken = co_await pending->waiting.wait(lock);
+    lock.lock();
+    if (was_woken || pending->value) continue;
+    pending->is_abandoned = true;
+    co_return unexpected(cancelled_error(std::move(operation)));
+  }
+  co_return std::move(*pending->value);
+}
+
+}  // namespace diskferry::gluster

@@ -1,0 +1,66 @@
+// Image: one RBD image, open through a connection of its own. Everything here blocks and is called on threads
+// of the BlockingPool; requests on the data path are sent by requests.hpp.
+#pragma once
+
+#include "diskferry/extent.hpp"
+#include "drivers/rbd/cluster.hpp"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace diskferry::rbd {
+
+enum class Purpose : std::uint8_t { read, write };
+
+/// Fixed when the image is opened.
+struct ImageFacts {
+  std::uint64_t size_bytes = 0;
+  std::uint64_t object_bytes = 0;
+  std::string id{};             ///< stays the same when the image is renamed
+  std::int64_t data_pool = -1;  ///< where its data are
+  bool is_clone = false;        ///< reads through to a parent
+  bool is_striped = false;      ///< in units smaller than its objects
+  bool has_lock = false;        ///< the feature "exclusive-lock"
+  bool has_fast_diff =
+      false;  ///< and its object map is valid: allocation is known without asking each object
+  bool is_write_durable =
+      false;  ///< when it is answered: there is no cache and no journal that says otherwise
+};
+
+/// Thread: any, several calls at once.
+class Image {
+ public:
+  /// Connects and opens. Errors: as Cluster::connect; not_found, permission, unsupported.
+  static Result<std::unique_ptr<Image>> open(const Endpoint& endpoint, Purpose purpose);
+  ~Image();
+  Image(const Image&) = delete;
+  Image& operator=(const Image&) = delete;
+
+  void* handle() const noexcept { return image_; }  ///< rbd_image_t
+  Cluster& cluster() const noexcept { return *cluster_; }
+  const ImageFacts& facts() const noexcept { return facts_; }
+  const std::string& name() const noexcept { return endpoint_.name; }
+  std::string identity() const;
+
+  /// The addresses of other clients that have it open for writing.
+  Result<std::vector<std::string>> other_users() const;
+  /// Takes the exclusive lock for as long as the image is open, where it has that feature. Errors: in_use.
+  Result<void> lock();
+  Result<void> resize(std::uint64_t size_bytes, bool may_shrink);
+
+ private:
+  Image(const Endpoint& endpoint, std::unique_ptr<Cluster> cluster)
+      : endpoint_(endpoint), cluster_(std::move(cluster)) {}
+  Result<void> look_at_it();
+
+  const Endpoint endpoint_;
+  const std::unique_ptr<Cluster> cluster_;
+  void* image_ = nullptr;  // rbd_image_t
+  ImageFacts facts_{};
+};
+
+/// The error of an image that others use; `users` is not empty.
+Error in_use_error(const std::string& name, const std::vector<std::string>& users);
+
+}  // namespace diskferry::rbd
