@@ -16,6 +16,7 @@ namespace {
 /// The byte that is locked: beyond every file, so that a volume with mandatory locks keeps nobody from the
 /// content.
 constexpr off_t lock_offset = off_t{1} << 62;
+constexpr auto lock_patience = std::chrono::seconds(2);
 constexpr auto lock_pause = std::chrono::milliseconds(50);
 /// Where discard is tried: beyond the end of the file, where there is nothing to lose.
 constexpr std::uint64_t probe_distance = 64 * mib;
@@ -69,14 +70,14 @@ Result<Opened> open_waiting(glfs* fs, const Endpoint& endpoint, Purpose purpose)
 }  // namespace
 
 /// Every opening is an owner of its own: with POSIX locks the close of one would let go of another's.
-Result<void> lock_file(glfs_fd* fd, Purpose purpose, const std::string& name, Duration patience) {
+Result<void> lock_file(glfs_fd* fd, Purpose purpose, const std::string& name) {
   if (purpose == Purpose::read_shared) return {};
   std::array<char, 16> owner{};
   if (::getrandom(owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size()))
     return unexpected(call_error(errno, "lock", name));
   if (glfs_fd_set_lkowner(fd, owner.data(), static_cast<int>(owner.size())) != 0)
     return unexpected(call_error(errno, "lock", name));
-  const auto give_up = std::chrono::steady_clock::now() + patience;
+  const auto give_up = std::chrono::steady_clock::now() + lock_patience;
   while (true) {
     struct flock wanted = one_byte(purpose == Purpose::write ? F_WRLCK : F_RDLCK);
     if (glfs_posix_lock(fd, F_SETLK, &wanted) == 0) return {};

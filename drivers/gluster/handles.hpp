@@ -19,10 +19,8 @@ struct FdCloser {
 using Object = std::unique_ptr<glfs_object, ObjectCloser>;
 using Fd = std::unique_ptr<glfs_fd, FdCloser>;
 
-/// The lock of a process that was killed just now goes when the brick notices.
-inline constexpr Duration lock_patience = std::chrono::seconds(2);
-/// The lock goes with the opening, or with its connection. Errors: in_use, read_only.
-Result<void> lock_file(glfs_fd* fd, Purpose purpose, const std::string& name,
-                       Duration patience = lock_patience);
+/// The lock goes with the opening, or with its connection. Waits for two seconds: that of a process that was
+/// killed just now goes when the brick notices. Errors: in_use, read_only.
+Result<void> lock_file(glfs_fd* fd, Purpose purpose, const std::string& name);
 
 }  // namespace diskferry::gluster

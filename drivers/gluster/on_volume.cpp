@@ -15,6 +15,8 @@ namespace {
 /// Of a new disk: for its owner alone, as the file driver makes them.
 constexpr mode_t new_file_mode = 0600;
 constexpr std::size_t id_bytes = 16;
+constexpr std::int64_t ns_per_s = 1'000'000'000;
+constexpr std::uint64_t stat_block_bytes = 512;  // of st_blocks, whatever the file system's are (stat(2))
 
 /// Mounts, calls, and mounts anew where a mount that was kept turns out to be of no use.
 template <class T>
@@ -137,7 +139,7 @@ Result<void> look_for_writing(glfs* fs, glfs_object* object, const Endpoint& end
   const Fd fd(glfs_h_open(fs, object, O_RDWR));
   Result<void> done;
   if (!fd) done = unexpected(call_error(errno, "open", endpoint.name));
-  if (fd) done = lock_file(fd.get(), Purpose::write, endpoint.name, Duration::zero());
+  if (fd) done = lock_file(fd.get(), Purpose::write, endpoint.name);
   if (done || !is_obstacle(done.error().kind())) return done;
   facts.obstacles.push_back(std::move(done).error());
   return {};
@@ -161,8 +163,11 @@ Result<VolumeFacts> look_waiting(glfs* fs, const Endpoint& endpoint, LookOptions
   facts.can_be_emptied = true;
   facts.size_bytes = static_cast<std::uint64_t>(status.st_size);
   facts.identity = identity_of(fs, object.get());
+  facts.modified_ns = std::int64_t{status.st_mtim.tv_sec} * ns_per_s + status.st_mtim.tv_nsec;
   if (options.for_writing) DISKFERRY_CHECK(look_for_writing(fs, object.get(), endpoint, facts));
   add_free_space(fs, endpoint, facts);
+  // What it has, it keeps when it is written again.
+  if (facts.free_bytes) *facts.free_bytes += static_cast<std::uint64_t>(status.st_blocks) * stat_block_bytes;
   return facts;
 }
 

@@ -100,7 +100,7 @@ Task<Result<OpenFilePtr>> Storage::file(TimePoint until) {
 Result<void> Storage::check_same(const FileFacts& now) const {
   if (now.id == facts_.id && now.size_bytes >= facts_.size_bytes) return {};
   return unexpected(
-      fail(ErrorKind::mismatch, "reconnect", endpoint_.name)
+      fail(ErrorKind::gone, "reconnect", endpoint_.name)
           .why(now.id == facts_.id ? "the file is smaller than it was" : "another file has this name now")
           .remedy("check which file is there, then start again"));
 }
@@ -121,6 +121,10 @@ Task<Result<OpenFilePtr>> Storage::reopen(TimePoint until) {
     }
     const Error& error = opened.error();
     if (error.kind() == ErrorKind::cancelled) co_return opened;
+    if (error.kind() == ErrorKind::not_found)
+      co_return unexpected(declare_gone(fail(ErrorKind::gone, "reconnect", endpoint_.name)
+                                            .why("the file was removed while it was in use")
+                                            .remedy("check which file is there, then start again")));
     if (is_final(error.kind())) co_return unexpected(declare_gone(error.with_step("reconnect")));
     if (context_.clock.now() >= until)
       co_return unexpected(

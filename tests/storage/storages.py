@@ -87,4 +87,6 @@ class NfsStorage:
         return self.uri("none.raw"), "no such file"
 
 
-STORAGES = {one.name: one for one in (NfsStorage,)}
+from gluster_storage import GlusterStorage  # noqa: E402
+
+STORAGES = {one.name: one for one in (NfsStorage, GlusterStorage)}
