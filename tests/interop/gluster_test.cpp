@@ -42,12 +42,15 @@ class GlusterDriver : public testing::Test {
 TEST_F(GlusterDriver, AFlushAfterARestartThatNobodyMetFails) {
   create(uri("disk"));
   const auto device = open(uri("disk"));
+  const auto other = open(uri("disk"), {.force_share = true});
   must(run(device->write(0, pattern(0, 4096), {})));
   must(run(device->flush()));
   must(run(device->write(4096, pattern(4096, 4096), {})));
   server_.tell("kill9");
   server_.tell("start");
   std::vector<std::byte> back(4096);
+  must(run(other->read(0, back)));  // the mount that both share is connected again
+  must(run(other->close()));
   must(run(device->read(0, back)));
   EXPECT_EQ(first_difference(back, 0), SIZE_MAX);
   const auto flushed = run(device->flush());

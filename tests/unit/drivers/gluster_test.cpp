@@ -25,9 +25,9 @@ TEST(GlusterEndpoint, TakesServersVolumeAndPath) {
   EXPECT_EQ(one.folder(), "/vms");
   EXPECT_EQ(one.stall_s, 42u);
   EXPECT_EQ(must(endpoint("gluster://h/v/d")).folder(), "/");
-  const Endpoint all = must(
-      endpoint("gluster+tcp://[::1]:24010/v/d?backup-servers=b,c:7,%5Bfe80::1%5D:8,%5B::2%5D&connect-timeout=1.5&"
-               "reconnect-timeout=0&stall-timeout=3"));
+  const Endpoint all = must(endpoint(
+      "gluster+tcp://[::1]:24010/v/d?backup-servers=b,c:7,%5Bfe80::1%5D:8,%5B::2%5D&connect-timeout=1.5&"
+      "reconnect-timeout=0&stall-timeout=3"));
   EXPECT_EQ(all.servers, (std::vector<Server>{{.transport = "tcp", .host = "::1", .port = 24010},
                                               {.transport = "tcp", .host = "b"},
                                               {.transport = "tcp", .host = "c", .port = 7},
