@@ -38,10 +38,9 @@ def expect_defined(place, storage):
     disk = disk_of(place.bed.b, place.vm.name, "vda")
     source = disk.find("source")
     said = xml.etree.ElementTree.tostring(disk, encoding="unicode")
-    protocol = "rbd" if storage.kind.startswith("ceph") else storage.kind.removesuffix("-chap")
     named = (disk.get("type"), source.get("protocol"), source.get("name"), disk.find("driver").get("type"))
-    expect(named == ("network", protocol, storage.name(VOLUME), "raw"), f"{named} in the definition: {said}")
-    if protocol == "rbd":
+    expect(named == ("network", storage.protocol, storage.name(VOLUME), "raw"), f"{named} in the definition: {said}")
+    if storage.protocol == "rbd":
         expect(source.find("config").get("file") == str(storage.server.conf), f"another cluster in the definition: {said}")
     else:
         expect(source.find("host").get("name") == storage.host.address, f"another host in the definition: {said}")

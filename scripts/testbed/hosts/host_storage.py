@@ -39,7 +39,8 @@ class HostStorage:
     kind = ""
     server_class = None
     creates = True  # a volume that a move goes to is made by the move
-    secret_usage = ""  # the element of libvirt's secret, where there is a user
+    protocol = ""  # libvirt's word
+    secret_type = ""  # libvirt's word, where there is a user
     options = ()
 
     def __init__(self, bed, host):
@@ -105,8 +106,16 @@ class HostStorage:
 
     def source_xml(self, volume):
         """The <source> of a disk of a guest."""
-        return (f"<source protocol='{self.server_class.KIND}' name='{escape(self.name(volume))}'>"
-                f"<host name='{self.server.address}'/></source>")
+        inside = self._place_xml() + self._auth_xml()
+        return f"<source protocol='{self.protocol}' name='{escape(self.name(volume))}'>{inside}</source>"
+
+    def _place_xml(self):
+        return f"<host name='{self.server.address}'/>"
+
+    def _auth_xml(self):
+        if not self.secret:
+            return ""
+        return f"<auth username='{USER}'><secret type='{self.secret_type}' uuid='{self.secret}'/></auth>"
 
     def migrate_options(self, disk):
         """What `diskferry migrate` needs to be told beside the URI."""
@@ -128,6 +137,7 @@ class NfsOnHost(HostStorage):
     """With a portmapper: QEMU's driver asks for ports and cannot be told."""
 
     kind = "nfs"
+    protocol = "nfs"
     server_class = Nfs
     options = ("--pmap", "yes")
 
@@ -143,9 +153,14 @@ class IscsiOnHost(HostStorage):
 
     kind = "iscsi"
     server_class = Iscsi
+    protocol = "iscsi"
+    secret_type = "iscsi"
     creates = False
     options = ("--size", 0)
     volume = None
+
+    def _place_xml(self):
+        return f"<host name='{self.server.address}' port='{self.server.settings['port']}'/>"
 
     def _lun(self, volume):
         if volume != self.volume:
@@ -188,6 +203,8 @@ class CephOnHost(HostStorage):
     """The administrator's key is found by way of the configuration file, which both hosts have."""
 
     kind = "ceph"
+    protocol = "rbd"
+    secret_type = "ceph"
     server_class = Ceph
 
     def name(self, volume):
@@ -208,8 +225,8 @@ class CephOnHost(HostStorage):
         self._rbd("export", "--no-progress", self.name(volume), copy)
         return copy
 
-    def source_xml(self, volume):
-        return f"<source protocol='rbd' name='{escape(self.name(volume))}'><config file='{self.server.conf}'/></source>"
+    def _place_xml(self):
+        return f"<config file='{self.server.conf}'/>"
 
     def _rbd(self, *words):
         return self.host.run("rbd", "-c", self.server.conf, *words, timeout=120)
@@ -235,6 +252,7 @@ class GlusterOnHost(HostStorage):
     """A volume of one brick. QEMU, too, takes ten seconds to end when it has had a file of it open."""
 
     kind = "gluster"
+    protocol = "gluster"
     server_class = Gluster
 
     def name(self, volume):
