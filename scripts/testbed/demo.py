@@ -25,7 +25,11 @@ def main():
     arguments.add_argument("--keep", action="store_true", help="keep the folder with disks and logs")
     arguments.add_argument("--only", choices=("boot", "live", "move"), default="move",
                            help="move (default): diskferry migrate; boot: a copy that boots; live: QEMU's own migration")
+    arguments.add_argument("--to", choices=("file", "nfs", "iscsi", "ceph", "gluster"), default="file",
+                           help="where the guest moves: file (default), there and back again; or onto such a storage server")
     options = arguments.parse_args()
+    if options.only != "move" and options.to != "file":
+        arguments.error("--to is for the move")
     if options.only == "move" and (reason := move_demo.why_not()):
         print(f"demo: {reason}", file=sys.stderr)
         return 1
@@ -55,7 +59,8 @@ def main():
 
 def play(options, folder, report):
     if options.only == "move":
-        move_demo.run_demo(os.path.dirname(os.path.abspath(options.program)), options.cache, folder, report)
+        move_demo.run_demo(os.path.dirname(os.path.abspath(options.program)), options.cache, folder, report,
+                           options.to)
     else:
         play_chain(options, folder, report)
 

@@ -4,6 +4,8 @@ Two hosts (hosts/) share a wire and nothing else. The guest's disk is a qcow2 ch
 It moves from host-a to host-b into a raw file, and from there back into a qcow2. After each move the disk that the guest
 left is gone from the guest's sight; at the end every write that was ever acknowledged is looked for, and every block
 that the guest never wrote has to be as it was in the chain.
+
+Or it moves onto a real storage server, which runs on host-b and both hosts reach: there it stays.
 """
 
 import json
@@ -18,6 +20,7 @@ sys.path.append(str(HERE / "hosts"))
 import link  # noqa: E402
 from gateways import PAUSE, Gateways  # noqa: E402
 from guest import Disk, Guest  # noqa: E402
+from host_storage import make_storage  # noqa: E402
 from hosts import Testbed  # noqa: E402
 from report import Failed, heading, say, size  # noqa: E402
 
@@ -85,9 +88,8 @@ def tell(move, report, name):
         report.add(f"{name}: guest stopped", f"{pause['total-us'] / 1000:.0f} ms ({parts})")
 
 
-def move(bed, gateways, guest, source, target, place, report):  # pylint: disable=too-many-arguments
+def move(gateways, guest, source, target, place, name, report):  # pylint: disable=too-many-arguments
     """One move to `target`, with everything that the guest and the wire say about it."""
-    name = f"to {target} as {place.rpartition('.')[2]}"
     say(f"diskferry migrate {guest.name} --to {target.uri} --disk vda={place} {' '.join(PAUSE)}")
     usual = guest.writes_per_second(time.monotonic() - USUAL_SECONDS)
     sent = link.sent_bytes(source)
@@ -106,36 +108,71 @@ def move(bed, gateways, guest, source, target, place, report):  # pylint: disabl
                f"{guest.writes_per_second(done.began, done.ended):.0f} after {usual:.0f} just before (it asks for {WRITES_PER_SECOND})")
 
 
-def run_demo(programs, cache, folder, report):
-    """Raises Failed when any of it is not as it should be. `programs` is the folder of diskferry and diskferryd."""
+def run_demo(programs, cache, folder, report, kind="file"):
+    """Raises Failed when any of it is not as it should be. `programs` is the folder of diskferry and diskferryd; `kind` is where
+    the guest moves: file, or a kind of host_storage.py."""
     heading("1. Two hosts, a gateway on each, and a disk of three layers")
     with Testbed(os.path.join(folder, "hosts")) as bed:
         top = make_chain(bed.a)
         copy_chain(bed.a, os.path.join(programs, "diskferry"), top, report)
         with Gateways(bed, programs) as gateways, \
              Guest(bed, cache, disks=[Disk("vda", top, "qcow2")], rate=WRITES_PER_SECOND, verify=8) as guest:
-            play(bed, gateways, guest, top, report)
+            before = begin(bed, guest, top)
+            if kind == "file":
+                play_files(bed, gateways, guest, before, report)
+            else:
+                play_storage(bed, gateways, guest, kind, before, report)
+            expect_left(bed.a, guest, top, before)
 
 
-def play(bed, gateways, guest, top, report):
+def begin(bed, guest, top):
+    """Starts the guest, and returns what its disk was before."""
     before = guest.snapshot(top, "qcow2", bed.a)
     guest.start(bed.a)
     guest.wait_writing(WRITES_BETWEEN)
     say(f"a guest on host-a writes numbered blocks, up to {WRITES_PER_SECOND} a second, and reads some of them back")
-    raw, qcow2 = f"{IMAGES}/moved.raw", f"{IMAGES}/back.qcow2"
+    return before
+
+
+def play_files(bed, gateways, guest, before, report):
     heading("2. Moved to host-b, into a raw file")
-    move(bed, gateways, guest, bed.a, bed.b, raw, report)
+    move(gateways, guest, bed.a, bed.b, f"{IMAGES}/moved.raw", "to host-b as raw", report)
     heading("3. Moved back to host-a, into a qcow2")
-    move(bed, gateways, guest, bed.b, bed.a, qcow2, report)
+    back = f"{IMAGES}/back.qcow2"
+    move(gateways, guest, bed.b, bed.a, back, "to host-a as qcow2", report)
     heading("4. Every block checked")
     guest.stop(bed.a)
+    check(bed.a, guest, back, "qcow2", before, report)
+
+
+def play_storage(bed, gateways, guest, kind, before, report):  # pylint: disable=too-many-arguments
+    heading(f"2. Moved to host-b, onto a real storage server: {kind}")
+    began = time.monotonic()
+    with make_storage(bed, bed.b, kind) as storage:
+        say(f"{kind} serves on {bed.b.address} after {time.monotonic() - began:.1f} s")
+        volume = "moved.raw"
+        if not storage.creates:
+            storage.make(volume, DISK_MIB << 20)
+            say("a LUN was made as its administrator does it; what can be created is created by the move")
+        place = storage.uri(volume)
+        move(gateways, guest, bed.a, bed.b, place, f"to host-b onto {kind}", report)
+        heading("3. Every block checked")
+        guest.stop(bed.b)
+        check(bed.b, guest, storage.file(volume), "raw", before, report)
+
+
+def check(host, guest, image, image_format, before, report):  # pylint: disable=too-many-arguments
     if guest.console.trouble:
         raise Failed(f"the guest is in trouble: {guest.console.trouble[:5]}")
-    counted = guest.check(qcow2, "qcow2", host=bed.a, before=before)
+    counted = guest.check(image, image_format, host=host, before=before)
     say(f"the last disk has every acknowledged write, and the rest of the chain as it was: {json.dumps(counted)}")
     report.add("check of every block", ", ".join(f"{name} {value}" for name, value in counted.items()))
+
+
+def expect_left(host, guest, top, before):
+    """The disk that the guest left is not what it wrote, or the check says nothing."""
     try:
-        guest.check(top, "qcow2", host=bed.a, before=before)
+        guest.check(top, "qcow2", host=host, before=before)
     except Failed:
         say("the disk it left behind first lacks what was written later, as it must: the check can fail")
     else:

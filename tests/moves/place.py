@@ -11,6 +11,7 @@
         place.check("vda", f"{IMAGES}/new.raw", "raw", place.bed.b)
 """
 
+import contextlib
 import json
 import pathlib
 import shutil
@@ -19,6 +20,7 @@ import tempfile
 
 from gateways import Gateways, with_pause
 from guest import Disk, Guest
+from host_storage import make_storage
 from hosts import Testbed
 from job import Job
 from processes import wait_until
@@ -58,6 +60,7 @@ class Place:
         self.vm = None
         self.jobs = []
         self.helpers = []
+        self.storages = contextlib.ExitStack()
 
     def __enter__(self):
         try:
@@ -77,7 +80,10 @@ class Place:
             if kind is not None and self.keep:
                 self._keep_guest()
             self.vm.close()
-        self.bed.down()
+        try:
+            self.storages.close()  # they leave something outside of their folders when they are only killed
+        finally:
+            self.bed.down()
         if kind is not None and self.keep:
             self._keep_logs()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -101,7 +107,8 @@ class Place:
         pathlib.Path(self.keep).mkdir(parents=True, exist_ok=True)
         for host in self.bed.hosts:
             logs = pathlib.Path(host.outside("/var/log/libvirt"))
-            for log in (host.folder / "diskferryd.log", logs / "libvirtd.log", *logs.glob("qemu/*.log")):
+            for log in (host.folder / "diskferryd.log", logs / "libvirtd.log", *logs.glob("qemu/*.log"),
+                        *host.folder.glob("storage-*.log")):
                 if log.exists():
                     shutil.copy(log, pathlib.Path(self.keep) / f"{host.short}-{log.name}")
         for log in self.folder.glob("console-*.log"):
@@ -121,8 +128,9 @@ class Place:
         return top
 
     def guest(self, *sources, **options):
-        """Starts a guest on host a that writes to these qcow2 images (vda, vdb, ...), and waits until it does."""
-        disks = [Disk(f"vd{letter}", source, "qcow2") for letter, source in zip("abcd", sources)]
+        """Starts a guest on host a that writes to these qcow2 images (vda, vdb, ...) or Disks, and waits until it does."""
+        disks = [source if isinstance(source, Disk) else Disk(f"vd{letter}", source, "qcow2")
+                 for letter, source in zip("abcd", sources)]
         self.vm = Guest(self.bed, self.cache, disks=disks, **{"rate": 150, "verify": 8, **options})
         self.vm.start(self.bed.a)
         self.vm.wait_writing(100, timeout=BOOT_SECONDS)
@@ -137,6 +145,10 @@ class Place:
         self.helpers.append(host.start(*words, log=host.folder / f"{name}.log"))
         wait_until(lambda: host._answers("nbdinfo", "--size", f"nbd://{host.name}:{port}"), f"the store {name}", 30)
         return f"nbd://{host.name}:{port}", image
+
+    def storage(self, kind, host=None):
+        """A storage server of host_storage.py on a host, b by default; until the end of the case."""
+        return self.storages.enter_context(make_storage(self.bed, host or self.bed.b, kind))
 
     def small(self, mib=160):
         """A file system of its own for targets on host b: large enough, until somebody fills it."""

@@ -13,7 +13,7 @@ KERNEL_LINE = ("console=ttyS0,115200 quiet loglevel=3 panic=-1 nokaslr mitigatio
 @dataclasses.dataclass(frozen=True)
 class Disk:
     """A disk of a guest. `source` is a file or a block device of the host, or an NBD URI: nbd://HOST:PORT/EXPORT,
-    nbds://..., nbd+unix:///EXPORT?socket=PATH."""
+    nbds://..., nbd+unix:///EXPORT?socket=PATH; or the <source> element of network storage (host_storage.py)."""
 
     target: str
     source: str
@@ -22,6 +22,8 @@ class Disk:
 
 
 def _source(source):
+    if str(source).startswith("<source"):
+        return "network", str(source)
     uri = urllib.parse.urlsplit(str(source))
     if not uri.scheme.startswith("nbd"):
         kind, attribute = ("block", "dev") if str(source).startswith("/dev/") else ("file", "file")

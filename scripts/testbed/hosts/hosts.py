@@ -82,10 +82,11 @@ class Host:
         """`virsh` on this host's own libvirtd."""
         return self.run("virsh", "-q", "-c", "qemu:///system", *words, timeout=timeout)
 
-    def start(self, *command, log=None):
-        """Starts a program and returns its handle (program.Program). `log` is a file on this machine."""
+    def start(self, *command, log=None, held=False):
+        """Starts a program and returns its handle (program.Program). `log` is a file on this machine; `held`: its standard
+        input stays open until it is let go."""
         words = [str(word) for word in command]
-        return Program(self.entry(), words, log or self.folder / f"{os.path.basename(words[0])}.log")
+        return Program(self.entry(), words, log or self.folder / f"{os.path.basename(words[0])}.log", held)
 
     def outside(self, path):
         """Where a file of the host is for this machine. What lies in the host's own folders is reachable after it is down."""

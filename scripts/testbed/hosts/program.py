@@ -12,18 +12,19 @@ from report import Failed
 class Program:
     """Made by Host.start. `pid` is the program's own pid on this machine, or None when it ended before we could look.
 
-    What it prints is appended to the file `log`. It dies with its host at the latest.
+    What it prints is appended to the file `log`. It dies with its host at the latest. With `held` its standard input is open
+    until `let_go`, or until the test is gone.
     """
 
-    def __init__(self, entry, words, log):
+    def __init__(self, entry, words, log, held=False):
         self.words = [str(word) for word in words]
         self.log = pathlib.Path(log)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with open(self.log, "ab") as out:
             self._log_begin = out.tell()
             # A session of its own: Ctrl-C in the test's terminal is the test's business.
-            self._entry = subprocess.Popen([*entry, *self.words], stdin=subprocess.DEVNULL, stdout=out, stderr=out,
-                                           start_new_session=True)
+            self._entry = subprocess.Popen([*entry, *self.words], stdin=subprocess.PIPE if held else subprocess.DEVNULL,
+                                           stdout=out, stderr=out, start_new_session=True)
         self.pid = self._find_pid()
 
     def _find_pid(self, timeout=20.0):
@@ -79,6 +80,11 @@ class Program:
         """Ends it as a crash would, and returns once it is gone."""
         self.signal(signal.SIGKILL)
         return self.wait(20)
+
+    def let_go(self, timeout=60):
+        """Ends the standard input of a program that is held, and returns the exit code with which it ends of it."""
+        self._entry.stdin.close()
+        return self.wait(timeout)
 
     def stop(self, timeout=20):
         """Asks it to end (SIGTERM), kills it when it does not in `timeout` seconds, and returns the exit code."""
