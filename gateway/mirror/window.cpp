@@ -86,8 +86,8 @@ Window::Window(DriverContext& context, std::shared_ptr<BlockDevice> target, Wind
       window_bytes_(options.window_bytes),
       flying_since_(std::max(1u, options.requests_max), TimePoint::max()),
       senders_(context.reactors.front()) {
-  DISKFERRY_ASSERT(!target_->info().is_read_only && !target_->info().can_grow,
-                   "a target is writable and of a fixed size");
+  // One that can grow does not: nothing is written past the size that it has now.
+  DISKFERRY_ASSERT(!target_->info().is_read_only, "a target is writable");
   for (std::size_t i = 0; i < flying_since_.size(); ++i)
     senders_.spawn_on(context.reactors[i % context.reactors.size()], send_loop(i));
 }

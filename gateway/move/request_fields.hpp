@@ -11,7 +11,7 @@ void list_fields(Fields& fields, ValueOf<MoveDisk> auto& disk) {
   fields.take("target", disk.target);
   fields.take("uri", disk.uri);
   fields.take("format", disk.format);
-  fields.take("secret", disk.secret);
+  fields.take("secret-uuid", disk.secret);
 }
 
 }  // namespace diskferry
