@@ -54,14 +54,12 @@ Result<void> Image::look_at_it() {
   rbd_image_info_t info{};
   std::uint64_t features = 0;
   std::uint64_t flags = 0;
-  std::uint64_t stripe_bytes = 0;
   std::uint64_t stripe_count = 0;
   std::uint64_t overlap = 0;
   std::array<char, 1024> id{};
   int failed = rbd_stat(image_, &info, sizeof info);
   if (failed >= 0) failed = rbd_get_features(image_, &features);
   if (failed >= 0) failed = rbd_get_flags(image_, &flags);
-  if (failed >= 0) failed = rbd_get_stripe_unit(image_, &stripe_bytes);
   if (failed >= 0) failed = rbd_get_stripe_count(image_, &stripe_count);
   if (failed >= 0) failed = rbd_get_overlap(image_, &overlap);
   if (failed >= 0) failed = rbd_get_id(image_, id.data(), id.size());
@@ -71,7 +69,7 @@ Result<void> Image::look_at_it() {
             .id = id.data(),
             .data_pool = rbd_get_data_pool_id(image_),
             .is_clone = overlap != 0,
-            .is_striped = stripe_count != 1 || stripe_bytes != info.obj_size,
+            .is_striped = stripe_count != 1,
             .has_lock = (features & RBD_FEATURE_EXCLUSIVE_LOCK) != 0,
             .has_fast_diff = (features & RBD_FEATURE_FAST_DIFF) != 0 &&
                              (flags & (RBD_FLAG_FAST_DIFF_INVALID | RBD_FLAG_OBJECT_MAP_INVALID)) == 0,
@@ -107,7 +105,9 @@ Result<void> Image::lock() {
 }
 
 Result<void> Image::resize(std::uint64_t size_bytes, bool may_shrink) {
-  const int failed = rbd_resize2(image_, size_bytes, may_shrink, nullptr, nullptr);
+  // The library calls it unasked.
+  const auto progress = [](std::uint64_t, std::uint64_t, void*) { return 0; };
+  const int failed = rbd_resize2(image_, size_bytes, may_shrink, progress, nullptr);
   if (failed < 0) return unexpected(status_error(failed, "resize", endpoint_.name));
   return {};
 }

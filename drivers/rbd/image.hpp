@@ -20,7 +20,7 @@ struct ImageFacts {
   std::string id{};             ///< stays the same when the image is renamed
   std::int64_t data_pool = -1;  ///< where its data are
   bool is_clone = false;        ///< reads through to a parent
-  bool is_striped = false;      ///< in units smaller than its objects
+  bool is_striped = false;      ///< over several objects at once
   bool has_lock = false;        ///< the feature "exclusive-lock"
   bool has_fast_diff =
       false;  ///< and its object map is valid: allocation is known without asking each object

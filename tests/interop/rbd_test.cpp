@@ -206,7 +206,8 @@ TEST_P(RbdChain, PromisesOnlyTrueZeros) {
   check_extents(uri(base), 0);
   check_extents(uri(base + "@one"), row.zero_bytes_min);
   tool({"rbd", "clone", "--rbd-default-clone-format", "2", "--image-feature", row.clone_features,
-        "--object-size", row.clone_object, fmt::format("rbd/{}@one", base), "rbd/" + clone});
+        "--object-size", row.clone_object, "--stripe-unit", row.clone_object, "--stripe-count", "1",
+        fmt::format("rbd/{}@one", base), "rbd/" + clone});
   check_extents(uri(clone), row.zero_bytes_min);
   write_here_and_there(uri(clone), 3);
   check_extents(uri(clone), 0);
