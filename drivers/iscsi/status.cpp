@@ -135,6 +135,16 @@ Verdict judge(int status, const Sense& sense) noexcept {
   }
 }
 
+bool is_preemption(const Sense& sense) noexcept {
+  return sense.key == unit_attention && (sense.code == 0x2a03 || sense.code == 0x2a05);
+}
+
+Error preempted(std::string verb, const std::string& name) {
+  return fail(ErrorKind::in_use, std::move(verb), name)
+      .why("another initiator has taken the LUN over")
+      .remedy("make sure that only one writes there, then start again");
+}
+
 bool is_unknown_to_target(const Answer& answer) noexcept {
   return answer.status == check_condition && answer.sense.key == illegal_request;
 }

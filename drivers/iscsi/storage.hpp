@@ -4,7 +4,6 @@
 #pragma once
 
 #include "diskferry/driver.hpp"
-#include <cstdio>
 #include "diskferry/sync.hpp"
 #include "drivers/iscsi/claim.hpp"
 #include "drivers/iscsi/lun.hpp"
@@ -22,7 +21,7 @@ class Storage {
 
   /// `wanted`: the operator's bound of connections, 0: none. Errors: as Driver::open.
   Task<Result<void>> open(unsigned wanted);
-  Task<void> close() { fprintf(stderr,"close %p\n",static_cast<void*>(this)); return sessions_.close(); }
+  Task<void> close() { return sessions_.close(); }
 
   /// At most transfer_bytes_max() at once.
   Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into);
@@ -62,7 +61,7 @@ class Storage {
                                        Attempts& attempts);
   Task<Result<void>> change(Command command, Memory memory);
   bool may_lose_writes() const noexcept { return facts_.may_have_cache; }
-  Error lost_writes() const;
+  Error lost_writes(std::string verb) const;
 
   DriverContext& context_;
   const Endpoint endpoint_;
@@ -74,6 +73,7 @@ class Storage {
   bool is_open_ = false;  // and facts_ are what the LUN has to keep to
   SessionPool sessions_;
   std::atomic<bool> is_ending_ = false;
+  std::atomic<bool> is_preempted_ = false;  // and nothing is done any more
   std::atomic<std::uint64_t> repeated_ = 0;
   Unflushed unflushed_{};
   AsyncMutex flushing_{};

@@ -1,5 +1,5 @@
-// RbdDevice: an open image as a block device. Requests that the library cannot bring to an end in time, or a
-// fence, make the device gone, once and for all.
+// RbdDevice: an open image as a block device. A request that the library cannot bring to an end in time,
+// or a fence, ends the device once and for all.
 #pragma once
 
 #include "diskferry/driver.hpp"

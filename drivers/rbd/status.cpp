@@ -30,7 +30,8 @@ constexpr std::array rows{
     Row{ETIMEDOUT, ErrorKind::gone, "the cluster did not answer in time",
         "look at the state of its monitors and OSDs"},
     Row{ENOTCONN, ErrorKind::gone, "the connection to the cluster is lost"},
-    Row{ESHUTDOWN, ErrorKind::gone, "the cluster has fenced this client (it is on the blocklist)",
+    // Not gone: whoever opens it again comes as another client, past the fence.
+    Row{ESHUTDOWN, ErrorKind::in_use, "the cluster has fenced this client (it is on the blocklist)",
         "find out who fenced it, and whether somebody else writes to the image"},
     Row{EROFS, ErrorKind::in_use, "another client holds the image's exclusive lock, or it is a mirror's copy",
         "end the program that has it open (rbd status, rbd lock ls)"},

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+from processes import run
 from storage.iscsi import Iscsi
 from storages import with_keys
 
@@ -38,7 +39,7 @@ class IscsiStorage:
         self.server.add_lun(self.number(volume), size, **options)
 
     def write(self, volume, source, **options):
-        shutil.copyfile(source, self.file(volume))
+        run("cp", "--sparse=always", source, self.file(volume))
         self.make_room(volume, os.stat(source).st_size, **options)
 
     def read(self, volume, into):

@@ -103,7 +103,7 @@ def mutual(place):
         place.storage.make_room("disk.raw", DISK_BYTES)
         one_way = with_keys(place.storage.uri("disk.raw"),
                             {"target-user": "bob", "target-password-file": both.target_password_file})
-        expect_refused(place, one_way, "does not prove")
+        expect_refused(place, one_way, "refuses the user or the password")
         place.storage.server, place.storage.file = both, lambda _: both.image(1)
         try:
             expect_copied(place, uri)
@@ -123,8 +123,13 @@ def reserved(place):
     expect(code == 3 and "has reserved it" in said, f"plan: exit {code}: {said}")
     code, said = place.copy(uri, place.result)
     expect(code == 0, f"reading, exit {code}: {said}")
-    expect_copied(place, uri + "&steal-reservation=yes")
-    expect(not writer.write(), "who has lost the reservation can still write")
+    copy = place.begin(place.disk, uri + "&steal-reservation=yes", "--no-create")
+    copy.in_the_middle()
+    expect(not writer.write(), "who has lost the reservation can write")
+    code, said = copy.end()
+    expect(code == 0, f"exit {code}: {said}")
+    place.expect_target("disk.raw")
+    expect(not writer.write(), "who has lost the reservation can write after that")
     writer.end()
 
 
@@ -175,10 +180,11 @@ def exchanged(place):
     """Another LUN under the same number is not written to."""
     copy = place.begin(*ends(place, PATIENT, True), "--no-create")
     copy.in_the_middle()
-    place.storage.server.del_lun(place.storage.number("disk.raw"))
     other = place.storage.file("disk.raw")
-    other.unlink()
-    place.storage.make_room("disk.raw", DISK_BYTES, serial="another")
+    place.storage.server.set_lun(place.storage.number("disk.raw"), serial="another")
+    place.storage.server.kill9()
+    place.storage.lose("disk.raw")
+    place.storage.server.start()
     code, said = copy.end()
     expect(code != 0 and "another LUN has this number" in said, f"exit {code}: {said}")
     with open(other, "rb") as file:
@@ -204,6 +210,7 @@ def large_blocks(place):
     """Blocks of 4096 bytes, both ways."""
     place.storage.make_room("disk.raw", DISK_BYTES, block_size=4096)
     expect_copied(place, place.storage.uri("disk.raw"))
+    place.result.unlink()
     code, said = place.copy(place.storage.uri("disk.raw"), place.result)
     expect(code == 0, f"exit {code}: {said}")
     place.expect_file()

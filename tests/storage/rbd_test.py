@@ -32,7 +32,7 @@ def full(place):
     copy.go_on()
     code, said = copy.end()
     expect(code == 1, f"exit {code}: {said}")
-    expect("the cluster is full" in said and "free some" in said and "--resume" in said, f"it does not say what to do: {said}")
+    expect("the cluster is full" in said and "free space" in said and "--resume" in said, f"it does not say what to do: {said}")
     place.storage.server.set_full_ratio(0.95)
     place.storage.server.wait_full(False)
     resumes(place, source, target)
@@ -93,7 +93,8 @@ def snapshot_of_clone(place):
     place.storage.write("base", place.disk)
     server.rbd("snap", "create", "--no-progress", "rbd/base@one")
     server.rbd("namespace", "create", "rbd/tenant")
-    server.rbd("clone", "--rbd-default-clone-format", "2", "--object-size", "1M", "rbd/base@one", "rbd/tenant/disk")
+    server.rbd("clone", "--rbd-default-clone-format", "2", "--object-size", "1M", "--stripe-unit", "1M",
+               "--stripe-count", "1", "rbd/base@one", "rbd/tenant/disk")
     server.rbd("snap", "create", "--no-progress", "rbd/tenant/disk@then")
     with subprocess.Popen(["qemu-io", "-f", "raw", "-c", f"write -P 9 0 {DISK_BYTES}",
                            server.qemu_uri("tenant/disk")], stdout=subprocess.DEVNULL, env=server.environment()) as writer:

@@ -93,9 +93,9 @@ class Iscsi(Server):
         """The file of a LUN."""
         return self.images / f"lun{lun}.img"
 
-    def add_lun(self, lun, size, thin=True, block_size=512, serial=""):
+    def add_lun(self, lun, size, thin=True, block_size=512):
         """A new LUN of `size` bytes, which read as zeros; returns its file. A thin one can UNMAP. A file that is there
-        already is taken as it is. Without a serial number it has one of its server and its number."""
+        already is taken as it is."""
         if str(lun) in self._luns():
             raise Failed(f"{self} has a LUN {lun} already")
         file = self.image(lun)
@@ -103,7 +103,7 @@ class Iscsi(Server):
             with open(file, "xb") as out:
                 out.truncate(size)
         one = {"thin": thin, "block_size": block_size, "readonly": False, "online": True, "is_ours": is_ours,
-               "serial": serial or f"df{zlib.crc32(os.fsencode(self.folder)):08x}{lun}"}
+               "serial": f"df{zlib.crc32(os.fsencode(self.folder)):08x}{lun}"}
         self._make_lun(lun, one)
         self._save(luns={**self._luns(), str(lun): one})
         return file
@@ -113,9 +113,12 @@ class Iscsi(Server):
         self.tgtadm("--mode", "logicalunit", "--op", "delete", "--tid", TARGET_ID, "--lun", lun)
         self._save(luns={number: one for number, one in self._luns().items() if number != str(lun)})
 
-    def set_lun(self, lun, readonly=None, online=None):
+    def set_lun(self, lun, readonly=None, online=None, serial=None):
         """Changes a live LUN, and remembers it over restarts."""
         luns = self._luns()
+        if serial is not None:
+            self._update(lun, scsi_sn=serial, scsi_id=serial)
+            luns[str(lun)]["serial"] = serial
         for name, value in (("readonly", readonly), ("online", online)):
             if value is not None:
                 self._update(lun, **{name: int(value)})

@@ -119,7 +119,7 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(StatusRow{EPERM, ErrorKind::permission}, StatusRow{EACCES, ErrorKind::permission},
                     StatusRow{ENOENT, ErrorKind::not_found}, StatusRow{EEXIST, ErrorKind::already_exists},
                     StatusRow{ENOSPC, ErrorKind::no_space}, StatusRow{EDQUOT, ErrorKind::no_space},
-                    StatusRow{ETIMEDOUT, ErrorKind::gone}, StatusRow{ESHUTDOWN, ErrorKind::gone},
+                    StatusRow{ETIMEDOUT, ErrorKind::gone}, StatusRow{ESHUTDOWN, ErrorKind::in_use},
                     StatusRow{EROFS, ErrorKind::in_use}, StatusRow{EBUSY, ErrorKind::in_use},
                     StatusRow{EIO, ErrorKind::io}, StatusRow{4711, ErrorKind::io}),
     [](const auto& row) { return "Number" + std::to_string(row.param.number); });
