@@ -1,6 +1,7 @@
 #include "drivers/gluster/mounts.hpp"
 
 #include "drivers/gluster/status.hpp"
+#include "drivers/support/detached_thread.hpp"
 
 #include <algorithm>
 #include <array>

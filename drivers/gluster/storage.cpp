@@ -230,15 +230,15 @@ Task<Result<void>> Storage::flush() {
   DISKFERRY_CO_TRY(const AsyncMutex::Lock turn, co_await flushing_.lock());
   if (unflushed_.is_lost()) co_return unexpected(lost());
   if (unflushed_.is_empty()) co_return Result<void>{};
-  unflushed_.begin_flush();
+  unflushed_.begin_commit();
   auto done = co_await perform({.verb = Verb::flush});
   if (!done) {
     const ErrorKind kind = done.error().kind();
-    unflushed_.not_flushed();
+    unflushed_.failed();
     if (kind != ErrorKind::cancelled && kind != ErrorKind::gone) unflushed_.lose();
     co_return unexpected(std::move(done).error());
   }
-  if (!unflushed_.flushed(done->generation)) co_return unexpected(lost());
+  if (!unflushed_.committed(done->generation)) co_return unexpected(lost());
   co_return Result<void>{};
 }
 

@@ -5,7 +5,7 @@
 #include "diskferry/driver.hpp"
 #include "drivers/gluster/file.hpp"
 #include "drivers/gluster/mounts.hpp"
-#include "drivers/gluster/unflushed.hpp"
+#include "drivers/support/unflushed.hpp"
 
 namespace diskferry::gluster {
 
@@ -52,7 +52,9 @@ class Storage {
   TimePoint give_up_time() const;
   void grown_to(std::uint64_t end) noexcept;
 
-  /// False: it has to be zeroed in another way; nothing was promised.
+  /// False: it has to be zeroed in another way, which trying has shown in `can`; nothing was promised.
+  Task<Result<bool>> change_in_steps(Verb verb, std::uint64_t step_bytes, std::atomic<bool>& can,
+                                     Range range);
   Task<Result<bool>> punch(Range range);
   Task<Result<bool>> fill(Range range);
   Task<Result<void>> write_zeros(Range range);

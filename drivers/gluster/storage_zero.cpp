@@ -91,14 +91,15 @@ Task<Result<bool>> Storage::reads_zero(Range range) {
   co_return true;
 }
 
-Task<Result<bool>> Storage::punch(Range range) {
-  if (!punches_.load(std::memory_order_relaxed)) co_return false;
+Task<Result<bool>> Storage::change_in_steps(Verb verb, std::uint64_t step_bytes, std::atomic<bool>& can,
+                                            Range range) {
   while (!range.empty()) {
+    if (!can.load(std::memory_order_relaxed)) co_return false;
     if (co_await is_cancelled()) co_return unexpected(cancelled_error("zero", endpoint_.name));
-    const std::uint64_t now = std::min(range.length, punch_step_bytes);
-    auto done = co_await change({.verb = Verb::punch, .offset = range.offset, .length = now});
+    const std::uint64_t now = std::min(range.length, step_bytes);
+    auto done = co_await change({.verb = verb, .offset = range.offset, .length = now});
     if (!done && done.error().kind() == ErrorKind::unsupported) {
-      punches_ = false;
+      can = false;
       co_return false;
     }
     if (!done) co_return unexpected(std::move(done).error());
@@ -108,21 +109,12 @@ Task<Result<bool>> Storage::punch(Range range) {
   co_return true;
 }
 
+Task<Result<bool>> Storage::punch(Range range) {
+  return change_in_steps(Verb::punch, punch_step_bytes, punches_, range);
+}
+
 Task<Result<bool>> Storage::fill(Range range) {
-  while (!range.empty()) {
-    if (!fills_.load(std::memory_order_relaxed)) co_return false;
-    if (co_await is_cancelled()) co_return unexpected(cancelled_error("zero", endpoint_.name));
-    const std::uint64_t now = std::min(range.length, fill_step_bytes);
-    auto done = co_await change({.verb = Verb::fill, .offset = range.offset, .length = now});
-    if (!done && done.error().kind() == ErrorKind::unsupported) {
-      fills_ = false;
-      co_return false;
-    }
-    if (!done) co_return unexpected(std::move(done).error());
-    range.offset += now;
-    range.length -= now;
-  }
-  co_return true;
+  return change_in_steps(Verb::fill, fill_step_bytes, fills_, range);
 }
 
 Task<Result<void>> Storage::write_zeros(Range range) {

@@ -1,11 +1,11 @@
 #include "drivers/gluster/volume.hpp"
 
+#include "drivers/support/detached_thread.hpp"
+
 #include <condition_variable>
-#include <csignal>
 #include <deque>
 #include <glusterfs/api/glfs.h>
 #include <mutex>
-#include <thread>
 
 namespace diskferry::gluster {
 namespace {
@@ -26,15 +26,6 @@ struct Volume::Core {
 
   void work();
 };
-
-void start_detached(std::function<void()> run) {
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread(std::move(run)).detach();
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-}
 
 Volume::Volume(glfs* fs) : core_(std::make_shared<Core>(fs)) {}
 

@@ -5,11 +5,10 @@
 // its own thread.
 #pragma once
 
-#include "diskferry/sync.hpp"
+#include "drivers/support/abandonable_call.hpp"
 
 #include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 
 struct glfs;
@@ -46,37 +45,15 @@ class Volume {
 };
 using VolumePtr = std::shared_ptr<Volume>;
 
-/// Starts a thread that nobody joins: it ends by itself, or with the process. It takes no signals.
-void start_detached(std::function<void()> run);
-
 template <class T>
 Task<Result<T>> Volume::call(std::string operation, std::function<Result<T>(glfs* fs)> work) {
-  struct Pending {
-    std::mutex guard{};
-    WaitQueue waiting{};
-    std::optional<Result<T>> value{};
-    bool is_abandoned = false;
-  };
-  const auto pending = std::make_shared<Pending>();
+  const auto pending = std::make_shared<AbandonableCall<Result<T>>>();
   post([pending, work = std::move(work)](glfs* fs) {
-    {
-      std::lock_guard lock(pending->guard);
-      if (pending->is_abandoned) return;
-    }
-    Result<T> value = work(fs);
-    std::lock_guard lock(pending->guard);
-    pending->value.emplace(std::move(value));
-    pending->waiting.wake_all();
+    if (!pending->is_abandoned()) pending->finish(work(fs));
   });
-  std::unique_lock lock(pending->guard);
-  while (!pending->value) {
-    const bool was_woken = co_await pending->waiting.wait(lock);
-    lock.lock();
-    if (was_woken || pending->value) continue;
-    pending->is_abandoned = true;
-    co_return unexpected(cancelled_error(std::move(operation)));
-  }
-  co_return std::move(*pending->value);
+  auto value = co_await pending->wait();
+  if (!value) co_return unexpected(cancelled_error(std::move(operation)));
+  co_return *std::move(value);
 }
 
 }  // namespace diskferry::gluster

@@ -4,6 +4,7 @@
 #include "drivers/iscsi/inspect.hpp"
 #include "drivers/iscsi/local_facts.hpp"
 #include "drivers/iscsi/storage.hpp"
+#include "drivers/support/run_on.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -126,6 +127,17 @@ std::string identity_of(const LunFacts& facts, const Endpoint& endpoint) {
   return fmt::format("lun|{}|{}|{}", endpoint.target, endpoint.lun, facts.serial);
 }
 
+/// What writing would meet; nothing where the LUN knows no reservations, or none that concerns us.
+Task<Result<std::optional<Error>>> reservation_in_the_way(IscsiSession& session, const Place& place) {
+  auto registered = co_await registrations_of(session, place.endpoint);
+  if (!registered && registered.error().kind() == ErrorKind::in_use)
+    co_return std::optional(std::move(registered).error());
+  if (!registered) co_return unexpected(std::move(registered).error());
+  if (!*registered) co_return std::nullopt;
+  co_return obstacle((*registered)->held, processes_of_this_host(place.local.host_identity),
+                     place.endpoint.name);
+}
+
 Task<Result<VolumeFacts>> look_through(IscsiSession& session, const Place& place, LookOptions options) {
   DISKFERRY_CO_CHECK(co_await session.log_in());
   VolumeFacts volume;
@@ -147,14 +159,7 @@ Task<Result<VolumeFacts>> look_through(IscsiSession& session, const Place& place
   if (!options.for_writing) co_return volume;
   if (facts->is_write_protected) volume.obstacles.push_back(write_protected("write to", place.endpoint.name));
   if (!place.endpoint.reserves || place.endpoint.steals_reservation) co_return volume;
-  const auto registered = co_await registrations_of(session, place.endpoint);
-  if (!registered && registered.error().kind() != ErrorKind::in_use) co_return unexpected(registered.error());
-  const auto reserved =
-      registered
-          ? (*registered ? obstacle((*registered)->held, processes_of_this_host(place.local.host_identity),
-                                    place.endpoint.name)
-                         : std::nullopt)
-          : std::optional(registered.error());
+  DISKFERRY_CO_TRY(const auto reserved, co_await reservation_in_the_way(session, place));
   if (reserved) volume.obstacles.push_back(*reserved);
   co_return volume;
 }
@@ -163,21 +168,17 @@ Task<Result<VolumeFacts>> look(DriverContext& context, ImageUri uri, LookOptions
   DISKFERRY_CO_TRY(const Place place, co_await place_of(context, std::move(uri)));
   const auto session = std::make_shared<IscsiSession>(context.reactors.front(), place.endpoint,
                                                       place.local.secrets, context.clock, new_session_id());
-  std::optional<Result<VolumeFacts>> volume;
-  const auto run = [](DriverContext& in, IscsiSession& one, const Place& at, LookOptions how,
-                      std::optional<Result<VolumeFacts>>& into) -> Task<Result<void>> {
-    into.emplace(co_await with_deadline<VolumeFacts>(in.clock, at.endpoint.connect_limit, "look at",
-                                                     look_through(one, at, how)));
+  const auto run = [](DriverContext& in, IscsiSession& one, const Place& at,
+                      LookOptions how) -> Task<Result<VolumeFacts>> {
+    auto volume = co_await with_deadline<VolumeFacts>(in.clock, at.endpoint.connect_limit, "look at",
+                                                      look_through(one, at, how));
     co_await one.disconnect(goodbye_limit);
-    co_return Result<void>{};
+    co_return volume;
   };
-  TaskGroup group(session->executor());
-  group.spawn(run(context, *session, place, options, volume));
-  DISKFERRY_CO_CHECK(co_await group.join());
-  if (!volume) co_return unexpected(cancelled_error("look at", place.endpoint.name));
-  if (!*volume && volume->error().kind() == ErrorKind::timed_out)
-    co_return unexpected(no_answer(place.endpoint, volume->error()));
-  co_return *std::move(volume);
+  auto volume = co_await run_on(session->executor(), run(context, *session, place, options));
+  if (!volume && volume.error().kind() == ErrorKind::timed_out)
+    co_return unexpected(no_answer(place.endpoint, std::move(volume).error()));
+  co_return volume;
 }
 
 }  // namespace

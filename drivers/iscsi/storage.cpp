@@ -2,9 +2,9 @@
 
 #include "diskferry/units.hpp"
 #include "drivers/iscsi/inspect.hpp"
+#include "drivers/support/run_on.hpp"
 
 #include <algorithm>
-#include <bit>
 #include <fmt/format.h>
 
 #include <boost/asio/this_coro.hpp>
@@ -36,11 +36,6 @@ std::size_t wanted_connections(const Endpoint& endpoint, unsigned limit, std::si
   std::size_t wanted = endpoint.connections;
   if (wanted == 0) wanted = std::clamp<std::size_t>(reactors, connections_default_min, connections_max);
   return limit == 0 ? wanted : std::min<std::size_t>(wanted, limit);
-}
-
-/// As 8 bytes, whatever they mean.
-Verifier verifier_of(std::uint64_t number) {
-  return std::bit_cast<Verifier>(number);
 }
 
 }  // namespace
@@ -104,21 +99,14 @@ Task<Result<void>> Storage::open(unsigned wanted) {
   std::size_t reactor = sessions_.reactor_of(co_await boost::asio::this_coro::executor);
   if (reactor == reactors) reactor = 0;
   const std::shared_ptr<IscsiSession> first = make_session(reactor);
-  {
-    std::optional<Result<LunFacts>> facts;
-    TaskGroup group(first->executor());
-    const auto connect_first = [](Storage& self, std::shared_ptr<IscsiSession> session,
-                                  std::optional<Result<LunFacts>>& into) -> Task<Result<void>> {
-      into.emplace(co_await self.establish(session));
-      if (*into) (void)session->go_up();
-      co_return Result<void>{};
-    };
-    group.spawn(connect_first(*this, first, facts));
-    DISKFERRY_CO_CHECK(co_await group.join());
-    if (!facts) co_return unexpected(cancelled_error("connect", endpoint_.name));
-    DISKFERRY_CO_TRY(facts_, *std::move(facts));
-    is_open_ = true;
-  }
+  const auto connect_first = [](Storage& self,
+                                std::shared_ptr<IscsiSession> session) -> Task<Result<LunFacts>> {
+    auto facts = co_await self.establish(session);
+    if (facts) (void)session->go_up();
+    co_return facts;
+  };
+  DISKFERRY_CO_TRY(facts_, co_await run_on(first->executor(), connect_first(*this, first)));
+  is_open_ = true;
   sessions_.add(first, true);
   std::size_t count = wanted_connections(endpoint_, wanted, reactors);
   // Only the loss of its one connection tells that a target may have lost its power, and what it had cached.
@@ -232,7 +220,7 @@ Task<Result<void>> Storage::read(std::uint64_t offset, std::span<std::byte> into
     answer = unexpected(fail(ErrorKind::protocol, "read", endpoint_.name)
                             .why(fmt::format("the target sent {} of {} bytes", answer->bytes, into.size())));
   // A target that lost what it had acknowledged gives what was there before.
-  if (answer && may_lose_writes() && !unflushed_.are_of(verifier_of(answer->verifier)))
+  if (answer && may_lose_writes() && !unflushed_.are_of(answer->verifier))
     answer = unexpected(lost_writes("read"));
   if (!answer) co_return about(unexpected(std::move(answer).error()), {offset, into.size()});
   co_return Result<void>{};
@@ -241,7 +229,7 @@ Task<Result<void>> Storage::read(std::uint64_t offset, std::span<std::byte> into
 /// What it changes is durable when it is flushed.
 Task<Result<void>> Storage::change(Command command, Memory memory) {
   DISKFERRY_CO_TRY(const Answer answer, co_await perform(command, memory));
-  if (may_lose_writes()) unflushed_.written(verifier_of(answer.verifier));
+  if (may_lose_writes()) unflushed_.written(answer.verifier);
   co_return Result<void>{};
 }
 
@@ -328,7 +316,7 @@ Task<Result<void>> Storage::flush() {
     if (is_refused) unflushed_.lose();
     co_return unexpected(std::move(answer).error());
   }
-  if (may_lose_writes() && !unflushed_.committed(verifier_of(answer->verifier)))
+  if (may_lose_writes() && !unflushed_.committed(answer->verifier))
     co_return unexpected(lost_writes("flush"));
   co_return Result<void>{};
 }

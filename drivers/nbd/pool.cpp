@@ -2,6 +2,7 @@
 #include "drivers/nbd/pool.hpp"
 
 #include "drivers/nbd/outcome.hpp"
+#include "drivers/support/run_on.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -48,20 +49,13 @@ Task<Result<void>> Pool::open(unsigned wanted) {
   std::size_t reactor = sessions_.reactor_of(co_await asio::this_coro::executor);
   if (reactor == reactors.size()) reactor = 0;
   const auto first = std::make_shared<Connection>(reactors[reactor], endpoint_, context_.clock, writes_);
-  {
-    std::optional<Result<ServerInfo>> info;
-    TaskGroup group(first->executor());
-    const auto connect = [](std::shared_ptr<Connection> connection, BlockingPool& pool,
-                            std::optional<Result<ServerInfo>>& into) -> Task<Result<void>> {
-      into.emplace(co_await connection->connect(pool));
-      if (*into) (void)connection->go_up();
-      co_return Result<void>{};
-    };
-    group.spawn(connect(first, context_.blocking_pool, info));
-    DISKFERRY_CO_CHECK(co_await group.join());
-    if (!info) co_return unexpected(cancelled_error("connect", endpoint_.name));
-    DISKFERRY_CO_TRY(server_, *std::move(info));
-  }
+  const auto connect = [](std::shared_ptr<Connection> connection,
+                          BlockingPool& pool) -> Task<Result<ServerInfo>> {
+    auto info = co_await connection->connect(pool);
+    if (info) (void)connection->go_up();
+    co_return info;
+  };
+  DISKFERRY_CO_TRY(server_, co_await run_on(first->executor(), connect(first, context_.blocking_pool)));
   const std::size_t count = wanted_connections(server_, endpoint_, wanted, reactors.size());
   sessions_.add(first, true);
   for (std::size_t i = 1; i < count; ++i)

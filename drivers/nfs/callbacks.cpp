@@ -20,9 +20,11 @@ bool deliver(Request& request, const void* data, std::size_t bytes) {
   return true;
 }
 
+/// As a number, whatever the bytes mean to the server.
 Verifier verifier_of(const writeverf3& raw) {
-  Verifier verifier;
-  std::ranges::copy(raw, verifier.begin());
+  Verifier verifier = 0;
+  static_assert(sizeof verifier == sizeof raw);
+  std::memcpy(&verifier, raw, sizeof verifier);
   return verifier;
 }
 

@@ -2,6 +2,7 @@
 
 #include "diskferry/units.hpp"
 #include "drivers/nfs/storage.hpp"
+#include "drivers/support/run_on.hpp"
 
 #include <algorithm>
 
@@ -84,19 +85,20 @@ Task<Result<DevicePtr>> open(DriverContext& context, ImageUri uri, OpenOptions o
 }
 
 /// One session for what is done in the folder.
-using Act = std::function<Task<Result<void>>(NfsSession&)>;
-Task<Result<void>> in_folder(DriverContext& context, const Endpoint& endpoint, Act act) {
+template <class T>
+using Act = std::function<Task<Result<T>>(NfsSession&)>;
+template <class T>
+Task<Result<T>> in_folder(DriverContext& context, const Endpoint& endpoint, Act<T> act) {
   const auto session =
       std::make_shared<NfsSession>(context.reactors.front(), endpoint, context.clock, Purpose::write);
-  const auto run = [](NfsSession& one, Clock& clock, Duration limit, Act then) -> Task<Result<void>> {
-    auto done = co_await one.mount();
-    if (done) done = co_await with_deadline(clock, limit, "wait for the server", then(one));
+  const auto run = [](NfsSession& one, Clock& clock, Duration limit, Act<T> then) -> Task<Result<T>> {
+    DISKFERRY_CO_CHECK(co_await one.mount());
+    auto done = co_await with_deadline<T>(clock, limit, "wait for the server", then(one));
     co_await one.disconnect({});
     co_return done;
   };
-  TaskGroup group(session->executor());
-  group.spawn(run(*session, context.clock, endpoint.connect_limit, std::move(act)));
-  co_return co_await group.join();
+  co_return co_await run_on(session->executor(),
+                            run(*session, context.clock, endpoint.connect_limit, std::move(act)));
 }
 
 Task<Result<void>> create(DriverContext& context, ImageUri uri, CreateOptions options) {
@@ -105,30 +107,21 @@ Task<Result<void>> create(DriverContext& context, ImageUri uri, CreateOptions op
     co_return unexpected(fail(ErrorKind::unsupported, "create", endpoint.name)
                              .why("NFSv3 has no request that reserves storage")
                              .remedy("leave the preallocation out"));
-  co_return co_await in_folder(context, endpoint, [options](NfsSession& session) {
+  co_return co_await in_folder<void>(context, endpoint, [options](NfsSession& session) {
     return session.create(options.size_bytes, options.replace);
   });
 }
 
 Task<Result<void>> remove(DriverContext& context, ImageUri uri) {
   DISKFERRY_CO_TRY(const Endpoint endpoint, endpoint_for_writing(uri));
-  co_return co_await in_folder(context, endpoint, [](NfsSession& session) { return session.unlink(); });
-}
-
-/// Not a lambda: what it captures must live as long as the task.
-Task<Result<void>> look_into(NfsSession& session, bool for_writing, VolumeFacts& facts) {
-  DISKFERRY_CO_TRY(facts, co_await session.look(for_writing));
-  co_return Result<void>{};
+  co_return co_await in_folder<void>(context, endpoint, [](NfsSession& session) { return session.unlink(); });
 }
 
 Task<Result<VolumeFacts>> look(DriverContext& context, ImageUri uri, LookOptions options) {
   DISKFERRY_CO_TRY(const Endpoint endpoint,
                    options.for_writing ? endpoint_for_writing(uri) : parse_endpoint(uri));
-  VolumeFacts facts;
-  DISKFERRY_CO_CHECK(co_await in_folder(context, endpoint, [options, &facts](NfsSession& session) {
-    return look_into(session, options.for_writing, facts);
-  }));
-  co_return facts;
+  co_return co_await in_folder<VolumeFacts>(
+      context, endpoint, [options](NfsSession& session) { return session.look(options.for_writing); });
 }
 
 }  // namespace

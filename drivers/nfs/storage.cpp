@@ -1,6 +1,7 @@
 #include "drivers/nfs/storage.hpp"
 
 #include "drivers/nfs/status.hpp"
+#include "drivers/support/run_on.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -43,21 +44,13 @@ Task<Result<void>> Storage::open(unsigned wanted) {
                                         context_.clock, purpose_);
   };
   const std::shared_ptr<NfsSession> first = make(0);
-  {
-    std::optional<Result<FileFacts>> facts;
-    TaskGroup group(first->executor());
-    const auto connect_first = [](std::shared_ptr<NfsSession> session,
-                                  std::optional<Result<FileFacts>>& into) -> Task<Result<void>> {
-      into.emplace(co_await session->connect());
-      if (*into) (void)session->go_up();
-      co_return Result<void>{};
-    };
-    group.spawn(connect_first(first, facts));
-    DISKFERRY_CO_CHECK(co_await group.join());
-    if (!facts) co_return unexpected(cancelled_error("connect", endpoint_.name));
-    DISKFERRY_CO_TRY(facts_, *std::move(facts));
-    size_bytes_.store(facts_.size_bytes);
-  }
+  const auto connect_first = [](std::shared_ptr<NfsSession> session) -> Task<Result<FileFacts>> {
+    auto facts = co_await session->connect();
+    if (facts) (void)session->go_up();
+    co_return facts;
+  };
+  DISKFERRY_CO_TRY(facts_, co_await run_on(first->executor(), connect_first(first)));
+  size_bytes_.store(facts_.size_bytes);
   sessions_.add(first, true);
   const std::size_t count = wanted_connections(endpoint_, wanted, reactors.size());
   for (std::size_t i = 1; i < count; ++i) sessions_.add(make(i), false);

@@ -1,11 +1,11 @@
 #include "drivers/rbd/rbd_device.hpp"
 
-#include "diskferry/task_group.hpp"
 #include "diskferry/units.hpp"
 #include "drivers/rbd/allocation.hpp"
 #include "drivers/rbd/opening.hpp"
 #include "drivers/rbd/status.hpp"
 #include "drivers/support/blocking_pool.hpp"
+#include "drivers/support/run_on.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -60,11 +60,6 @@ RbdDevice::RbdDevice(DriverContext& context, Executor reactor, const Endpoint& e
   info_.can_multi_connection = facts.is_write_durable;
 }
 
-Task<Result<void>> RbdDevice::on_reactor(Task<Result<void>> task) {
-  TaskGroup group(executor_);
-  group.spawn(std::move(task));
-  co_return co_await group.join();
-}
 Task<Result<void>> RbdDevice::start_requests() {
   co_return requests_.start();
 }
@@ -79,7 +74,7 @@ Task<Result<void>> RbdDevice::start() {
                      co_await context_.blocking_pool.run([this] { return ask_whether_empty(*image_); }));
   }
   image_->cluster().limit_waits(endpoint_.reconnect_limit);
-  co_return co_await on_reactor(start_requests());
+  co_return co_await run_on(executor_, start_requests());
 }
 
 Result<void> RbdDevice::check_gone() const {
@@ -180,7 +175,7 @@ Task<Result<std::vector<Extent>>> RbdDevice::extents(Range range, std::size_t ex
 }
 
 Task<Result<void>> RbdDevice::close() {
-  DISKFERRY_CO_CHECK(co_await on_reactor(stop_requests()));
+  DISKFERRY_CO_CHECK(co_await run_on(executor_, stop_requests()));
   Result<void> trimmed;
   if (image_bytes_ > size_bytes() && !is_gone_.load())
     trimmed = co_await context_.blocking_pool.run([this] { return image_->resize(size_bytes(), true); });

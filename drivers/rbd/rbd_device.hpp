@@ -36,7 +36,6 @@ class RbdDevice final : public BlockDevice {
   Task<Result<void>> perform(Request request);
   Task<Result<void>> perform_in_pieces(Verb verb, Range range);
   Task<Result<void>> make_room(Range range);
-  Task<Result<void>> on_reactor(Task<Result<void>> task);
   Task<Result<void>> start_requests();
   Task<Result<void>> stop_requests();
   Result<void> judge(const Request& request, std::int64_t result);

@@ -2,11 +2,10 @@
 // inflating. A task awaits the call here and goes on on its own executor.
 #pragma once
 
-#include "diskferry/sync.hpp"
 #include "diskferry/task.hpp"
+#include "drivers/support/abandonable_call.hpp"
 
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -49,29 +48,9 @@ class BlockingPool {
   /// Lifetime: `work` owns all that it touches.
   template <class Work>
   Task<std::optional<std::invoke_result_t<Work>>> run_or_give_up(Work work) {
-    struct Call {
-      std::mutex guard{};
-      WaitQueue waiting{};
-      std::optional<std::invoke_result_t<Work>> value{};
-      bool is_given_up = false;
-    };
-    const auto call = std::make_shared<Call>();
-    boost::asio::post(pool_, [call, work = std::move(work)]() mutable {
-      std::optional<std::invoke_result_t<Work>> value(work());
-      std::lock_guard lock(call->guard);
-      if (call->is_given_up) return;
-      call->value = std::move(value);
-      call->waiting.wake_all();
-    });
-    std::unique_lock lock(call->guard);
-    while (!call->value) {
-      const bool was_woken = co_await call->waiting.wait(lock);
-      lock.lock();
-      if (was_woken || call->value) continue;
-      call->is_given_up = true;
-      co_return std::nullopt;
-    }
-    co_return std::move(call->value);
+    const auto call = std::make_shared<AbandonableCall<std::invoke_result_t<Work>>>();
+    boost::asio::post(pool_, [call, work = std::move(work)]() mutable { call->finish(work()); });
+    co_return co_await call->wait();
   }
 
  private:

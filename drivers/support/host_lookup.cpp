@@ -1,20 +1,17 @@
-// One detached thread for each lookup, the only one of the project: getaddrinfo cannot be cancelled, a
-// resolver without network keeps it for 10 s and more, and neither a deadline nor the end of the program may
-// wait for that. The thread owns everything it touches, and their number is bounded.
+// One detached thread for each lookup: getaddrinfo cannot be cancelled, a resolver without network keeps it
+// for 10 s and more, and neither a deadline nor the end of the program may wait for that.
 #include "drivers/support/host_lookup.hpp"
 
 #include "diskferry/image_uri.hpp"
-#include "diskferry/sync.hpp"
+#include "drivers/support/abandonable_call.hpp"
+#include "drivers/support/detached_thread.hpp"
 
 #include <arpa/inet.h>
 #include <atomic>
-#include <csignal>
 #include <fmt/format.h>
 #include <memory>
-#include <mutex>
 #include <netdb.h>
 #include <system_error>
-#include <thread>
 
 namespace diskferry {
 namespace {
@@ -23,12 +20,7 @@ namespace {
 constexpr unsigned lookups_max = 64;
 std::atomic<unsigned> lookups = 0;
 
-struct Lookup {
-  explicit Lookup(std::string name) : host(std::move(name)) {}
-  const std::string host;
-  std::mutex guard{};
-  WaitQueue answered{};
-  bool is_done = false;
+struct Found {
   int failed = 0;  // EAI_...
   std::vector<std::string> addresses{};
 };
@@ -50,48 +42,26 @@ std::vector<std::string> texts_of(const addrinfo* found) {
   return addresses;
 }
 
-void ask_resolver(Lookup& lookup) {
+Found ask_resolver(const std::string& host) {
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  const int failed = getaddrinfo(lookup.host.c_str(), nullptr, &hints, &found);
-  std::vector<std::string> addresses;
-  if (failed == 0) {
-    addresses = texts_of(found);
-    freeaddrinfo(found);
-  }
-  std::lock_guard lock(lookup.guard);
-  lookup.failed = failed == 0 && addresses.empty() ? EAI_NONAME : failed;
-  lookup.addresses = std::move(addresses);
-  lookup.is_done = true;
-  lookup.answered.wake_all();
+  addrinfo* answer = nullptr;
+  Found found{.failed = getaddrinfo(host.c_str(), nullptr, &hints, &answer)};
+  if (found.failed != 0) return found;
+  found.addresses = texts_of(answer);
+  freeaddrinfo(answer);
+  if (found.addresses.empty()) found.failed = EAI_NONAME;
+  return found;
 }
 
 /// Kinds: a name that nobody knows stays so; a resolver without an answer may have one later.
-Error lookup_error(const Lookup& lookup) {
-  const bool is_unknown = lookup.failed == EAI_NONAME || lookup.failed == EAI_NODATA;
-  return fail(is_unknown ? ErrorKind::not_found : ErrorKind::gone, "look up", printable(lookup.host))
-      .why(fmt::format("the host's name has no address ({})", gai_strerror(lookup.failed)))
+Error lookup_error(const std::string& host, int failed) {
+  const bool is_unknown = failed == EAI_NONAME || failed == EAI_NODATA;
+  return fail(is_unknown ? ErrorKind::not_found : ErrorKind::gone, "look up", printable(host))
+      .why(fmt::format("the host's name has no address ({})", gai_strerror(failed)))
       .remedy("check the name, or give an address");
 }
 
-void start(const std::shared_ptr<Lookup>& lookup) {
-  // Signals are for the threads that expect them.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  try {
-    std::thread([lookup] {
-      ask_resolver(*lookup);
-      --lookups;
-    }).detach();
-  } catch (...) {
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw;
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-}
 }  // namespace
 
 Task<Result<std::vector<std::string>>> look_up_host(std::string host) {
@@ -103,21 +73,21 @@ Task<Result<std::vector<std::string>>> look_up_host(std::string host) {
     --lookups;
     co_return refused("too many lookups wait for the resolver");
   }
-  const auto lookup = std::make_shared<Lookup>(host);
+  const auto lookup = std::make_shared<AbandonableCall<Found>>();
   try {
-    start(lookup);
+    start_detached([lookup, host] {
+      Found found = ask_resolver(host);
+      --lookups;
+      lookup->finish(std::move(found));
+    });
   } catch (const std::system_error&) {
     --lookups;
     co_return refused("no thread can be started");
   }
-  std::unique_lock lock(lookup->guard);
-  while (!lookup->is_done) {
-    if (!co_await lookup->answered.wait(lock))
-      co_return unexpected(cancelled_error("look up", printable(host)));
-    lock.lock();
-  }
-  if (lookup->failed != 0) co_return unexpected(lookup_error(*lookup));
-  co_return std::move(lookup->addresses);
+  auto found = co_await lookup->wait();
+  if (!found) co_return unexpected(cancelled_error("look up", printable(host)));
+  if (found->failed != 0) co_return unexpected(lookup_error(host, found->failed));
+  co_return std::move(found->addresses);
 }
 
 }  // namespace diskferry

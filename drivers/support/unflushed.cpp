@@ -4,7 +4,7 @@
 
 namespace diskferry {
 
-void Unflushed::written(const Verifier& verifier) {
+void Unflushed::written(Verifier verifier) {
   std::lock_guard lock(guard_);
   open_.add(verifier);
 }
@@ -19,7 +19,7 @@ void Unflushed::begin_commit() {
   covered_ = std::exchange(open_, {});
 }
 
-bool Unflushed::committed(const Verifier& verifier) {
+bool Unflushed::committed(Verifier verifier) {
   std::lock_guard lock(guard_);
   const Writes covered = std::exchange(covered_, {});
   if (covered.is_mixed || (covered.verifier && *covered.verifier != verifier)) is_lost_ = true;
@@ -33,7 +33,7 @@ void Unflushed::failed() {
   open_.is_mixed = open_.is_mixed || later.is_mixed;
 }
 
-bool Unflushed::are_of(const Verifier& verifier) const {
+bool Unflushed::are_of(Verifier verifier) const {
   std::lock_guard lock(guard_);
   return !is_lost_ && open_.are_of(verifier) && covered_.are_of(verifier);
 }

@@ -1,7 +1,7 @@
 // The pure parts of the GlusterFS driver: URIs, what the library's answers mean, which writes are durable.
 #include "drivers/gluster/endpoint.hpp"
 #include "drivers/gluster/status.hpp"
-#include "drivers/gluster/unflushed.hpp"
+#include "drivers/support/unflushed.hpp"
 #include "tests/support/test_runtime.hpp"
 
 #include <cerrno>
@@ -150,53 +150,53 @@ TEST(GlusterUnflushed, IsDurableAfterAFlushThroughTheSameOpening) {
   EXPECT_TRUE(unflushed.is_empty());
   unflushed.written(1);
   unflushed.written(1);
-  unflushed.begin_flush();
+  unflushed.begin_commit();
   EXPECT_TRUE(unflushed.is_empty());
   unflushed.written(2);
-  EXPECT_TRUE(unflushed.flushed(1));
+  EXPECT_TRUE(unflushed.committed(1));
   EXPECT_FALSE(unflushed.is_empty());
-  unflushed.begin_flush();
-  EXPECT_TRUE(unflushed.flushed(2));
+  unflushed.begin_commit();
+  EXPECT_TRUE(unflushed.committed(2));
   EXPECT_FALSE(unflushed.is_lost());
 }
 
 TEST(GlusterUnflushed, IsLostAfterAFlushThroughAnotherOpening) {
   Unflushed unflushed;
   unflushed.written(1);
-  unflushed.begin_flush();
-  EXPECT_FALSE(unflushed.flushed(2));
+  unflushed.begin_commit();
+  EXPECT_FALSE(unflushed.committed(2));
   unflushed.written(2);
-  unflushed.begin_flush();
-  EXPECT_FALSE(unflushed.flushed(2)) << "and stays lost";
+  unflushed.begin_commit();
+  EXPECT_FALSE(unflushed.committed(2)) << "and stays lost";
 }
 
 TEST(GlusterUnflushed, IsLostWhereOpeningsAreMixed) {
   Unflushed unflushed;
   unflushed.written(1);
   unflushed.written(2);
-  unflushed.begin_flush();
-  EXPECT_FALSE(unflushed.flushed(2));
+  unflushed.begin_commit();
+  EXPECT_FALSE(unflushed.committed(2));
 }
 
 TEST(GlusterUnflushed, IsStillToBeFlushedAfterAFlushThatWasNotCarriedOut) {
   Unflushed unflushed;
   unflushed.written(1);
-  unflushed.begin_flush();
+  unflushed.begin_commit();
   unflushed.written(2);
-  unflushed.not_flushed();
+  unflushed.failed();
   EXPECT_FALSE(unflushed.is_empty());
-  unflushed.begin_flush();
-  EXPECT_FALSE(unflushed.flushed(2)) << "what was written through 1 is not covered";
+  unflushed.begin_commit();
+  EXPECT_FALSE(unflushed.committed(2)) << "what was written through 1 is not covered";
 }
 
 TEST(GlusterUnflushed, IsLostWhereABrickSaysSo) {
   Unflushed unflushed;
   unflushed.written(1);
-  unflushed.begin_flush();
-  unflushed.not_flushed();
+  unflushed.begin_commit();
+  unflushed.failed();
   unflushed.lose();
-  unflushed.begin_flush();
-  EXPECT_FALSE(unflushed.flushed(1));
+  unflushed.begin_commit();
+  EXPECT_FALSE(unflushed.committed(1));
 }
 
 }  // namespace
