@@ -229,7 +229,7 @@ Task<Result<Mount>> mount(Clock& clock, const Endpoint& endpoint) {
     if (waited) break;
     if (waited.error().kind() != ErrorKind::timed_out) co_return unexpected(waited.error());
     const auto refusal = attempt->log.refusal();
-    if (!refusal && clock.now() < until) continue;
+    if (!(refusal && refusal->is_final) && clock.now() < until) continue;
     Table::get().leave_behind(attempt);
     if (refusal) co_return unexpected(mount_error(ETIMEDOUT, refusal, endpoint.name));
     co_return unexpected(fail(ErrorKind::timed_out, "mount", endpoint.name)

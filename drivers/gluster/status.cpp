@@ -48,10 +48,11 @@ struct LogRow {
   ErrorKind kind;
   std::string_view why;
   std::string_view remedy;
+  bool is_final = false;
 };
 constexpr std::array log_rows{
     LogRow{"remote-error=Authentication failed", ErrorKind::permission, "the volume refuses this host",
-           "check auth.allow and auth.reject of the volume"},
+           "check auth.allow and auth.reject of the volume", true},
     LogRow{"DNS resolution failed", ErrorKind::gone, "the host has no address",
            "check the name and the resolver"},
     LogRow{"SSL connect error", ErrorKind::permission, "the server's TLS is not ours",
@@ -89,13 +90,18 @@ Error call_error(int number, std::string operation, const std::string& name) {
 std::optional<MountRefusal> refusal_in_log(std::string_view log) {
   for (const LogRow& row : log_rows) {
     if (log.contains(row.mark))
-      return MountRefusal{.kind = row.kind, .why = std::string(row.why), .remedy = std::string(row.remedy)};
+      return MountRefusal{.kind = row.kind,
+                          .why = std::string(row.why),
+                          .remedy = std::string(row.remedy),
+                          .is_final = row.is_final};
   }
   return std::nullopt;
 }
 
 Error mount_error(int number, const std::optional<MountRefusal>& refusal, const std::string& name) {
-  if (refusal) return fail(refusal->kind, "mount", name).why(refusal->why).remedy(refusal->remedy);
+  // That there is no such volume, a server has said: it was not the one that could not be reached.
+  if (refusal && number != ENOENT)
+    return fail(refusal->kind, "mount", name).why(refusal->why).remedy(refusal->remedy);
   if (number == ENOENT || number == EINVAL)
     return fail(ErrorKind::not_found, "mount", name)
         .why("the server has no such volume, or it is not started")

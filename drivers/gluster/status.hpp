@@ -23,6 +23,7 @@ struct MountRefusal {
   ErrorKind kind;
   std::string why;
   std::string remedy;
+  bool is_final = false;  ///< glfs_init() will not return; the others it may get over, by another server
 };
 std::optional<MountRefusal> refusal_in_log(std::string_view log);
 /// Of glfs_init(). `refusal`: what the log tells.

@@ -123,6 +123,15 @@ TEST_F(GlusterDriver, AWriterIsAlone) {
   EXPECT_TRUE(look(uri("disk")).obstacles.empty());
 }
 
+TEST_F(GlusterDriver, AnotherServerIsAskedWhereTheFirstIsAway) {
+  const std::string address = server_.variable("GLUSTER_ADDRESS");
+  for (const char* first : {"nowhere.invalid", "127.0.0.1:1"}) {
+    const auto at =
+        must(ImageUri::parse(fmt::format("gluster://{}/vol0/disk?backup-servers={}", first, address)));
+    must(run(create_storage(context(), at, {.size_bytes = disk_bytes, .replace = true})));
+  }
+}
+
 TEST_F(GlusterDriver, ToldOfAVolumeIsWhatIsThere) {
   const VolumeFacts before = look(uri("disk"));
   EXPECT_FALSE(before.exists);

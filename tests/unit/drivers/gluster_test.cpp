@@ -133,9 +133,14 @@ TEST(GlusterLog, TellsWhyAVolumeIsNotMounted) {
       "0-v-client-0: SETVOLUME on remote-host failed [{remote-error=Authentication failed}, {errno=13}]\n");
   ASSERT_TRUE(refused);
   EXPECT_EQ(refused->kind, ErrorKind::permission);
+  EXPECT_TRUE(refused->is_final);
   EXPECT_EQ(mount_error(EIO, refused, "n").kind(), ErrorKind::permission);
   EXPECT_EQ(refusal_in_log("E [name.c:267:f] 0-gfapi: DNS resolution failed on host x")->kind,
             ErrorKind::gone);
+  const auto unknown_host = refusal_in_log("E [name.c:267:f] 0-gfapi: DNS resolution failed on host x");
+  EXPECT_FALSE(unknown_host->is_final) << "there may be another server";
+  EXPECT_EQ(mount_error(ENOENT, unknown_host, "n").kind(), ErrorKind::not_found);
+  EXPECT_EQ(mount_error(ENOTCONN, unknown_host, "n").why(), unknown_host->why);
   EXPECT_FALSE(refusal_in_log(""));
   EXPECT_FALSE(refusal_in_log("I [io-stats.c:3701:configure] 0-v: all is well"));
   EXPECT_EQ(mount_error(ENOENT, std::nullopt, "n").kind(), ErrorKind::not_found);
