@@ -33,6 +33,11 @@ void Unflushed::failed() {
   open_.is_mixed = open_.is_mixed || later.is_mixed;
 }
 
+bool Unflushed::are_of(const Verifier& verifier) const {
+  std::lock_guard lock(guard_);
+  return !is_lost_ && open_.are_of(verifier) && covered_.are_of(verifier);
+}
+
 void Unflushed::lose() {
   std::lock_guard lock(guard_);
   is_lost_ = true;

@@ -23,6 +23,8 @@ class Unflushed {
   bool committed(const Verifier& verifier);
   /// The commit failed: what it had to cover is still to be covered.
   void failed();
+  /// Whether a server with this verifier still has all of them: what is read under another may be older.
+  bool are_of(const Verifier& verifier) const;
   /// The server says that it has lost something that it had acknowledged.
   void lose();
   bool is_lost() const;
@@ -31,6 +33,7 @@ class Unflushed {
   struct Writes {
     std::optional<Verifier> verifier{};
     bool is_mixed = false;  ///< under different verifiers
+    bool are_of(const Verifier& one) const { return !verifier || (*verifier == one && !is_mixed); }
     void add(const Verifier& one) {
       if (verifier && *verifier != one) is_mixed = true;
       verifier = one;

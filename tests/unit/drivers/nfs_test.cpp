@@ -118,6 +118,20 @@ TEST(NfsUnflushed, ARestartAfterTheCommitLosesNothing) {
   EXPECT_TRUE(writes.committed(after_restart));
 }
 
+TEST(NfsUnflushed, WhatIsReadUnderAnotherVerifierMayBeOlder) {
+  Unflushed writes;
+  EXPECT_TRUE(writes.are_of(before_restart));
+  writes.written(before_restart);
+  EXPECT_TRUE(writes.are_of(before_restart));
+  EXPECT_FALSE(writes.are_of(after_restart));
+  writes.begin_commit();
+  EXPECT_FALSE(writes.are_of(after_restart)) << "while it is on its way";
+  EXPECT_TRUE(writes.committed(before_restart));
+  EXPECT_TRUE(writes.are_of(after_restart)) << "what is durable survives";
+  writes.lose();
+  EXPECT_FALSE(writes.are_of(after_restart));
+}
+
 TEST(NfsUnflushed, ACommitThatFailedLeavesThemToTheNext) {
   Unflushed writes;
   writes.written(before_restart);
