@@ -48,6 +48,9 @@ Result<TargetAction> decide_target(const TargetState& state, const CopyRequest& 
     return unexpected(
         fail(ErrorKind::invalid_argument, "copy", name).why("a raw image cannot have a backing image"));
   if (!state.volume.exists) {
+    // Nobody can make it from here: what its storage says is all that helps.
+    if (!state.can_create && !state.volume.obstacles.empty())
+      return unexpected(state.volume.obstacles.front());
     if (request.existing == CopyRequest::Existing::use)
       return unexpected(fail(ErrorKind::not_found, "open the target", name)
                             .remedy("leave out --no-create to have it created"));
