@@ -92,7 +92,8 @@ class Iscsi(Server):
         if is_ours := not file.exists():
             with open(file, "xb") as out:
                 out.truncate(size)
-        one = {"thin": thin, "block_size": block_size, "readonly": False, "online": True, "is_ours": is_ours}
+        one = {"thin": thin, "block_size": block_size, "readonly": False, "online": True, "is_ours": is_ours,
+               "serial": f"df{zlib.crc32(os.fsencode(self.folder)):08x}{lun}"}
         self._make_lun(lun, one)
         self._save(luns={**self._luns(), str(lun): one})
         return file
@@ -102,9 +103,12 @@ class Iscsi(Server):
         self.tgtadm("--mode", "logicalunit", "--op", "delete", "--tid", TARGET_ID, "--lun", lun)
         self._save(luns={number: one for number, one in self._luns().items() if number != str(lun)})
 
-    def set_lun(self, lun, readonly=None, online=None):
+    def set_lun(self, lun, readonly=None, online=None, serial=None):
         """Changes a live LUN, and remembers it over restarts."""
         luns = self._luns()
+        if serial is not None:
+            self._update(lun, scsi_sn=serial, scsi_id=serial)
+            luns[str(lun)]["serial"] = serial
         for name, value in (("readonly", readonly), ("online", online)):
             if value is not None:
                 self._update(lun, **{name: int(value)})
@@ -129,8 +133,8 @@ class Iscsi(Server):
         self.tgtadm("--mode", "logicalunit", "--op", "new", "--tid", TARGET_ID, "--lun", lun, "--bstype", "rdwr",
                     "--blocksize", one["block_size"], "--backing-store", self.image(lun))
         # Two servers must not say that they have the same disk.
-        serial = f"df{zlib.crc32(os.fsencode(self.folder)):08x}{lun}"
-        self._update(lun, vendor_id="TESTBED", product_id="thin" if one["thin"] else "thick", scsi_sn=serial, scsi_id=serial,
+        self._update(lun, vendor_id="TESTBED", product_id="thin" if one["thin"] else "thick", scsi_sn=one["serial"],
+                     scsi_id=one["serial"],
                      thin_provisioning=int(one["thin"]), readonly=int(one["readonly"]), online=int(one["online"]))
 
     def _update(self, lun, **values):
