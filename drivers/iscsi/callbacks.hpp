@@ -17,11 +17,14 @@ struct Callbacks {
     request.session->take_answer(request, status);
   }
   /// Of connecting, logging in and out; `owned` is the session.
-  static void stepped(iscsi_context*, int status, void*, void* owned) {
+  static void stepped(iscsi_context* context, int status, void*, void* owned) {
     using End = IscsiSession::StepEnd;
-    static_cast<IscsiSession*>(owned)->end_step(status == SCSI_STATUS_GOOD       ? End::well
-                                                : status == SCSI_STATUS_REDIRECT ? End::elsewhere
-                                                                                 : End::badly);
+    auto& session = *static_cast<IscsiSession*>(owned);
+    // What the library has to say is taken now: the target closes the connection next.
+    if (status == SCSI_STATUS_GOOD) return session.end_step(End::well, {});
+    if (status == SCSI_STATUS_REDIRECT)
+      return session.end_step(End::elsewhere, iscsi_get_target_address(context));
+    session.end_step(End::badly, iscsi_get_error(context));
   }
   static void nop_answered(iscsi_context*, int status, void*, void* owned) {
     static_cast<IscsiSession*>(owned)->take_nop(status == SCSI_STATUS_GOOD);

@@ -108,6 +108,7 @@ Task<Result<void>> Claim::tell(IscsiSession& session, ReserveOut action, std::ui
 Task<Result<std::uint64_t>> Claim::take(IscsiSession& session) {
   DISKFERRY_CO_TRY(const AsyncMutex::Lock turn, co_await turn_.lock());
   if (!is_known_) co_return ++lives_;
+  if (key_ != 0 && session.was_preempted()) co_return unexpected(preempted("reserve", endpoint_.name));
   DISKFERRY_CO_TRY(const auto now, co_await registrations_of(session, endpoint_));
   if (!now) {
     is_known_ = false;

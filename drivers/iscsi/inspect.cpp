@@ -80,9 +80,7 @@ Task<Result<Taken>> ask_for(IscsiSession& session, Command question, std::size_t
 Task<Result<LunFacts>> look_at_lun(IscsiSession& session, const Endpoint& endpoint) {
   // First whether it is there, as a target answers for LUNs that are not.
   DISKFERRY_CO_TRY(const Taken standard, co_await ask_for(session, inquiry(page_bytes), page_bytes));
-  if (!standard)
-    co_return unexpected(
-        fail(ErrorKind::not_found, "look at", endpoint.name).why("the target has no LUN of this number"));
+  if (!standard) co_return unexpected(no_such_lun(endpoint.name));
   if (auto disk = take_inquiry(*standard); !disk)
     co_return unexpected(about(std::move(disk).error(), endpoint));
   DISKFERRY_CO_TRY(const Answer ready, co_await session.ask(test_unit_ready(), {}));

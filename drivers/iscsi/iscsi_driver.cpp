@@ -129,7 +129,10 @@ Task<Result<VolumeFacts>> look_through(IscsiSession& session, const Place& place
   DISKFERRY_CO_CHECK(co_await session.log_in());
   VolumeFacts volume;
   const auto facts = co_await look_at_lun(session, place.endpoint);
-  if (!facts && facts.error().kind() == ErrorKind::not_found) co_return volume;
+  if (!facts && facts.error().kind() == ErrorKind::not_found) {
+    if (options.for_writing) volume.obstacles.push_back(facts.error());
+    co_return volume;
+  }
   volume.exists = true;
   // The target answers, and the LUN is not ready: offline, say.
   if (!facts && facts.error().kind() == ErrorKind::gone && options.for_writing) {

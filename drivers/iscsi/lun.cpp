@@ -2,6 +2,7 @@
 
 #include "diskferry/image_uri.hpp"
 #include "diskferry/units.hpp"
+#include "drivers/iscsi/status.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -101,10 +102,7 @@ Result<void> take_inquiry(Bytes answer) {
   if (answer.size() < 5) return unexpected(fail(ErrorKind::protocol, "look at").why("the answer is cut off"));
   const unsigned qualifier = byte_at(answer, 0) >> 5;
   const unsigned type = byte_at(answer, 0) & 0x1f;
-  if (qualifier != 0)
-    return unexpected(fail(ErrorKind::not_found, "look at")
-                          .why("the target has no LUN of this number")
-                          .remedy("iscsi-ls -s lists what it has; check also which initiators may see it"));
+  if (qualifier != 0) return unexpected(no_such_lun({}));
   if (type != 0x00 && type != 0x0e)
     return unexpected(
         fail(ErrorKind::unsupported, "look at")

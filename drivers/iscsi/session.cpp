@@ -83,7 +83,7 @@ void IscsiSession::drop() {
   draining_ = 0;
   is_nop_in_flight_ = false;
   doom_.clear();
-  end_step(StepEnd::badly);
+  end_step(StepEnd::badly, loss_reason());
 }
 
 // --- requests ---------------------------------------------------------------------------------------------
@@ -180,7 +180,10 @@ void IscsiSession::take_answer(Request& request, int status) {
   Answer answer{.how = Answer::How::given, .status = status, .verifier = verifier_};
   if (status == SCSI_STATUS_CHECK_CONDITION) answer.sense = sense_of(*request.task);
   if (status == SCSI_STATUS_GOOD) answer.bytes = bytes_of(*request.task);
-  if (is_up() && judge(answer.status, answer.sense) == Verdict::new_look) {
+  if (is_preemption(answer.sense)) was_preempted_.store(true, std::memory_order_relaxed);
+  // Who is registered meets a conflict where the target has forgotten that: a LUN that was made anew.
+  const bool is_forgotten = farewell_ != nullptr && is_reserved(status);
+  if (is_up() && (is_forgotten || judge(answer.status, answer.sense) == Verdict::new_look)) {
     if (doom_.empty()) doom_ = "the LUN was reset or changed: " + describe(answer.status, answer.sense);
     answer.how = Answer::How::lost;
   }

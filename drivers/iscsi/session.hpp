@@ -53,8 +53,10 @@ class IscsiSession final : public Session, public std::enable_shared_from_this<I
   Task<Result<Answer>> ask(Command command, Memory memory);
   /// Names the life of the LUN's power that answers from now on belong to.
   void set_verifier(std::uint64_t verifier) noexcept { verifier_ = verifier; }
-  /// What is done before an orderly end.
+  /// What is done before an orderly end of a session that is registered with the LUN.
   void set_farewell(std::function<Task<void>(IscsiSession&)> farewell) { farewell_ = std::move(farewell); }
+  /// The target said so, at any time. Thread: any.
+  bool was_preempted() const noexcept { return was_preempted_.load(std::memory_order_relaxed); }
 
   bool go_up() override;
   Task<Result<void>> wait_until_down() override;
@@ -75,7 +77,7 @@ class IscsiSession final : public Session, public std::enable_shared_from_this<I
   enum class StepEnd : std::uint8_t { well, badly, elsewhere };
 
   Task<Result<StepEnd>> step(std::string operation, Start start);
-  void end_step(StepEnd end);
+  void end_step(StepEnd end, std::string said);
   Task<Result<void>> log_in_at(Portal portal);
   Task<Result<StepEnd>> log_in_once(std::string address);
   Result<void> make_context();
@@ -108,6 +110,7 @@ class IscsiSession final : public Session, public std::enable_shared_from_this<I
   std::string doom_;  // why it has to end as soon as the library is left
   std::uint64_t verifier_ = 0;
   TimePoint last_heard_{};
+  std::atomic<bool> was_preempted_ = false;
   std::atomic<unsigned> abandoned_ = 0;
   bool has_waited_ = false;  // for them, since the last look
 
@@ -116,6 +119,7 @@ class IscsiSession final : public Session, public std::enable_shared_from_this<I
   WaitQueue up_;
   WaitQueue step_waiting_;
   std::optional<StepEnd> step_end_;
+  std::string step_said_;  // why it ended badly, or where the target sends us, in its words
   std::string loss_reason_;
 };
 

@@ -63,9 +63,12 @@ Result<void> IscsiSession::make_context() {
   return {};
 }
 
-void IscsiSession::end_step(StepEnd end) {
+void IscsiSession::end_step(StepEnd end, std::string said) {
   std::lock_guard lock(guard_);
-  if (!step_end_) step_end_ = end;
+  if (!step_end_) {
+    step_end_ = end;
+    step_said_ = std::move(said);
+  }
   step_waiting_.wake_all();
 }
 
@@ -74,8 +77,9 @@ Task<Result<IscsiSession::StepEnd>> IscsiSession::step(std::string operation, St
     std::lock_guard lock(guard_);
     step_end_.reset();
   }
-  if (start(context_) < 0)
-    co_return unexpected(fail(ErrorKind::gone, std::move(operation), endpoint_.name).why(library_text()));
+  if (context_ == nullptr || start(context_) < 0)
+    co_return unexpected(fail(ErrorKind::gone, std::move(operation), endpoint_.name)
+                             .why(context_ == nullptr ? loss_reason() : library_text()));
   // Children of this process must not keep the connection.
   const int fd = iscsi_get_fd(context_);
   (void)fcntl(fd, F_SETFD, FD_CLOEXEC);
@@ -95,15 +99,14 @@ Task<Result<IscsiSession::StepEnd>> IscsiSession::log_in_once(std::string addres
   DISKFERRY_CO_TRY(const StepEnd connected, co_await step("connect", [&](iscsi_context* context) {
                      return iscsi_connect_async(context, address.c_str(), Callbacks::stepped, this);
                    }));
-  const auto said = [this] { return context_ == nullptr ? loss_reason() : library_text(); };
   if (connected != StepEnd::well)
     co_return unexpected(fail(ErrorKind::gone, "connect", endpoint_.name)
-                             .why(said())
+                             .why(printable(step_said_))
                              .remedy("check that the target is up, and its address"));
   DISKFERRY_CO_TRY(const StepEnd in, co_await step("log in", [this](iscsi_context* context) {
                      return iscsi_login_async(context, Callbacks::stepped, this);
                    }));
-  if (in == StepEnd::badly || context_ == nullptr) co_return unexpected(login_error(said(), endpoint_.name));
+  if (in == StepEnd::badly) co_return unexpected(login_error(step_said_, endpoint_.name));
   co_return in;
 }
 
@@ -121,7 +124,7 @@ Task<Result<void>> IscsiSession::log_in_at(Portal portal) {
       if (!failure || (failure->kind() != ErrorKind::gone && failure->kind() != ErrorKind::timed_out)) break;
     }
     if (failure) co_return unexpected(*std::move(failure));
-    auto elsewhere = parse_portal(iscsi_get_target_address(context_));
+    auto elsewhere = parse_portal(step_said_);
     if (!elsewhere) co_return unexpected(std::move(elsewhere).error().object(endpoint_.name));
     portal = *std::move(elsewhere);
   }

@@ -34,7 +34,7 @@ enum : unsigned {
 
 constexpr std::uint16_t becoming_ready = 0x0401;
 constexpr std::uint16_t state_transition = 0x040a;
-constexpr std::uint16_t no_such_lun = 0x2500;
+constexpr std::uint16_t lun_unsupported = 0x2500;
 
 /// After these the LUN may be another one, of another size, or have lost its power meanwhile.
 bool needs_new_look(std::uint16_t code) noexcept {
@@ -52,17 +52,20 @@ struct Row {
 };
 constexpr std::string_view full_remedy = "free space in the storage of the target";
 constexpr std::string_view protected_remedy = "make it writable at the target";
+constexpr std::string_view lun_remedy =
+    "iscsi-ls -s lists what it has; check also which initiators may see it";
 constexpr std::array rows{
     Row{data_protect, 0x2707, ErrorKind::no_space, "the storage of the target is full", full_remedy},
     Row{data_protect, 0xffff, ErrorKind::read_only, "the LUN is write protected", protected_remedy},
     Row{medium_error, 0xffff, ErrorKind::io,
-        "the storage of the target fails: its medium is bad, or its file system is full, which some targets "
-        "do not tell apart",
+        "the storage of the target fails: its medium is bad, or it has no free space left, which some "
+        "targets do "
+        "not tell apart",
         "look for free space and errors there"},
     Row{hardware_error, 0xffff, ErrorKind::io, "the target has a hardware error", "look into its log"},
     Row{not_ready, 0xffff, ErrorKind::gone, "the LUN is not ready", "bring it online at the target"},
-    Row{illegal_request, no_such_lun, ErrorKind::not_found, "the target has no LUN of this number",
-        "iscsi-ls -s lists what it has; check also which initiators may see it"},
+    Row{illegal_request, lun_unsupported, ErrorKind::not_found, "the target has no LUN of this number",
+        lun_remedy},
     Row{illegal_request, 0x2100, ErrorKind::out_of_range, "the LUN ends before its size when it was opened",
         "nobody may change the size of the disk while it is in use"},
     Row{illegal_request, 0x2000, ErrorKind::unsupported, "the target does not know this command"},
@@ -105,7 +108,7 @@ Verdict judge_sense(const Sense& sense) noexcept {
       return sense.code == becoming_ready || sense.code == state_transition ? Verdict::later
                                                                             : Verdict::refused;
     case illegal_request:
-      return sense.code == no_such_lun ? Verdict::new_look : Verdict::refused;
+      return sense.code == lun_unsupported ? Verdict::new_look : Verdict::refused;
     case aborted_command:
       return Verdict::later;
     default:
@@ -132,6 +135,16 @@ Verdict judge(int status, const Sense& sense) noexcept {
   }
 }
 
+bool is_preemption(const Sense& sense) noexcept {
+  return sense.key == unit_attention && (sense.code == 0x2a03 || sense.code == 0x2a05);
+}
+
+Error preempted(std::string verb, const std::string& name) {
+  return fail(ErrorKind::in_use, std::move(verb), name)
+      .why("another initiator has taken the LUN over")
+      .remedy("make sure that only one writes there, then start again");
+}
+
 bool is_unknown_to_target(const Answer& answer) noexcept {
   return answer.status == check_condition && answer.sense.key == illegal_request;
 }
@@ -141,7 +154,7 @@ bool is_reserved(int status) noexcept {
 }
 
 bool is_no_such_lun(const Sense& sense) noexcept {
-  return sense.key == illegal_request && sense.code == no_such_lun;
+  return sense.key == illegal_request && sense.code == lun_unsupported;
 }
 
 std::string describe(int status, const Sense& sense) {
@@ -167,6 +180,12 @@ Error refusal(const Answer& answer, std::string verb, const std::string& name) {
     }
   }
   return fail(ErrorKind::io, std::move(verb), name).why(fmt::format("the target answers {}", said));
+}
+
+Error no_such_lun(const std::string& name) {
+  return fail(ErrorKind::not_found, "look at", name)
+      .why("the target has no LUN of this number")
+      .remedy(std::string(lun_remedy));
 }
 
 Error write_protected(std::string verb, const std::string& name) {

@@ -37,6 +37,9 @@ enum class Verdict : std::uint8_t {
 };
 Verdict judge(int status, const Sense& sense) noexcept;
 bool is_no_such_lun(const Sense& sense) noexcept;
+/// Another initiator took our registration or reservation away.
+bool is_preemption(const Sense& sense) noexcept;
+Error preempted(std::string verb, const std::string& name);
 /// The target does not know the command, or not in this form.
 bool is_unknown_to_target(const Answer& answer) noexcept;
 /// Of a LUN that another initiator has reserved: the answer to much, but not to all.
@@ -47,6 +50,7 @@ Error refusal(const Answer& answer, std::string verb, const std::string& name);
 /// "UNIT ATTENTION 29/00", "BUSY".
 std::string describe(int status, const Sense& sense);
 
+Error no_such_lun(const std::string& name);
 /// Of a LUN that says so before anybody writes to it.
 Error write_protected(std::string verb, const std::string& name);
 

@@ -149,6 +149,8 @@ Task<Result<IscsiSession*>> Storage::choose(std::size_t reactor, Attempts& attem
       DISKFERRY_CO_CHECK(co_await sessions_.wait_for_session(*attempts.lost_until));
       if (attempts.only == nullptr || sessions_.count_up() == 0) continue;
     }
+    if (is_ending_.load(std::memory_order_relaxed))
+      attempts.lost_until = std::min(*attempts.lost_until, context_.clock.now() + look_around);
     const Duration left = *attempts.lost_until - context_.clock.now();
     if (left <= Duration::zero())
       co_return unexpected(fail(ErrorKind::gone, "reconnect", endpoint_.name)
@@ -173,7 +175,7 @@ Task<Result<void>> Storage::wait_to_try_again(Verdict verdict, const Answer& ans
     attempts.pause = busy_pause_min;
     attempts.busy_until = sessions_.give_up_time();
   }
-  if (now >= attempts.busy_until)
+  if (now >= attempts.busy_until || is_ending_.load(std::memory_order_relaxed))
     co_return unexpected(refusal(answer, std::string(command.verb), endpoint_.name));
   DISKFERRY_CO_CHECK(co_await context_.clock.sleep_for(attempts.pause));
   attempts.pause = std::min(2 * attempts.pause, busy_pause_max);
@@ -184,6 +186,8 @@ Task<Result<Answer>> Storage::perform(Command command, Memory memory) {
   const std::size_t reactor = sessions_.reactor_of(co_await boost::asio::this_coro::executor);
   Attempts attempts;
   for (bool was_sent = false;; was_sent = true) {
+    if (is_preempted_.load(std::memory_order_relaxed))
+      co_return unexpected(preempted(std::string(command.verb), endpoint_.name));
     DISKFERRY_CO_TRY(IscsiSession* const session, co_await choose(reactor, attempts));
     if (was_sent) repeated_.fetch_add(1, std::memory_order_relaxed);
     Request request(command, memory);
@@ -200,6 +204,7 @@ Task<Result<Answer>> Storage::perform(Command command, Memory memory) {
       continue;
     }
     attempts.only = nullptr;
+    if (session->was_preempted()) is_preempted_.store(true, std::memory_order_relaxed);
     // What was cached for an earlier write could not be written.
     if (answer.sense.is_deferred) unflushed_.lose();
     const Verdict verdict = judge(answer.status, answer.sense);
@@ -226,6 +231,9 @@ Task<Result<void>> Storage::read(std::uint64_t offset, std::span<std::byte> into
   if (answer && answer->bytes != into.size())
     answer = unexpected(fail(ErrorKind::protocol, "read", endpoint_.name)
                             .why(fmt::format("the target sent {} of {} bytes", answer->bytes, into.size())));
+  // A target that lost what it had acknowledged gives what was there before.
+  if (answer && may_lose_writes() && !unflushed_.are_of(verifier_of(answer->verifier)))
+    answer = unexpected(lost_writes("read"));
   if (!answer) co_return about(unexpected(std::move(answer).error()), {offset, into.size()});
   co_return Result<void>{};
 }
@@ -296,8 +304,8 @@ Task<Result<std::vector<Extent>>> Storage::extents(Range range, std::size_t exte
 
 // --- durability -------------------------------------------------------------------------------------------
 
-Error Storage::lost_writes() const {
-  return fail(ErrorKind::gone, "flush", endpoint_.name)
+Error Storage::lost_writes(std::string verb) const {
+  return fail(ErrorKind::gone, std::move(verb), endpoint_.name)
       .why(fmt::format("the target may have lost what it had acknowledged and not flushed{}",
                        sessions_.loss_reason()))
       .remedy("open the LUN again and repeat the writes since the last flush");
@@ -306,7 +314,7 @@ Error Storage::lost_writes() const {
 Task<Result<void>> Storage::flush() {
   // Who comes while another one flushes may have writes that its flush does not cover.
   DISKFERRY_CO_TRY(const AsyncMutex::Lock turn, co_await flushing_.lock());
-  if (unflushed_.is_lost()) co_return unexpected(lost_writes());
+  if (unflushed_.is_lost()) co_return unexpected(lost_writes("flush"));
   if (may_lose_writes() && unflushed_.is_empty()) co_return Result<void>{};
   unflushed_.begin_commit();
   auto answer = co_await perform(synchronize_cache16(), {});
@@ -321,7 +329,7 @@ Task<Result<void>> Storage::flush() {
     co_return unexpected(std::move(answer).error());
   }
   if (may_lose_writes() && !unflushed_.committed(verifier_of(answer->verifier)))
-    co_return unexpected(lost_writes());
+    co_return unexpected(lost_writes("flush"));
   co_return Result<void>{};
 }
 

@@ -37,7 +37,10 @@ class Storage {
   std::uint32_t transfer_bytes_max() const noexcept;
   unsigned connections() const noexcept { return sessions_.size(); }
   std::uint64_t repeated_requests() const noexcept { return repeated_.load(std::memory_order_relaxed); }
-  void stop_waiting() noexcept { sessions_.stop_waiting(); }
+  void stop_waiting() noexcept {
+    is_ending_.store(true, std::memory_order_relaxed);
+    sessions_.stop_waiting();
+  }
 
  private:
   struct Attempts {
@@ -58,7 +61,7 @@ class Storage {
                                        Attempts& attempts);
   Task<Result<void>> change(Command command, Memory memory);
   bool may_lose_writes() const noexcept { return facts_.may_have_cache; }
-  Error lost_writes() const;
+  Error lost_writes(std::string verb) const;
 
   DriverContext& context_;
   const Endpoint endpoint_;
@@ -69,6 +72,8 @@ class Storage {
   LunFacts facts_{};
   bool is_open_ = false;  // and facts_ are what the LUN has to keep to
   SessionPool sessions_;
+  std::atomic<bool> is_ending_ = false;
+  std::atomic<bool> is_preempted_ = false;  // and nothing is done any more
   std::atomic<std::uint64_t> repeated_ = 0;
   Unflushed unflushed_{};
   AsyncMutex flushing_{};
