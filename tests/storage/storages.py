@@ -87,4 +87,6 @@ class NfsStorage:
         return self.uri("none.raw"), "no such file"
 
 
-STORAGES = {one.name: one for one in (NfsStorage,)}
+from iscsi_storage import IscsiStorage  # noqa: E402
+
+STORAGES = {one.name: one for one in (NfsStorage, IscsiStorage)}
