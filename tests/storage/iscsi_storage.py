@@ -64,7 +64,8 @@ class IscsiStorage:
         yield "another user", self.uri_of(self.number("x"), user="bob"), "refuses the user or the password"
         forged = self.server.folder / "forged"
         forged.write_text("another secret\n", encoding="ascii")
-        yield "wrong password", with_keys(self.uri("x").split("?", maxsplit=1)[0], {"password-file": forged}), "refuses the user or the password"
+        wrong = self.uri("x").replace(str(self.server.password_file), str(forged))
+        yield "wrong password", wrong, "refuses the user or the password"
         yield "no user", self.server.uri(self.number("x")), "refuses the user or the password"
         self.server.set_lun(self.number("x"), readonly=True)
         yield "write protected", self.uri("x"), "write protected"

@@ -7,6 +7,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,8 @@ from iscsi_storage import PASSWORD, USER, IscsiStorage  # noqa: E402
 
 KEY_OF_OURS = "0xdf"
 ENDS_WITHIN = 60
+CUTS = 6
+CONNECTIONS = ("--mode", "conn", "--tid", TARGET_ID)
 PASSWORD_VARIABLE = "DISKFERRY_ISCSI_PASSWORD"
 OTHER_HOST = ("unshare", "--pid", "--fork", "--kill-child")  # its processes are none that ours can see
 
@@ -165,6 +168,26 @@ def outlived(place):
     place.expect_target("disk.raw")
 
 
+def sessions_of(server):
+    return set(re.findall(r"Session: (\d+)", server.tgtadm(*CONNECTIONS, "--op", "show")))
+
+
+def cut(place):
+    """One session is cut, and then another: what they had in flight is done by them once more, and nothing is lost."""
+    copy = place.begin(*ends(place, PATIENT, True), "--no-create")
+    copy.in_the_middle()
+    seen = set()
+    for _ in range(CUTS):
+        # The oldest, once it is another one than before.
+        sessions = wait_until(lambda: sessions_of(place.storage.server) - seen, "a session having come back")
+        seen.add(min(sessions, key=int))
+        place.storage.server.tgtadm(*CONNECTIONS, "--op", "delete", "--sid", min(sessions, key=int), "--cid", 0)
+    code, said = copy.end()
+    expect(code == 0, f"exit {code}: {said}")
+    expect("copied again" not in said, f"a target that kept its power lost nothing: {said}")
+    place.expect_target("disk.raw")
+
+
 def is_deleted(server, number):
     try:
         server.del_lun(number)
@@ -240,7 +263,7 @@ def thick(place):
     expect_copied(place, place.storage.uri("disk.raw", {"header-digest": "crc32c"}))
 
 
-CASES = {case.__name__: case for case in (passwords, mutual, reserved, left_behind, outlived, taken_away, exchanged, holes,
+CASES = {case.__name__: case for case in (passwords, mutual, reserved, left_behind, outlived, cut, taken_away, exchanged, holes,
                                           large_blocks, thick)}
 
 
