@@ -73,13 +73,12 @@ unsigned rank_of(unsigned type, Bytes content) {
   }
 }
 
-/// Whether a registration authority stands for it: not where the number of the company is 0, with which
-/// emulators give the same name to all their disks.
+/// Whether a registration authority stands for it: not where a name is assigned locally, nor where the number
+/// of the company is 0, with which tgt gives the same names on every host.
 bool is_unique(std::string_view name) {
-  const bool is_naa = name.starts_with("naa.");
-  if (!is_naa && !name.starts_with("eui.")) return false;
-  const std::string_view company = name.substr(is_naa ? 5 : 4, 6);
-  return company.find_first_not_of('0') != std::string_view::npos;
+  if (name.starts_with("naa."))
+    return name.size() > 5 && !name.starts_with("naa.3") && !name.substr(5).starts_with("000000");
+  return name.starts_with("eui.") && name.find_first_not_of('0', 4) != std::string_view::npos;
 }
 
 std::string name_of(unsigned type, Bytes content) {

@@ -17,6 +17,9 @@ constexpr std::size_t name_bytes_max = 256;
 /// Names that a registration authority stands for. Those made of a vendor's and a serial number (t10., nvme.)
 /// are the same for all disks that an emulator makes.
 bool is_unique(const std::string& name) {
+  // "naa.", a digit for the form (3: assigned locally), and the number of a company: with 0 for that, tgt
+  // gives the same names on every host.
+  if (name.starts_with("naa.") && (name[4] == '3' || name.find("000000", 5) == 5)) return false;
   constexpr std::array<std::string_view, 3> kinds{"naa.", "eui.", "uuid."};
   for (const std::string_view kind : kinds)
     if (name.starts_with(kind) && name.find_first_not_of("0.-", kind.size()) != std::string::npos)
@@ -45,7 +48,9 @@ std::string name_of_disk(const std::string& folder) {
   // Of several paths to one disk: multipath takes the name over, with the digit of its kind in front (3:
   // naa).
   const std::string mapped = sysfs_line(folder + "/dm/uuid");
-  return mapped.starts_with("mpath-3") ? "naa." + mapped.substr(7) : std::string();
+  if (!mapped.starts_with("mpath-3")) return {};
+  std::string name = "naa." + mapped.substr(7);
+  return is_unique(name) ? name : std::string();
 }
 
 }  // namespace

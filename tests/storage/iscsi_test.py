@@ -7,6 +7,7 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -18,14 +19,16 @@ TESTBED = HERE.parents[1] / "scripts" / "testbed"
 sys.path[:0] = [str(HERE), str(TESTBED)]
 
 from faults_test import DATA_BYTES, DISK_BYTES, HANG_SECONDS, Place, ends, expect  # noqa: E402
-from processes import start, stop, wait_until  # noqa: E402
+from processes import start, stop, stop_all, wait_until  # noqa: E402
 from report import Failed, say  # noqa: E402
-from storage.iscsi import Iscsi  # noqa: E402
+from storage.iscsi import ADDRESS, TARGET_ID, Iscsi  # noqa: E402
 from storages import PATIENT, with_keys  # noqa: E402
 from iscsi_storage import PASSWORD, USER, IscsiStorage  # noqa: E402
 
 KEY_OF_OURS = "0xdf"
 ENDS_WITHIN = 60
+CUTS = 6
+CONNECTIONS = ("--mode", "conn", "--tid", TARGET_ID)
 PASSWORD_VARIABLE = "DISKFERRY_ISCSI_PASSWORD"
 OTHER_HOST = ("unshare", "--pid", "--fork", "--kill-child")  # its processes are none that ours can see
 
@@ -130,7 +133,7 @@ def reserved(place):
     expect(code == 0, f"exit {code}: {said}")
     place.expect_target("disk.raw")
     expect(not writer.write(), "who has lost the reservation can write after that")
-    writer.end()
+    writer.kill()
 
 
 def left_behind(place):
@@ -147,7 +150,7 @@ def left_behind(place):
     # Nothing of all these is left at the target: whoever is on another host may write.
     other = Writer(place, uri, OTHER_HOST)
     expect(other.write(), "a LUN that nobody uses cannot be written")
-    other.end()
+    other.kill()
 
 
 def outlived(place):
@@ -165,12 +168,48 @@ def outlived(place):
     place.expect_target("disk.raw")
 
 
-def taken_away(place):
-    """A LUN that is not there for a while."""
+def sessions_of(server):
+    return set(re.findall(r"Session: (\d+)", server.tgtadm(*CONNECTIONS, "--op", "show")))
+
+
+def cut(place):
+    """One session is cut, and then another: what they had in flight is done by them once more, and nothing is lost."""
     copy = place.begin(*ends(place, PATIENT, True), "--no-create")
     copy.in_the_middle()
-    place.storage.server.del_lun(place.storage.number("disk.raw"))
+    seen = set()
+    for _ in range(CUTS):
+        # The oldest, once it is another one than before.
+        sessions = wait_until(lambda: sessions_of(place.storage.server) - seen, "a session having come back")
+        seen.add(min(sessions, key=int))
+        place.storage.server.tgtadm(*CONNECTIONS, "--op", "delete", "--sid", min(sessions, key=int), "--cid", 0)
+    code, said = copy.end()
+    expect(code == 0, f"exit {code}: {said}")
+    expect("copied again" not in said, f"a target that kept its power lost nothing: {said}")
+    place.expect_target("disk.raw")
+
+
+def is_deleted(server, number):
+    try:
+        server.del_lun(number)
+    except Failed as failure:
+        if "still active" in str(failure):
+            return False
+        raise
+    return True
+
+
+def taken_away(place):
+    """A LUN that is offline, and then not there for a while."""
+    copy = place.begin(*ends(place, PATIENT, True), "--no-create")
+    copy.in_the_middle()
+    server, number = place.storage.server, place.storage.number("disk.raw")
+    server.set_lun(number, online=False)
+    # A new LUN gets its serial number a moment after it is there: nobody looks at it before.
+    access = ("--mode", "target", "--tid", TARGET_ID, "--initiator-address", ADDRESS)
+    server.tgtadm("--op", "unbind", *access)
+    wait_until(lambda: is_deleted(server, number), "the LUN being idle, and deleted")
     place.storage.make_room("disk.raw", DISK_BYTES)
+    server.tgtadm("--op", "bind", *access)
     code, said = copy.end()
     expect(code == 0, f"exit {code}: {said}")
     place.expect_target("disk.raw")
@@ -224,7 +263,7 @@ def thick(place):
     expect_copied(place, place.storage.uri("disk.raw", {"header-digest": "crc32c"}))
 
 
-CASES = {case.__name__: case for case in (passwords, mutual, reserved, left_behind, outlived, taken_away, exchanged, holes,
+CASES = {case.__name__: case for case in (passwords, mutual, reserved, left_behind, outlived, cut, taken_away, exchanged, holes,
                                           large_blocks, thick)}
 
 
@@ -241,6 +280,8 @@ def main():
         except Failed as failure:
             failed += 1
             say(f"iscsi.{name}: FAILED: {failure}")
+        finally:
+            stop_all()
     sys.exit(1 if failed else 0)
 
 

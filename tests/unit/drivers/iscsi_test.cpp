@@ -185,22 +185,24 @@ std::string name_in(std::vector<std::byte> page) {
   return facts.world_wide_name;
 }
 
+std::vector<std::byte> bytes_of(std::string_view text) {
+  const auto chars = std::as_bytes(std::span(text));
+  return {chars.begin(), chars.end()};
+}
+
 const auto extended = bytes({0x60, 0x01, 0x40, 0x5a, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12});
 const auto registered = bytes({0x50, 0x01, 0x40, 0x5a, 1, 2, 3, 4});
 
 TEST(IscsiLun, HasTheNameThatTheKernelGivesItsDisk) {
   const auto eui = bytes({0, 0x25, 0x38, 1, 2, 3, 4, 5});
-  const auto text = [](std::string_view name) {
-    const auto chars = std::as_bytes(std::span(name));
-    return std::vector(chars.begin(), chars.end());
-  };
   EXPECT_EQ(name_in(identification({designator(3, extended)})), "naa.6001405a0102030405060708090a0b0c");
   EXPECT_EQ(name_in(identification({designator(3, registered), designator(3, extended)})),
             "naa.6001405a0102030405060708090a0b0c");
   EXPECT_EQ(name_in(identification({designator(3, registered), designator(2, eui)})), "naa.5001405a01020304");
   EXPECT_EQ(name_in(identification({designator(2, eui)})), "eui.0025380102030405");
-  EXPECT_EQ(name_in(identification({designator(8, text("naa.6001405abcdef000")), designator(3, extended)})),
-            "naa.6001405abcdef000");
+  EXPECT_EQ(
+      name_in(identification({designator(8, bytes_of("naa.6001405abcdef000")), designator(3, extended)})),
+      "naa.6001405abcdef000");
   EXPECT_EQ(name_in(identification({designator(3, extended, 1)})), "") << "that of the port";
 }
 
@@ -211,6 +213,8 @@ TEST(IscsiLun, HasNoNameWhereOthersMayHaveTheSame) {
       << "tgt's, in all its copies";
   EXPECT_EQ(name_in(identification({designator(3, bytes({0x30, 0, 0, 1, 0, 0, 0, 1}))})), "")
       << "assigned locally";
+  for (const char* cut_off : {"naa", "naa.", "naa.6", "eui.", "eui.00"})
+    EXPECT_EQ(name_in(identification({designator(8, bytes_of(cut_off))})), "") << cut_off;
   EXPECT_EQ(name_in(identification({designator(1, bytes({'d', 'f', '1'}))})), "") << "a vendor's";
   EXPECT_EQ(name_in(identification({designator(8, bytes({'i', 'q', 'n', '.', 'a', 'b', 'c', 'd'}))})), "");
 }

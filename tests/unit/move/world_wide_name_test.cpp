@@ -30,19 +30,22 @@ TEST_P(WorldWideName, IsThis) {
 }
 INSTANTIATE_TEST_SUITE_P(
     Rows, WorldWideName,
-    testing::Values(Row{"none", {}, ""},
-                    Row{"scsi", {{"sda/device/wwid", "naa.600140512345"}}, "naa.600140512345"},
-                    Row{"nvme", {{"sda/wwid", "eui.0025385b71b0e7a5"}}, "eui.0025385b71b0e7a5"},
-                    Row{"emulated_disk", {{"sda/device/wwid", "t10.ATA     QEMU HARDDISK   QM00001"}}, ""},
-                    Row{"nothing_but_zeros", {{"sda/device/wwid", "naa.0000000000000000"}}, ""},
-                    Row{"multipath", {{"sda/dm/uuid", "mpath-3600140512345"}}, "naa.600140512345"},
-                    Row{"volume_group", {{"sda/dm/uuid", "LVM-abcdef"}}, ""},
-                    Row{"partition",
-                        {{"sda/device/wwid", "naa.600140512345"},
-                         {"sda/sda1/partition", "1"},
-                         {"sda/sda1/start", "2048"}},
-                        "naa.600140512345+2048"},
-                    Row{"too_long", {{"sda/device/wwid", "naa." + std::string(300, '1')}}, ""}),
+    testing::Values(
+        Row{"none", {}, ""}, Row{"scsi", {{"sda/device/wwid", "naa.600140512345"}}, "naa.600140512345"},
+        Row{"nvme", {{"sda/wwid", "eui.0025385b71b0e7a5"}}, "eui.0025385b71b0e7a5"},
+        Row{"emulated_disk", {{"sda/device/wwid", "t10.ATA     QEMU HARDDISK   QM00001"}}, ""},
+        Row{"of_no_company", {{"sda/device/wwid", "naa.60000000000000000e00000000010001"}}, ""},
+        Row{"assigned_locally", {{"sda/device/wwid", "naa.3000000100000001"}}, ""},
+        Row{"nothing_but_zeros", {{"sda/device/wwid", "naa.0000000000000000"}}, ""},
+        Row{"multipath", {{"sda/dm/uuid", "mpath-3600140512345"}}, "naa.600140512345"},
+        Row{"multipath_of_no_company", {{"sda/dm/uuid", "mpath-360000000000000000e00000000010001"}}, ""},
+        Row{"volume_group", {{"sda/dm/uuid", "LVM-abcdef"}}, ""},
+        Row{"partition",
+            {{"sda/device/wwid", "naa.600140512345"},
+             {"sda/sda1/partition", "1"},
+             {"sda/sda1/start", "2048"}},
+            "naa.600140512345+2048"},
+        Row{"too_long", {{"sda/device/wwid", "naa." + std::string(300, '1')}}, ""}),
     [](const auto& row) { return row.param.name; });
 
 }  // namespace
