@@ -3,6 +3,7 @@
 
 #include "drivers/checked_device.hpp"
 #include "drivers/file/file_driver.hpp"
+#include "drivers/foreign/foreign.hpp"
 #include "drivers/memory/memory_device.hpp"
 #include "drivers/nbd/nbd_driver.hpp"
 #include "drivers/nfs/nfs_driver.hpp"
@@ -14,7 +15,7 @@
 namespace diskferry {
 namespace {
 // One line a driver.
-constexpr std::array drivers{&file_driver, &memory_driver, &nbd_driver, &nfs_driver};
+constexpr std::array drivers{&file_driver, &memory_driver, &nbd_driver, &nfs_driver, &http_driver, &ssh_driver};
 }  // namespace
 
 std::span<const Driver* const> all_drivers() {
