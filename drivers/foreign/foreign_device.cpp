@@ -20,8 +20,10 @@ std::string seconds_text(Duration duration) {
   return fmt::format("{:.3f}", std::chrono::duration<double>(duration).count());
 }
 
+/// qemu-nbd closes the connection where it cannot read on in the middle of an answer: then NBD's client says
+/// that it is gone.
 bool may_pass(ErrorKind kind) noexcept {
-  return kind == ErrorKind::io || kind == ErrorKind::timed_out;
+  return kind == ErrorKind::io || kind == ErrorKind::timed_out || kind == ErrorKind::gone;
 }
 
 }  // namespace
@@ -51,6 +53,8 @@ Task<Result<void>> ForeignDevice::open() {
     co_return unexpected(std::move(opened).error().object(plan_.name));
   }
   nbd_ = *std::move(opened);
+  // Nobody waits for what will not come back.
+  for (const auto& child : children_) child->on_end([nbd = nbd_.get()] { nbd->stop_waiting(); });
   for (const auto& child : children_) child->opened();
   info_ = nbd_->info();
   info_.name = plan_.name;
@@ -58,55 +62,61 @@ Task<Result<void>> ForeignDevice::open() {
   co_return Result<void>{};
 }
 
-Task<Result<AsyncMutex::Lock>> ForeignDevice::turn() {
-  if (!plan_.is_one_at_a_time) co_return AsyncMutex::Lock();
-  co_return co_await turn_.lock();
+template <class T, class Once>
+Task<Result<T>> ForeignDevice::attempt(const Once& once) {
+  const std::uint64_t given_up = given_up_.load(std::memory_order_relaxed);
+  AsyncMutex::Lock mine;
+  if (plan_.is_one_at_a_time) {
+    DISKFERRY_CO_TRY(mine, co_await turn_.lock());
+  }
+  if (given_up != given_up_.load(std::memory_order_relaxed))
+    co_return unexpected(fail(ErrorKind::gone, "read", plan_.name).why("the server does not answer"));
+  if (plan_.answer_limit == Duration::max()) co_return co_await once();
+  co_return co_await with_deadline(context_.clock, plan_.answer_limit, "read", once());
 }
 
-Task<Result<void>> ForeignDevice::read_once(std::uint64_t offset, std::span<std::byte> into) {
-  DISKFERRY_CO_TRY(const auto mine, co_await turn());
-  if (plan_.answer_limit == Duration::max()) co_return co_await nbd_->read(offset, into);
-  co_return co_await with_deadline(context_.clock, plan_.answer_limit, "read", nbd_->read(offset, into));
-}
-
-Task<Result<std::vector<Extent>>> ForeignDevice::extents_once(Range range, std::size_t extents_max) {
-  DISKFERRY_CO_TRY(const auto mine, co_await turn());
-  if (plan_.answer_limit == Duration::max()) co_return co_await nbd_->extents(range, extents_max);
-  co_return co_await with_deadline(context_.clock, plan_.answer_limit, "map", nbd_->extents(range, extents_max));
+template <class T, class Once>
+Task<Result<T>> ForeignDevice::persistently(Once once) {
+  for (unsigned attempts = 0;; ++attempts) {
+    auto done = co_await attempt<T>(once);
+    if (done) co_return done;
+    DISKFERRY_CO_CHECK(co_await try_again(std::move(done).error(), attempts));
+  }
 }
 
 Task<Result<void>> ForeignDevice::read(std::uint64_t offset, std::span<std::byte> into) {
-  std::optional<TimePoint> first_failure;
-  for (unsigned attempt = 0;; ++attempt) {
-    auto done = co_await read_once(offset, into);
-    if (done) {
-      for (const auto& child : children_) child->note_success();
-      co_return done;
-    }
-    if (!first_failure) first_failure = context_.clock.now();
-    DISKFERRY_CO_CHECK(co_await try_again(std::move(done).error(), *first_failure, attempt));
-  }
+  auto done = co_await persistently<void>([this, offset, into] { return nbd_->read(offset, into); });
+  if (done) note_success();
+  co_return done;
 }
 
 Task<Result<std::vector<Extent>>> ForeignDevice::extents(Range range, std::size_t extents_max) {
-  std::optional<TimePoint> first_failure;
-  for (unsigned attempt = 0;; ++attempt) {
-    auto found = co_await extents_once(range, extents_max);
-    if (found) co_return found;
-    if (!first_failure) first_failure = context_.clock.now();
-    DISKFERRY_CO_CHECK(co_await try_again(std::move(found).error(), *first_failure, attempt));
-  }
+  return persistently<std::vector<Extent>>(
+      [this, range, extents_max] { return nbd_->extents(range, extents_max); });
 }
 
-Task<Result<void>> ForeignDevice::try_again(Error error, TimePoint first_failure, unsigned attempt) {
-  const Duration limit = is_ending_.load(std::memory_order_relaxed)
-                             ? std::min(ending_limit, plan_.retry_limit)
-                             : plan_.retry_limit;
-  if (!may_pass(error.kind()) || death() || context_.clock.now() - first_failure >= limit)
+void ForeignDevice::note_success() noexcept {
+  for (const auto& child : children_) child->note_success();
+  if (away_since_ns_.load(std::memory_order_relaxed) != 0) away_since_ns_.store(0, std::memory_order_relaxed);
+}
+
+TimePoint ForeignDevice::away_since() noexcept {
+  Duration::rep since = 0;
+  const Duration::rep now = context_.clock.now().time_since_epoch().count();
+  return TimePoint(Duration(away_since_ns_.compare_exchange_strong(since, now) ? now : since));
+}
+
+/// The time is that of all requests together: those that waited for their turn do not begin from nothing.
+Task<Result<void>> ForeignDevice::try_again(Error error, unsigned attempts) {
+  Duration limit = plan_.retry_limit;
+  if (is_ending_.load(std::memory_order_relaxed)) limit = std::min(ending_limit, limit);
+  if (!may_pass(error.kind()) || death() || context_.clock.now() - away_since() >= limit) {
+    if (may_pass(error.kind())) given_up_.fetch_add(1, std::memory_order_relaxed);
     co_return unexpected(explained(std::move(error)));
+  }
   repeated_.fetch_add(1, std::memory_order_relaxed);
   if (plan_.restarts_child || error.kind() == ErrorKind::timed_out) children_.front()->ask_restart();
-  const Duration pause = std::min(pause_max, first_pause * (1U << std::min(attempt, 5U)));
+  const Duration pause = std::min(pause_max, first_pause * (1U << std::min(attempts, 5U)));
   co_return co_await context_.clock.sleep_for(pause);
 }
 

@@ -52,12 +52,17 @@ class ForeignDevice final : public BlockDevice {
   const QemuNbd& child() const noexcept { return *children_.back(); }
 
  private:
+  /// One verb of the NBD device, as often as it takes.
+  template <class T, class Once>
+  Task<Result<T>> persistently(Once once);
   /// In its turn, and for a server within the time that it has.
-  Task<Result<void>> read_once(std::uint64_t offset, std::span<std::byte> into);
-  Task<Result<std::vector<Extent>>> extents_once(Range range, std::size_t extents_max);
-  Task<Result<AsyncMutex::Lock>> turn();
+  template <class T, class Once>
+  Task<Result<T>> attempt(const Once& once);
   /// Waits where the request should be sent again; else the error to return.
-  Task<Result<void>> try_again(Error error, TimePoint first_failure, unsigned attempt);
+  Task<Result<void>> try_again(Error error, unsigned attempts);
+  void note_success() noexcept;
+  /// Since when no request has succeeded.
+  TimePoint away_since() noexcept;
   Error explained(Error error) const;
   std::optional<Error> death() const;
   Error read_only(std::string operation) const;
@@ -69,7 +74,9 @@ class ForeignDevice final : public BlockDevice {
   DeviceInfo info_;
   AsyncMutex turn_;
   std::atomic<bool> is_ending_ = false;
+  std::atomic<Duration::rep> away_since_ns_ = 0;  // 0: the server answers
   std::atomic<std::uint64_t> repeated_ = 0;
+  std::atomic<std::uint64_t> given_up_ = 0;  // how often; those that waited for their turn meanwhile share it
 };
 
 }  // namespace diskferry::foreign

@@ -118,7 +118,7 @@ void QemuNbd::supervise(std::promise<Result<void>>& first) {
         end(std::move(again).error());
         break;
       }
-      if (on_restart_) on_restart_();
+      if (const auto call = registered(on_restart_)) call();
     }
   }
   ended_.set();
@@ -204,7 +204,20 @@ void QemuNbd::end(Error error) {
     death_ = std::move(error);
     listener_.close();  // whoever waits to be accepted is let go
   }
-  if (on_end_) on_end_();
+  if (const auto call = registered(on_end_)) call();
+}
+
+void QemuNbd::on_restart(std::function<void()> call) {
+  std::lock_guard lock(guard_);
+  on_restart_ = std::move(call);
+}
+void QemuNbd::on_end(std::function<void()> call) {
+  std::lock_guard lock(guard_);
+  on_end_ = std::move(call);
+}
+std::function<void()> QemuNbd::registered(const std::function<void()>& call) const {
+  std::lock_guard lock(guard_);
+  return call;
 }
 
 pid_t QemuNbd::pid() const {

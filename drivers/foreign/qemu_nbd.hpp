@@ -60,10 +60,10 @@ class QemuNbd {
   void note_success() noexcept;
   /// Ends it, so that the next one begins from nothing; not counted as a crash.
   void ask_restart();
-  /// Called on the supervising thread when another one has taken over. Before opened().
-  void on_restart(std::function<void()> call) { on_restart_ = std::move(call); }
-  /// Called on the supervising thread when there will be no other. Before opened().
-  void on_end(std::function<void()> call) { on_end_ = std::move(call); }
+  /// Called on the supervising thread when another one has taken over.
+  void on_restart(std::function<void()> call);
+  /// Called on the supervising thread when there will be no other.
+  void on_end(std::function<void()> call);
   /// Why there is none any more; nullopt: there is.
   std::optional<Error> death() const;
   /// The last that it said; empty: nothing.
@@ -79,18 +79,19 @@ class QemuNbd {
   /// Whether to start another one, after `status`; waits before that where it has to.
   bool may_restart(int status);
   void end(Error error);
+  std::function<void()> registered(const std::function<void()>& call) const;
   void kill_child();
 
   const QemuNbdOptions options_;
   const std::string program_;
-  std::function<void()> on_restart_;
-  std::function<void()> on_end_;
   Listener listener_;
   AsyncEvent ended_;
   std::atomic<std::int64_t> last_success_ns_ = 0;
 
   mutable std::mutex guard_;  // of all below
   std::condition_variable stopping_;
+  std::function<void()> on_restart_;
+  std::function<void()> on_end_;
   pid_t pid_ = -1;
   FileDescriptor errors_;
   std::string said_;
