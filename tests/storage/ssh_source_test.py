@@ -120,7 +120,7 @@ class Ssh(ProgramCase):
         shown = self.tool("ssh-keygen", "-l", "-f", self.server_folder / "host_key.pub").split()[1]
         self.copies(self.uri(host_key=shown))
         other = self.tool("ssh-keygen", "-l", "-f", self.folder / "identity.pub").split()[1]
-        self.refused("copy", self.uri(host_key=other), self.target.with_name("x"), says="host key")
+        self.refused("copy", self.uri(host_key=other), self.target.with_name("x"), says="does not match")
         self.refused("copy", self.uri(host_key="MD5:00"), self.target.with_name("x"), code=2, says="host-key")
 
     def test_where_ssh_has_them(self):
