@@ -15,7 +15,8 @@
 namespace diskferry {
 namespace {
 // One line a driver.
-constexpr std::array drivers{&file_driver, &memory_driver, &nbd_driver, &nfs_driver, &http_driver, &ssh_driver};
+constexpr std::array drivers{&file_driver, &memory_driver, &nbd_driver,
+                             &nfs_driver,  &http_driver,   &ssh_driver};
 }  // namespace
 
 std::span<const Driver* const> all_drivers() {

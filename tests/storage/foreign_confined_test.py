@@ -4,9 +4,11 @@
 import os
 import pathlib
 import resource
+import shutil
 import signal
 import struct
 import subprocess
+import tempfile
 import time
 import unittest
 
@@ -72,10 +74,16 @@ class Confined(ProgramCase):
     def test_nobody_reads_as_nobody(self):
         """Without root's means: the same confinement, and no file that the user may not read."""
         as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        (self.folder / "out").mkdir()
-        (self.folder / "out").chmod(0o777)
-        target = self.folder / "out" / "copy.raw"
-        env = {"XDG_STATE_HOME": str(self.folder / "out"), "HOME": "/nonexistent"}
+        place = pathlib.Path(tempfile.mkdtemp(prefix="foreign-", dir="/tmp"))  # that of the tests is root's alone
+        self.addCleanup(shutil.rmtree, place)
+        self.images = place / "images"
+        self.images.mkdir()
+        self.image, self.secret = self.images / "disk.vmdk", place / "secret"
+        self.secret.write_bytes(SECRET)
+        place.chmod(0o777)
+        as_nobody.append(shutil.copy(PROGRAM, place))
+        target = place / "copy.raw"
+        env = {"XDG_STATE_HOME": str(place), "HOME": "/nonexistent", "TMPDIR": "/tmp"}
         self.image.write_text(descriptor(str(self.secret)))
         self.diskferry("copy", self.image, target, code=3, prefix=as_nobody, env=env)
         (self.images / "extent").write_bytes(SECRET)

@@ -103,8 +103,8 @@ class ProgramCase(unittest.TestCase):
         self.images = self.folder / "images"
         self.env = {**os.environ, "XDG_STATE_HOME": str(self.folder / "state")}
 
-    def diskferry(self, *words, code=0, env=None, cwd=None, prefix=()):
-        ran = subprocess.run([*prefix, PROGRAM, *map(os.fsencode, map(str, words))], capture_output=True, timeout=LIMIT_S,
+    def diskferry(self, *words, code=0, env=None, cwd=None, prefix=(PROGRAM,)):
+        ran = subprocess.run([*prefix, *map(os.fsencode, map(str, words))], capture_output=True, timeout=LIMIT_S,
                              env={**self.env, **(env or {})}, cwd=cwd)
         ran.stdout, ran.stderr = (text.decode(errors="backslashreplace") for text in (ran.stdout, ran.stderr))
         self.assertIn(ran.returncode, code if isinstance(code, tuple) else (code,), f"{words}: {ran.stderr}{ran.stdout}")
