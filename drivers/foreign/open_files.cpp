@@ -41,7 +41,7 @@ Result<std::vector<std::string>> further_files(pid_t pid, const std::string& ima
     struct stat status{};
     const fs::path path = fs::read_symlink(entry.path(), failed);
     if (failed || ::stat(entry.path().c_str(), &status) != 0) continue;  // closed meanwhile
-    if (!path.is_absolute() || S_ISCHR(status.st_mode) || S_ISFIFO(status.st_mode)) continue;
+    if (!path.is_absolute() || S_ISFIFO(status.st_mode) || path == "/dev/null") continue;
     if (!seen.emplace(status.st_dev, status.st_ino).second) continue;
     if (!is_allowed(path.string(), status, folders))
       return unexpected(fail(ErrorKind::permission, "open", printable(path.string()))

@@ -5,10 +5,11 @@ import base64
 import json
 import os
 import struct
+import subprocess
 import unittest
 import zlib
 
-from program_case import MIB, ProgramCase
+from program_case import PROGRAM, ProgramCase
 
 # name, what qemu-img makes it with, ending
 MADE = [
@@ -88,6 +89,18 @@ class Formats(ProgramCase):
         self.tool("qemu-img", "convert", "-f", "qcow2", "-O", "raw", overlay, reference)
         self.diskferry("copy", overlay, self.folder / "copy.raw")
         self.same_bytes(self.folder / "copy.raw", reference)
+
+    def test_served_over_nbd(self):
+        raw = self.make_raw(self.folder / "disk.raw")
+        image = self.images / "disk.vhdx"
+        self.tool("qemu-img", "convert", "-f", "raw", "-O", "vhdx", raw, image)
+        socket = self.folder / "socket"
+        with subprocess.Popen([PROGRAM, "export", "--listen", f"unix:{socket}", image], stdout=subprocess.PIPE, env=self.env) as server:
+            self.assertIn(b"READY", server.stdout.readline())
+            self.tool("qemu-img", "compare", "-f", "raw", "-F", "raw", f"nbd+unix:///?socket={socket}", raw)
+            server.terminate()
+        self.assertEqual(server.returncode, 0)
+        self.refused("export", "--writable", "-f", "vhdx", "--listen", f"unix:{socket}", image, says="only read")
 
     def test_cloop(self):
         block = 64 << 10
