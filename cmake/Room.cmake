@@ -9,10 +9,10 @@ set(DISKFERRY_SIDEWAYS
       # drivers are made of drivers: a filter or a format stands on the checking layer and the support code
     "file>support" "nbd_client>support" "nfs>support" "iscsi>support" "rbd>support" "gluster>support" "memory>support"
     "registry>memory" "registry>file" "registry>nbd_client" "registry>nfs" "registry>iscsi" "registry>rbd" "registry>gluster"
-    "registry>filters" "registry>support"
+      "registry>foreign" "registry>filters" "registry>support"
     "filters>support" "filters>memory"
     "qcow2>support" "image>qcow2" "image>file" "image>registry" "image>filters" "image>support" "image>memory"
-    "image>checked" "registry>checked" "filters>checked" "qcow2>checked")
+    "foreign>checked" "foreign>support" "foreign>file" "foreign>nbd_client" "image>foreign" "image>checked" "registry>checked" "filters>checked" "qcow2>checked")
 
 function(diskferry_room)
   cmake_parse_arguments(ROOM "" "NAME;LAYER" "SOURCES;USES;LIBRARIES" ${ARGN})

@@ -3,6 +3,7 @@
 
 #include "drivers/checked_device.hpp"
 #include "drivers/file/file_driver.hpp"
+#include "drivers/foreign/foreign.hpp"
 #include "drivers/gluster/gluster_driver.hpp"
 #include "drivers/iscsi/iscsi_driver.hpp"
 #include "drivers/memory/memory_device.hpp"
@@ -17,8 +18,8 @@
 namespace diskferry {
 namespace {
 // One line a driver.
-constexpr std::array drivers{&file_driver, &gluster_driver, &iscsi_driver, &memory_driver,
-                             &nbd_driver,  &nfs_driver,     &rbd_driver};
+constexpr std::array drivers{&file_driver, &gluster_driver, &http_driver, &iscsi_driver, &memory_driver,
+                             &nbd_driver,  &nfs_driver,     &rbd_driver,  &ssh_driver};
 }  // namespace
 
 std::span<const Driver* const> all_drivers() {

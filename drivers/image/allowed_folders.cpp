@@ -48,6 +48,12 @@ AllowedFolders::AllowedFolders(const ImageUri& image, const std::vector<std::str
   }
 }
 
+std::vector<std::string> AllowedFolders::folders() const {
+  std::vector<std::string> all = own_;
+  all.insert(all.end(), further_.begin(), further_.end());
+  return all;
+}
+
 bool AllowedFolders::allows(const std::string& real_path) const {
   const auto holds = [&](const std::string& folder) { return is_below(real_path, folder); };
   if (std::ranges::any_of(further_, holds)) return true;

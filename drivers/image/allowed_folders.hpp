@@ -28,6 +28,9 @@ class AllowedFolders {
   /// unsupported (a protocol or json: name), not_found, invalid_argument.
   Result<AllowedFile> resolve(const ImageUri& referring, std::string_view name, std::string_view what) const;
 
+  /// All of them, as real paths.
+  std::vector<std::string> folders() const;
+
  private:
   bool allows(const std::string& real_path) const;
   bool allows_device(const std::string& path) const;

@@ -4,6 +4,8 @@
 #include "diskferry/units.hpp"
 #include "drivers/checked_device.hpp"
 #include "drivers/file/file_identity.hpp"
+#include "drivers/foreign/foreign.hpp"
+#include "drivers/foreign/formats.hpp"
 #include "drivers/image/format.hpp"
 #include "drivers/image/qcow2/device.hpp"
 #include "drivers/image/qcow2/recorded_bitmap.hpp"
@@ -186,16 +188,20 @@ Result<std::string> ChainOpener::choose_format(const Reference& reference, std::
   if (reference.is_backing && probed != "raw" && probed != "qcow2")
     return unexpected(
         refuse(ErrorKind::unsupported, reference.uri,
-               fmt::format("it looks like a {} image, which is not read from here, and its "
-                           "overlay does not say its format",
-                           probed))
+               fmt::format("it looks like a {} image, and its overlay does not say its format", probed))
             .remedy("set the format with qemu-img rebase -u -F ..., raw if it is a disk as it is"));
   if (reference.is_backing) return std::string(probed);
   // A guest can write any header into its raw disk. Where the name says raw, somebody has to decide.
-  if (!options_.writable && reference.uri.path().ends_with(".raw") && probed != "raw")
+  if (!options_.writable && name_says_raw(reference.uri.path()) && probed != "raw")
     return unexpected(refuse(ErrorKind::invalid_argument, reference.uri,
                              fmt::format("it looks like a {} image, but its name says raw", probed))
                           .remedy("give the format: raw, if a guest has written to it as its disk"));
+  if (!options_.writable && foreign::reads_format(probed) && !name_says(reference.uri.path(), probed))
+    return unexpected(
+        refuse(ErrorKind::invalid_argument, reference.uri,
+               fmt::format("it looks like a {} image, but its name does not say so", probed))
+            .remedy(fmt::format("give the format: {}, or raw if it is a disk that a guest has written to",
+                                probed)));
   if (!options_.writable) return std::string(probed);
   std::string by_name = format_for_target(reference.uri);
   if (probed != "raw" && probed != by_name)
@@ -227,15 +233,39 @@ Task<Result<void>> ChainOpener::open_layer(Reference reference) {
       description.allocated_bytes = file->allocated_bytes;
   }
   if (format == "qcow2") co_return co_await open_qcow2(layer, reference, std::move(start));
+  if (foreign::reads_format(format)) co_return co_await open_foreign(layer, reference);
   if (format != "raw")
-    co_return unexpected(
-        refuse(ErrorKind::unsupported, reference.uri,
-               fmt::format("{} images are not read from here", printable(format)))
-            .remedy(
-                "serve it with qemu-nbd --read-only --socket=PATH and name nbd+unix:///?socket=PATH, or give "
-                "the format raw if it is a disk as it is"));
+    co_return unexpected(refuse(ErrorKind::unsupported, reference.uri,
+                                fmt::format("{} images are not read from here", printable(format)))
+                             .remedy("give the format raw if it is a disk as it is"));
   if (!reference.is_backing && !options_.snapshot.empty())
     co_return unexpected(refuse(ErrorKind::invalid_argument, reference.uri, "a raw image has no snapshots"));
+  co_return Result<void>{};
+}
+
+/// Through qemu-nbd, which opens the storage itself.
+Task<Result<void>> ChainOpener::open_foreign(Layer& layer, const Reference& reference) {
+  LayerDescription& description = layer.description;
+  if (options_.writable)
+    co_return unexpected(refuse(ErrorKind::read_only, reference.uri,
+                                fmt::format("{} images are only read from here", description.format)));
+  if (!reference.is_backing && !options_.snapshot.empty())
+    co_return unexpected(refuse(ErrorKind::invalid_argument, reference.uri,
+                                fmt::format("snapshots in {} images are not read", description.format)));
+  DISKFERRY_CO_CHECK(co_await std::exchange(layer.storage, nullptr)->close());
+  DISKFERRY_CO_TRY(auto opened,
+                   co_await foreign::open_foreign(context_, {.uri = reference.uri,
+                                                             .format = description.format,
+                                                             .real_path = reference.real_path,
+                                                             .folders = allowed_.folders(),
+                                                             .force_share = options_.force_share,
+                                                             .connections = options_.connections}));
+  layer.storage = checked(std::move(opened.device));
+  description.size_bytes = layer.storage->size_bytes();
+  for (std::string& path : opened.further_files) {
+    if (const auto file = file_identity(path)) description.allocated_bytes += file->allocated_bytes;
+    description.further_files.push_back(ImageUri::from_path(std::move(path)));
+  }
   co_return Result<void>{};
 }
 

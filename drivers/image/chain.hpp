@@ -55,6 +55,7 @@ class ChainOpener {
   bool may_leave_out(const Error& error) const;
   /// Keeps the description of a layer with the reason why nothing else is kept.
   static Task<void> leave_out(Layer& layer, Error problem);
+  Task<Result<void>> open_foreign(Layer& layer, const Reference& reference);
   Task<Result<void>> open_qcow2(Layer& layer, const Reference& reference, std::vector<std::byte> start);
   Task<Result<void>> describe_qcow2(Layer& layer, const qcow2::Header& header, bool is_top);
   Task<Result<void>> open_data_file(Layer& layer, std::string name);

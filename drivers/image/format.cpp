@@ -37,6 +37,40 @@ constexpr std::array end_marks{
     Mark{0, "koly\0\0\0\4\0\0\2\0"sv, "dmg"},  // version 4, 512 bytes long
 };
 
+struct Ending {
+  std::string_view text;
+  std::string_view format;
+};
+constexpr std::array endings{
+    Ending{".vmdk", "vmdk"},
+    Ending{".vhdx", "vhdx"},
+    Ending{".avhdx", "vhdx"},
+    Ending{".vhd", "vpc"},
+    Ending{".avhd", "vpc"},
+    Ending{".vpc", "vpc"},
+    Ending{".vdi", "vdi"},
+    Ending{".qed", "qed"},
+    Ending{".hdd", "parallels"},
+    Ending{".hds", "parallels"},
+    Ending{".qcow", "qcow"},
+    Ending{".dmg", "dmg"},
+    Ending{".parallels", "parallels"},
+    Ending{".bochs", "bochs"},
+    Ending{".cloop", "cloop"},
+};
+
+bool is_digit(char c) noexcept {
+  return c >= '0' && c <= '9';
+}
+char lower(char c) noexcept {
+  return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+}
+/// Those hypervisors come from where the case of names does not matter.
+bool ends_with(std::string_view path, std::string_view ending) noexcept {
+  return path.size() > ending.size() &&
+         std::ranges::equal(path.substr(path.size() - ending.size()), ending, {}, lower);
+}
+
 bool is_there(std::span<const std::byte> bytes, const Mark& mark) {
   return bytes.size() >= mark.offset + mark.bytes.size() &&
          std::ranges::equal(bytes.subspan(mark.offset, mark.bytes.size()), as_bytes(mark.bytes));
@@ -69,6 +103,19 @@ std::string_view probe_format(std::span<const std::byte> start, std::span<const 
   }
   if (is_vmdk_descriptor(start)) return "vmdk";
   return "raw";
+}
+
+bool name_says(std::string_view path, std::string_view format) noexcept {
+  return std::ranges::any_of(
+      endings, [&](const Ending& one) { return one.format == format && ends_with(path, one.text); });
+}
+
+bool name_says_raw(std::string_view path) noexcept {
+  if (path.ends_with(".raw") || ends_with(path, "-flat.vmdk")) return true;
+  if (!ends_with(path, ".vmdk")) return false;
+  path.remove_suffix(5);
+  return path.size() > 5 && lower(path[path.size() - 4]) == 'f' && path[path.size() - 5] == '-' &&
+         std::ranges::all_of(path.substr(path.size() - 3), is_digit);
 }
 
 std::string_view canonical_format(std::string_view name) {

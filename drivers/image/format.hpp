@@ -16,6 +16,13 @@ inline constexpr std::size_t probe_bytes = 4096;
 /// VHD and a DMG have their marks.
 std::string_view probe_format(std::span<const std::byte> start, std::span<const std::byte> end);
 
+/// Whether a file of this name is meant to be of that foreign format: ".vmdk", ".vhd", ... A guest can write
+/// any mark into its raw disk, but the name is the operator's, so that both together are believed.
+bool name_says(std::string_view path, std::string_view format) noexcept;
+/// ".raw", and the names of VMware's raw extents ("disk-flat.vmdk", "disk-f001.vmdk"): what is in there is
+/// the guest's, whatever it looks like.
+bool name_says_raw(std::string_view path) noexcept;
+
 /// How QEMU and libvirt name what is raw here ("raw", "file", "host_device"), else the name itself.
 std::string_view canonical_format(std::string_view name);
 

@@ -22,6 +22,7 @@ std::vector<ImageUri> Image::storages() const {
   for (const LayerDescription& layer : layers_) {
     all.push_back(layer.uri);
     if (layer.data_file_uri) all.push_back(*layer.data_file_uri);
+    all.insert(all.end(), layer.further_files.begin(), layer.further_files.end());
   }
   return all;
 }

@@ -15,7 +15,8 @@ namespace diskferry {
 enum class Compression : std::uint8_t { none, zlib, zstd };
 
 struct ImageOpenOptions {
-  std::string format{};  ///< "raw", "qcow2", ...; empty: probe (sources only, never a target)
+  /// "raw", "qcow2", for reading also what drivers/foreign reads; empty: probe (sources only, never a target)
+  std::string format{};
   bool writable = false;
   bool force_share = false;                  ///< open for reading although somebody else holds it
   unsigned connections = 0;                  ///< as OpenOptions::connections
@@ -67,6 +68,7 @@ struct LayerDescription {
   bool is_corrupt = false;
   std::string data_file{};                  ///< as the header says
   std::optional<ImageUri> data_file_uri{};  ///< the storage of the guest's data, where it is open
+  std::vector<ImageUri> further_files{};    ///< what else a foreign image reads: extents, its own backing
   std::string backing_name{};               ///< as the header says
   std::string backing_format{};
   std::vector<SnapshotDescription> snapshots{};
@@ -110,7 +112,7 @@ class Image {
   /// Top first; at least one.
   const std::vector<LayerDescription>& layers() const noexcept { return layers_; }
   const std::vector<std::shared_ptr<BitmapView>>& bitmaps() const noexcept { return bitmaps_; }
-  /// Every storage the disk's content comes from: each layer, top first, followed by its external data file.
+  /// Every storage the disk's content comes from: each layer, top first, followed by its further files.
   std::vector<ImageUri> storages() const;
   Task<Result<void>> close();
 

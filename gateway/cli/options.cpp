@@ -22,8 +22,9 @@ CLI::Option* add_image_argument(CLI::App& app, std::string& name, const std::str
 }
 
 void add_source_options(CLI::App& app, SourceImageOptions& options) {
-  app.add_option("-f,--source-format", options.format,
-                 "format of the image: raw, qcow2 (default: found by looking at it)")
+  app.add_option(
+         "-f,--source-format", options.format,
+         "format of the image: raw, qcow2, vmdk, vhdx, vpc, vdi, ... (default: found by looking at it)")
       ->type_name("FORMAT");
   app.add_option("--snapshot", options.snapshot, "read this internal snapshot instead of the current content")
       ->type_name("NAME");
