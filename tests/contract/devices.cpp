@@ -21,6 +21,15 @@
 #include <iterator>
 
 namespace diskferry::test {
+
+std::vector<std::byte> bytes_of_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::vector<char> text{std::istreambuf_iterator<char>(file), {}};
+  std::vector<std::byte> bytes(text.size());
+  std::ranges::transform(text, bytes.begin(), [](char c) { return static_cast<std::byte>(c); });
+  return bytes;
+}
+
 namespace {
 
 std::shared_ptr<BlockDevice> memory(std::uint64_t size_bytes, std::uint32_t block_bytes) {
@@ -106,14 +115,6 @@ Subject rate_subject() {
                 return opened;
               },
           .has_faults_below = true};
-}
-
-std::vector<std::byte> bytes_of_file(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  const std::vector<char> text{std::istreambuf_iterator<char>(file), {}};
-  std::vector<std::byte> bytes(text.size());
-  std::ranges::transform(text, bytes.begin(), [](char c) { return static_cast<std::byte>(c); });
-  return bytes;
 }
 
 Subject file_subject() {
@@ -210,149 +211,6 @@ Subject nbd_subject(std::string name, std::string filter, std::uint64_t size_uni
           .slowness = 4};
 }
 
-Subject nfs_subject() {
-  return {.name = "nfs",
-          .open =
-              [](std::uint64_t size_bytes) {
-                const auto server = std::make_shared<StorageServer>("nfs");
-                const auto uri = must(ImageUri::parse(
-                    fmt::format("nfs://{}{}/disk.raw?nfsport={}&mountport={}",
-                                server->variable("NFS_ADDRESS"), server->variable("NFS_EXPORT"),
-                                server->variable("NFS_PORT"), server->variable("NFS_MOUNT_PORT"))));
-                auto& context = runtime().context();
-                must(run(create_storage(context, uri, {.size_bytes = size_bytes})));
-                Opened opened{.ground = server};
-                opened.device = must(run(open_storage(context, uri, {.writable = true})));
-                opened.storage = [server] {
-                  return bytes_of_file(server->variable("NFS_PATH") + "/disk.raw");
-                };
-                return opened;
-              },
-          .is_sparse = false,
-          .slowness = 8};
-}
-
-/// One cluster for all cases: starting one takes seconds.
-const StorageServer& ceph_cluster() {
-  static const StorageServer server("ceph");
-  return server;
-}
-
-Subject rbd_subject(std::string name, std::string keys, bool is_sparse) {
-  return {.name = std::move(name),
-          .open =
-              [keys = std::move(keys)](std::uint64_t size_bytes) {
-                static std::atomic<unsigned> images = 0;
-                const StorageServer& server = ceph_cluster();
-                const std::string image = fmt::format("disk{}", ++images);
-                const auto uri =
-                    must(ImageUri::parse(fmt::format("rbd://{}/{}?conf={}{}", server.variable("CEPH_POOL"),
-                                                     image, server.variable("CEPH_CONF"), keys)));
-                auto& context = runtime().context();
-                must(run(create_storage(context, uri, {.size_bytes = size_bytes})));
-                Opened opened{};
-                opened.device = must(run(open_storage(context, uri, {.writable = true})));
-                opened.storage = [&server, image] {
-                  const TemporaryFolder folder;
-                  const std::string copy = folder / "image";
-                  const auto exported =
-                      run_program({"rbd", "-c", server.variable("CEPH_CONF"), "export", "--no-progress",
-                                   server.variable("CEPH_POOL") + "/" + image, copy});
-                  EXPECT_EQ(exported.exit_code, 0) << exported.err;
-                  return bytes_of_file(copy);
-                };
-                return opened;
-              },
-          .is_sparse = is_sparse,
-          .slowness = 4};
-}
-
-/// One server for all cases of a run: it takes seconds to start. Each has a file of its own.
-Subject gluster_subject() {
-  return {.name = "gluster",
-          .open =
-              [](std::uint64_t size_bytes) {
-                static const auto server = std::make_shared<StorageServer>("gluster");
-                static unsigned count = 0;
-                const std::string file = fmt::format("disk{}.raw", ++count);
-                const auto uri =
-                    must(ImageUri::parse(fmt::format("{}/{}", server->variable("GLUSTER_URI"), file)));
-                auto& context = runtime().context();
-                must(run(create_storage(context, uri, {.size_bytes = size_bytes})));
-                Opened opened{.ground = server};
-                opened.device = must(run(open_storage(context, uri, {.writable = true})));
-                opened.storage = [path = server->variable("GLUSTER_BRICK") + "/" + file] {
-                  return bytes_of_file(path);
-                };
-                return opened;
-              },
-          .slowness = 8};
-}
-
-enum class Provisioning : bool { thick, thin };
-
-/// A LUN of a server that all cases share; its number is gone with the object.
-class IscsiLun {
- public:
-  IscsiLun(std::uint64_t size_bytes, std::uint32_t block_bytes, Provisioning provisioning) {
-    std::ofstream(file()).close();
-    std::filesystem::resize_file(file(), size_bytes);
-    tell({"--op", "new", "--bstype", "rdwr", "--blocksize", fmt::format("{}", block_bytes), "--backing-store",
-          file()});
-    tell({"--op", "update", "--params",
-          fmt::format("thin_provisioning={}", provisioning == Provisioning::thin ? 1 : 0)});
-  }
-  ~IscsiLun() {
-    tell({"--op", "delete"});
-    std::filesystem::remove(file());
-  }
-  IscsiLun(const IscsiLun&) = delete;
-  IscsiLun& operator=(const IscsiLun&) = delete;
-
-  std::string uri() const {
-    return fmt::format("iscsi://{}/{}/{}", server().variable("ISCSI_PORTAL"), server().variable("ISCSI_IQN"),
-                       number_);
-  }
-  std::string file() const { return fmt::format("{}/lun{}.img", server().variable("ISCSI_IMAGES"), number_); }
-
- private:
-  static StorageServer& server() {
-    static StorageServer one("iscsi", {"--size", "0"});
-    return one;
-  }
-  void tell(const std::vector<std::string>& words) const {
-    const std::string socket = server().folder() + "/run/ctl";
-    const std::string number = fmt::format("{}", number_);
-    std::vector<std::string> command{"env", "TGT_IPC_SOCKET=" + socket, "tgtadm"};
-    for (const char* word : {"-C", "1", "--lld", "iscsi", "--mode", "logicalunit", "--tid", "1", "--lun"})
-      command.emplace_back(word);
-    command.push_back(number);
-    command.insert(command.end(), words.begin(), words.end());
-    const auto done = run_program(command);
-    EXPECT_EQ(done.exit_code, 0) << done.err;
-  }
-
-  inline static int next_number_ = 1;  // 0 is the target's controller
-  const int number_ = next_number_++;
-};
-
-Subject iscsi_subject(std::string name, std::uint32_t block_bytes, Provisioning provisioning) {
-  return {.name = std::move(name),
-          .open =
-              [=](std::uint64_t size_bytes) {
-                const auto lun = std::make_shared<IscsiLun>(size_bytes, block_bytes, provisioning);
-                const auto uri = must(ImageUri::parse(lun->uri()));
-                Opened opened{.ground = lun};
-                opened.device = must(run(open_storage(runtime().context(), uri, {.writable = true})));
-                EXPECT_EQ(opened.device->info().block_bytes, block_bytes);
-                opened.storage = [lun] { return bytes_of_file(lun->file()); };
-                return opened;
-              },
-          .size_unit = block_bytes,
-          .is_sparse = provisioning == Provisioning::thin,
-          .slowness = 8};
-}
-
 }  // namespace
 
 std::vector<Subject> all_subjects() {
@@ -373,13 +231,7 @@ std::vector<Subject> all_subjects() {
   subjects.push_back(nbd_subject("nbd", "", 1));
   subjects.push_back(nbd_subject("nbd_without_extents", "noextents", 1));
   subjects.push_back(nbd_subject("nbd_with_block_limits", "blocksize-policy", 512));
-  subjects.push_back(nfs_subject());
-  subjects.push_back(rbd_subject("rbd", "", true));
-  subjects.push_back(rbd_subject("rbd_small_objects", "&object-size=64K", false));
-  subjects.push_back(gluster_subject());
-  subjects.push_back(iscsi_subject("iscsi", 512, Provisioning::thin));
-  subjects.push_back(iscsi_subject("iscsi_thick", 512, Provisioning::thick));
-  subjects.push_back(iscsi_subject("iscsi_blocks_of_4096", 4096, Provisioning::thin));
+  std::ranges::move(storage_subjects(), std::back_inserter(subjects));
   return subjects;
 }
 

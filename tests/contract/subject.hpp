@@ -36,5 +36,9 @@ inline std::ostream& operator<<(std::ostream& out, const Subject& subject) {
 }
 
 std::vector<Subject> all_subjects();
+/// Those of them that are on a server.
+std::vector<Subject> storage_subjects();
+/// All of a file, as other programs see it.
+std::vector<std::byte> bytes_of_file(const std::string& path);
 
 }  // namespace diskferry::test
