@@ -64,7 +64,7 @@ CASES = [
     Case(events.kill_source_qemu, "bulk", GONE, UNDONE, error="on host-a the guest ended"),
     Case(events.kill_source_qemu, "delta", GONE, UNDONE, error="on host-a the guest ended"),
     Case(events.kill_source_qemu, "synchronized", ANY),
-    Case(events.kill_target_qemu, "bulk", A, UNDONE, error="host-b for the guest ended"),
+    Case(events.kill_target_qemu, "bulk", A, UNDONE, error="on host-b for the guest"),
     Case(events.kill_target_qemu, "bulk", A, UNDONE, target="qcow2"),
     Case(events.kill_target_qemu, "delta", A, UNDONE),
     Case(events.kill_target_qemu, "synchronized", ANY),
