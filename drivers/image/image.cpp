@@ -2,6 +2,7 @@
 #include "drivers/image/image.hpp"
 
 #include "diskferry/units.hpp"
+#include "drivers/filters/slice.hpp"
 #include "drivers/image/chain.hpp"
 #include "drivers/image/qcow2/create.hpp"
 #include "drivers/image/qcow2/device.hpp"
@@ -44,8 +45,20 @@ Task<Result<Image>> open_image(DriverContext& context, ImageUri uri, ImageOpenOp
                              .why(failed ? std::string() : "there is no such folder")
                              .cause(failed));
   }
+  const std::optional<Range> part = options.part;
+  if (part && options.format != "raw")
+    co_return unexpected(fail(ErrorKind::invalid_argument, "open", uri.to_string())
+                             .why("only a raw disk can be a part of its storage"));
   ChainOpener opener(context, std::move(uri), std::move(options));
-  co_return co_await opener.open();
+  DISKFERRY_CO_TRY(Image image, co_await opener.open());
+  if (!part) co_return image;
+  auto sliced = slice_of(image.shared_device(), *part);
+  if (sliced) {
+    image.put_in_front(*std::move(sliced));
+    co_return image;
+  }
+  (void)co_await image.close();
+  co_return unexpected(std::move(sliced).error());
 }
 
 namespace {

@@ -25,8 +25,9 @@ struct ImageOpenOptions {
   /// Read-only: below the top, what cannot be opened is left out, and its description says why. Its data then
   /// are missing from the disk, so that this is for looking at the image only.
   bool allow_partial = false;
-  bool top_only = false;   ///< ignore the backing image: what it has reads as a hole of depth_none
-  std::string snapshot{};  ///< read this internal snapshot (name or id); not writable
+  bool top_only = false;        ///< ignore the backing image: what it has reads as a hole of depth_none
+  std::string snapshot{};       ///< read this internal snapshot (name or id); not writable
+  std::optional<Range> part{};  ///< raw only: the disk is this part of its storage; none: all of it
   Compression compression = Compression::none;  ///< whole clusters written become compressed ones
 };
 

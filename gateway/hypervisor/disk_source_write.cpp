@@ -183,6 +183,8 @@ Result<void> check_source(const DiskRewrite& change) {
     return unexpected(bad_source(fmt::format("'{}' is no cache mode", printable(change.cache))));
   if (!is_word(format_of(source)))
     return unexpected(bad_source(fmt::format("'{}' is no name of a format", printable(format_of(source)))));
+  if (change.slice_bytes != 0 && format_of(source) != "raw")
+    return unexpected(bad_source("only a raw disk can be a part of its storage"));
   if (const auto* file = std::get_if<FileDiskSource>(&source)) return check_path(file->path);
   if (const auto* block = std::get_if<BlockDiskSource>(&source)) return check_path(block->path);
   if (const auto* nbd = std::get_if<NbdDiskSource>(&source)) return check(*nbd);

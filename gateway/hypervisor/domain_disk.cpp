@@ -33,16 +33,16 @@ Result<void> check_kind(const pugi::xml_node& disk, const DiskRewrite& change) {
 
 /// Whatever the old source says of the old host or storage. The numbers of layers (index) are libvirt's own
 /// affair.
-void warn_of_old_source(const pugi::xml_node& disk, std::string_view target, Warnings& warnings) {
+void warn_of_old_source(const pugi::xml_node& disk, const DiskRewrite& change, Warnings& warnings) {
   const auto source = disk.child("source");
   const auto warn = [&](std::string_view text) {
-    warnings.push_back(fmt::format("{}: {}", printable(target), text));
+    warnings.push_back(fmt::format("{}: {}", printable(change.target), text));
   };
   if (source.child("seclabel")) warn("the security label of the old source is left behind");
   if (source.child("encryption") || disk.child("encryption"))
     warn("the old source is encrypted by QEMU; the new one will not be");
   if (source.child("reservations")) warn("persistent reservations are left behind");
-  if (source.child("slices"))
+  if (source.child("slices") && change.slice_bytes == 0)
     warn("the old source is a slice of its storage; the new one is used from end to end");
   if (source.child("cookies")) warn("the cookies of the old source are left behind");
   if (disk.child("mirror")) warn("a block job of the old source is left behind");
@@ -79,6 +79,14 @@ void rewrite_driver(pugi::xml_node disk, const DiskRewrite& change, Warnings& wa
   fit_driver(driver, change, warnings);
 }
 
+/// The disk is the start of storage that is larger: the guest must not see the rest.
+void write_slice(pugi::xml_node source, std::uint64_t bytes) {
+  auto slice = append_element(append_element(source, "slices"), "slice");
+  set_attribute(slice, "type", "storage");
+  set_attribute(slice, "offset", "0");
+  set_attribute(slice, "size", std::to_string(bytes));
+}
+
 /// Empties the source and fills it again, or makes one in front of the target, where libvirt has it. Only the
 /// policy for a missing medium outlives the old source.
 void rewrite_source(pugi::xml_node disk, const DiskRewrite& change, Warnings& warnings) {
@@ -91,6 +99,7 @@ void rewrite_source(pugi::xml_node disk, const DiskRewrite& change, Warnings& wa
     source = insert_element_before(disk.child("target"), "source");
   }
   write_source(source, change.source);
+  if (change.slice_bytes != 0) write_slice(source, change.slice_bytes);
   const bool can_have_policy = type_of(change.source) != std::string_view("network");
   if (can_have_policy) set_attribute(source, "startupPolicy", policy);
   if (!can_have_policy && !policy.empty())
@@ -115,7 +124,7 @@ void warn_of_queries(const DiskRewrite& change, Warnings& warnings) {
 Result<void> rewrite_disk(pugi::xml_node disk, const DiskRewrite& change, Warnings& warnings) {
   DISKFERRY_CHECK(check_source(change));
   DISKFERRY_CHECK(check_kind(disk, change));
-  warn_of_old_source(disk, change.target, warnings);
+  warn_of_old_source(disk, change, warnings);
   warn_of_queries(change, warnings);
   set_attribute(disk, "type", type_of(change.source));
   for (const char* name : {"backingStore", "mirror", "encryption", "auth"}) remove_elements(disk, name);

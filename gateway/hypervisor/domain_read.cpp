@@ -92,6 +92,18 @@ std::vector<std::string> read_backing(const pugi::xml_node& disk) {
   return layers;
 }
 
+Result<std::optional<Range>> read_slice(const pugi::xml_node& source) {
+  for (const auto& element : source.child("slices").children("slice")) {
+    if (attribute(element, "type") != "storage") continue;
+    const auto offset = number_of<std::uint64_t>(attribute(element, "offset"));
+    const auto size = number_of<std::uint64_t>(attribute(element, "size"));
+    if (!offset || !size || *size == 0 || *size > std::numeric_limits<std::uint64_t>::max() - *offset)
+      return unexpected(bad_domain("a slice of a disk's storage is no range of bytes"));
+    return Range{*offset, *size};
+  }
+  return std::nullopt;
+}
+
 Result<VmDisk> read_disk(const pugi::xml_node& element) {
   DISKFERRY_CHECK(check_single(element, {"source", "target", "driver", "backingStore"}));
   VmDisk disk;
@@ -123,6 +135,7 @@ Result<VmDisk> read_disk(const pugi::xml_node& element) {
     if (!bytes) return unexpected(bad_domain(fmt::format("disk {}: bad block size", printable(disk.target))));
     disk.logical_block_bytes = *bytes;
   }
+  DISKFERRY_TRY(disk.slice, read_slice(source));
   return disk;
 }
 

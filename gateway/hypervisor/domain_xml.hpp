@@ -62,6 +62,8 @@ struct DiskRewrite {
   std::string target{};  ///< "vda"
   DiskSource source{};
   std::string cache{};  ///< the new cache mode; empty: as it was
+  /// So many bytes at the start of a raw source are the disk, which is larger than that; 0: all of it.
+  std::uint64_t slice_bytes = 0;
 };
 
 struct DomainRewrite {

@@ -3,6 +3,8 @@
 // knows.
 #pragma once
 
+#include "diskferry/extent.hpp"
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -52,6 +54,7 @@ struct VmDisk {
   bool is_encrypted = false;   ///< by QEMU, with LUKS: what lies in the source is not what the guest sees
   bool has_block_job = false;  ///< libvirt is mirroring or committing it right now
   std::uint32_t logical_block_bytes = 0;  ///< <blockio>; 0: the default (512)
+  std::optional<Range> slice{};           ///< the disk is this part of its storage; none: all of it
 };
 
 /// What can keep a machine from going elsewhere, or must be mapped on the way.

@@ -46,6 +46,7 @@ Task<Result<void>> ColdWay::copy(const MoveDiskState& disk) {
   CopyRequest request;
   request.source = source;
   request.source_options.format = disk.source_format;
+  if (!disk.source_part.empty()) request.source_options.part = disk.source_part;
   request.target = target;
   request.target_format = "raw";  // the export shows the disk, whatever format it is kept in
   request.existing = CopyRequest::Existing::use;

@@ -15,6 +15,7 @@ namespace {
 Task<Result<std::uint64_t>> size_of(DriverContext& context, Libvirt& source, const VmDescription& machine,
                                     const VmDisk& disk) {
   if (is_alive(machine.state)) co_return co_await source.disk_bytes(machine.name, disk.target);
+  if (disk.slice) co_return disk.slice->length;
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(disk.source));
   DISKFERRY_CO_TRY(Image image, co_await open_image(context, uri, {.format = disk.format}));
   const std::uint64_t size_bytes = image.device().size_bytes();
@@ -22,7 +23,8 @@ Task<Result<std::uint64_t>> size_of(DriverContext& context, Libvirt& source, con
   co_return size_bytes;
 }
 
-Result<DomainRewrite> changes_for(const MoveRequest& request, const std::vector<MoveDiskState>& disks) {
+Result<DomainRewrite> changes_for(const PreflightFacts& facts, const std::vector<MoveDiskState>& disks) {
+  const MoveRequest& request = facts.request;
   DomainRewrite changes{.networks = request.networks, .name = request.new_name};
   for (const MoveDiskState& disk : disks) {
     if (disk.route == DiskRoute::shared) {
@@ -33,7 +35,10 @@ Result<DomainRewrite> changes_for(const MoveRequest& request, const std::vector<
     const auto wanted = std::ranges::find(request.disks, disk.target, &MoveDisk::target);
     const std::string secret = wanted == request.disks.end() ? std::string() : wanted->secret;
     DISKFERRY_TRY(DiskSource place, disk_source(uri, disk.format, disk.is_block_device, secret));
-    changes.disks.push_back({.target = disk.target, .source = std::move(place)});
+    const auto looked_at = std::ranges::find(
+        facts.disks, disk.target, [](const DiskFacts& each) { return std::string_view(each.disk.target); });
+    const std::uint64_t slice = looked_at == facts.disks.end() ? 0 : slice_of_target(facts, *looked_at);
+    changes.disks.push_back({.target = disk.target, .source = std::move(place), .slice_bytes = slice});
   }
   return changes;
 }
@@ -86,7 +91,8 @@ Task<Result<std::vector<MoveDiskState>>> choose_disks(DriverContext& context, Li
                         .source_format = disk->format,
                         .uri = wanted.uri,
                         .format = wanted.format.empty() ? format_for_target(uri) : wanted.format,
-                        .drive = drive_export_name(*disk)};
+                        .drive = drive_export_name(*disk),
+                        .source_part = disk->slice.value_or(Range{})};
     state.route = route_of(uri.scheme(), state.format, is_alive(machine.state));
     if (state.route == DiskRoute::direct && state.format != "raw")
       co_return unexpected(fail(ErrorKind::unsupported, "migrate", printable(wanted.uri))
@@ -107,7 +113,7 @@ Task<bool> has_emulator(Libvirt& host, VmDescription machine) {
 Task<Result<MoveDefinitions>> rewrite_definitions(Libvirt& source, const PreflightFacts& facts,
                                                   const std::vector<MoveDiskState>& disks) {
   const VmDescription& machine = facts.machine;
-  DISKFERRY_CO_TRY(DomainRewrite changes, changes_for(facts.request, disks));
+  DISKFERRY_CO_TRY(DomainRewrite changes, changes_for(facts, disks));
   if (facts.target)
     DISKFERRY_CO_CHECK(fit_to_host(machine, *facts.target,
                                    {.machine_type = facts.request.machine_type,

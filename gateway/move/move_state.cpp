@@ -39,6 +39,8 @@ static void list_fields(Fields& fields, ValueOf<MoveDiskState> auto& disk) {
   fields.take("reason", disk.reason);
   fields.take("size-bytes", disk.size_bytes);
   fields.take("drive", disk.drive);
+  fields.take("source-part-offset", disk.source_part.offset);
+  fields.take("source-part-bytes", disk.source_part.length);
   fields.take("export", disk.export_name);
   fields.take("created", disk.was_created);
   fields.take("taken-up", disk.is_taken_up);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "diskferry/clock.hpp"
+#include "diskferry/extent.hpp"
 #include "gateway/move/phase.hpp"
 #include "gateway/move/request.hpp"
 
@@ -41,6 +42,7 @@ struct MoveDiskState {
   std::string reason{};  ///< of the route, in words
   std::uint64_t size_bytes = 0;
   std::string drive{};        ///< the export that the hypervisor here asks for: "drive-virtio-disk0"
+  Range source_part{};        ///< the disk is this part of its storage here; empty: all of it
   std::string export_name{};  ///< at the other gateway
   bool was_created = false;
   bool is_taken_up = false;

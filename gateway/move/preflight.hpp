@@ -107,6 +107,9 @@ bool has_blocker(const std::vector<Finding>& findings) noexcept;
 std::string name_there(const MoveRequest& request, const std::string& network);
 /// The format a disk is written in: the one that was asked for, else by the name's ending.
 std::string format_there(const MoveDisk& disk);
+/// How much of the storage that `disk` goes to becomes the disk, in bytes, where that storage is larger and
+/// is used as it is; 0: all of it.
+std::uint64_t slice_of_target(const PreflightFacts& facts, const DiskFacts& disk);
 /// The machine type that the machine has at the target's host.
 const std::string& machine_type_there(const PreflightFacts& facts) noexcept;
 /// The machine's name at the target's host.

@@ -104,6 +104,8 @@ Task<void> PreflightCollector::look_at_source(DiskFacts& disk) {
   const std::string& target = disk.disk.target;
   auto size = co_await peers_.source.disk_bytes(facts_.machine.name, target);
   if (size) disk.size_bytes = *size;
+  // Of a machine that is shut off, libvirt tells the size of the storage.
+  if (disk.disk.slice) disk.size_bytes = disk.disk.slice->length;
   disk.backing_layers = static_cast<unsigned>(disk.disk.backing.size());
   if (!disk.disk.has_block_job && facts_.machine.state != VmState::shut_off) {
     const auto job = co_await peers_.source.block_job(facts_.machine.name, target);

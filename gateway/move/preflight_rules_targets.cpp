@@ -26,15 +26,29 @@ DiskRoute route_to(const PreflightFacts& facts, const MoveDisk& move) {
   return uri ? route_of(uri->scheme(), format_there(move), !facts.is_cold) : DiskRoute::gateway;
 }
 
+bool is_image_file(const MoveDisk& move) {
+  const auto uri = ImageUri::parse(move.uri);
+  return uri && uri->is_file() && !uri->path().starts_with("/dev/");
+}
+
 /// What is at the target is used as it is and not made anew: an attempt before this one left it, or it is
 /// something that cannot be made, like a block device.
 bool is_used_as_it_is(const PreflightFacts& facts, const MoveDisk& move, const TargetDiskFacts& target) {
   if (!target.exists) return false;
   if (!facts.request.overwrite) return true;
-  const auto uri = ImageUri::parse(move.uri);
-  const bool is_file = uri && uri->is_file() && !uri->path().starts_with("/dev/");
-  return !is_file && format_there(move) == "raw";
+  return !is_image_file(move) && format_there(move) == "raw";
 }
+
+}  // namespace
+
+std::uint64_t slice_of_target(const PreflightFacts& facts, const DiskFacts& disk) {
+  if (!disk.move || !disk.target || disk.size_bytes == 0) return 0;
+  if (is_image_file(*disk.move) || format_there(*disk.move) != "raw") return 0;
+  const bool is_larger = disk.target->size_bytes > disk.size_bytes;
+  return is_larger && is_used_as_it_is(facts, *disk.move, *disk.target) ? disk.size_bytes : 0;
+}
+
+namespace {
 
 void targets_answer(const PreflightFacts& facts, Findings& found) {
   for (const DiskFacts& each : facts.disks)
@@ -133,10 +147,14 @@ void sizes_are_known_and_fit(const PreflightFacts& facts, Findings& found) {
     if (!is_used_as_it_is(facts, move, target) || target.size_bytes == 0 || each.size_bytes == 0 ||
         target.size_bytes == each.size_bytes)
       return;
+    if (slice_of_target(facts, each) != 0)
+      return found.note("target-larger", each.disk.target,
+                        fmt::format("{} has {} bytes; its first {} become the disk, which stays as large as "
+                                    "it is (a slice in the definition).",
+                                    move.uri, target.size_bytes, each.size_bytes));
     found.block("target-size", each.disk.target,
-                fmt::format("{} has {} bytes and the disk {}; QEMU wants them to be the same.", move.uri,
-                            target.size_bytes, each.size_bytes),
-                "make it exactly as large, or name a target that can be created");
+                fmt::format("{} has {} bytes and the disk {}.", move.uri, target.size_bytes, each.size_bytes),
+                "name a raw target that is as large or larger, or one that can be created");
   });
 }
 

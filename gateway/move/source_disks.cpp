@@ -4,6 +4,7 @@
 #include "diskferry/task_group.hpp"
 #include "drivers/checked_device.hpp"
 #include "drivers/filters/align.hpp"
+#include "drivers/filters/slice.hpp"
 #include "drivers/registry.hpp"
 #include "gateway/mirror/table_file.hpp"
 
@@ -68,15 +69,13 @@ Task<Result<void>> SourceDisks::open(SourceDisk wanted) {
   auto opened = co_await open_storage(
       context_, uri, {.writable = true, .without_lock = true, .connections = wanted.connections});
   if (!opened) co_return unexpected(std::move(opened).error().in("open the target of " + wanted.target));
-  std::shared_ptr<BlockDevice> target = *std::move(opened);
-  if (target->size_bytes() != wanted.size_bytes) {
-    const std::uint64_t has_bytes = target->size_bytes();
-    (void)co_await target->close();
-    co_return unexpected(
-        fail(ErrorKind::mismatch, "open the target of " + wanted.target, uri.to_string())
-            .why(fmt::format("it has {} bytes, the disk has {}", has_bytes, wanted.size_bytes))
-            .remedy("name a target of the same size"));
+  const std::shared_ptr<BlockDevice> storage = *std::move(opened);
+  auto sliced = slice_of(storage, {0, wanted.size_bytes});
+  if (!sliced) {
+    (void)co_await storage->close();
+    co_return unexpected(std::move(sliced).error().in("open the target of " + wanted.target));
   }
+  std::shared_ptr<BlockDevice> target = *std::move(sliced);
   auto disk = std::make_unique<Disk>();
   WindowOptions options{.window_bytes = options_.window_bytes,
                         .starts_zeroed = wanted.starts_zeroed,

@@ -3,6 +3,7 @@
 #include "drivers/checked_device.hpp"
 #include "drivers/filters/align.hpp"
 #include "drivers/filters/deferred.hpp"
+#include "drivers/filters/slice.hpp"
 #include "drivers/image/image.hpp"
 #include "drivers/registry.hpp"
 #include "gateway/move/target_disks_parts.hpp"
@@ -63,6 +64,9 @@ Task<Result<void>> refuse(BlockDevice& device, Error error) {
 Task<Result<void>> TargetDisks::offer(Disk& disk, std::string client, bool is_again) {
   const TargetDiskRequest& request = disk.record.request;
   DISKFERRY_CO_TRY(std::shared_ptr<BlockDevice> opened, co_await open(request, is_again));
+  // A block device is as large as it is: its start becomes the disk.
+  if (const auto uri = ImageUri::parse(request.uri); uri && request.format == "raw" && is_block_device(*uri))
+    if (auto part = slice_of(opened, {0, request.size_bytes})) opened = *std::move(part);
   std::shared_ptr<BlockDevice> device = with_byte_granularity(std::move(opened));
   if (device->size_bytes() != request.size_bytes)
     co_return co_await refuse(*device, fail(ErrorKind::mismatch, "offer the disk", printable(request.uri))

@@ -4,6 +4,7 @@
 #include "drivers/filters/align.hpp"
 #include "drivers/filters/rate.hpp"
 #include "drivers/filters/retry.hpp"
+#include "drivers/filters/slice.hpp"
 #include "drivers/image/image.hpp"
 #include "drivers/image/qcow2/create.hpp"
 #include "drivers/image/qcow2/device.hpp"
@@ -101,6 +102,18 @@ Subject retry_subject() {
                 return opened;
               },
           .has_faults_below = true};
+}
+
+/// With something on both sides of it that must stay as it is.
+Subject slice_subject() {
+  return {.name = "slice_over_memory",
+          .open =
+              [](std::uint64_t size_bytes) {
+                constexpr std::uint64_t before = 64 * kib;
+                const auto whole = memory(before + size_bytes + before, 512);
+                return Opened{.device = must(slice_of(whole, {before, size_bytes}))};
+              },
+          .size_unit = 512};
 }
 
 Subject rate_subject() {
@@ -223,6 +236,7 @@ std::vector<Subject> all_subjects() {
     subjects.push_back(align_subject(block_bytes));
   subjects.push_back(retry_subject());
   subjects.push_back(rate_subject());
+  subjects.push_back(slice_subject());
   subjects.push_back(file_subject());
   subjects.push_back(qcow2_subject("qcow2", {}));
   subjects.push_back(qcow2_subject("qcow2_small_clusters", {.cluster_bits = 9, .refcount_order = 6}));

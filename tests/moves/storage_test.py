@@ -17,7 +17,7 @@ import events  # noqa: E402
 from cases import run_cases  # noqa: E402
 from guest import Disk  # noqa: E402
 from live_test import move  # noqa: E402
-from place import DISK_MIB, expect  # noqa: E402
+from place import DISK_MIB, IMAGES, expect  # noqa: E402
 from report import say  # noqa: E402
 
 MIB = 1 << 20
@@ -84,6 +84,29 @@ def nfs(place):
 def iscsi(place):
     """A LUN that the administrator made."""
     onto(place, "iscsi")
+
+
+def iscsi_larger(place):
+    """A LUN that is larger than the disk: the guest's disk stays as large as it is, also when it goes back, shut off."""
+    storage = place.storage("iscsi")
+    storage.make(VOLUME, (DISK_MIB + 8) * MIB)
+    place.guest(place.chain())
+    disks = {"vda": storage.uri(VOLUME)}
+    findings = {one["code"] for one in place.plan(disks)["preflight"]["findings"]}
+    expect("target-larger" in findings, f"the plan does not say that the LUN is larger: {findings}")
+    move(place, disks)
+    expect_defined(place, storage)
+    slices = [one.attrib for one in disk_of(place.bed.b, place.vm.name, "vda").iter("slice")]
+    expect(slices == [{"type": "storage", "offset": "0", "size": str(DISK_MIB * MIB)}], f"the slice is {slices}")
+    place.vm.stop(place.bed.b)
+    place.check(storage.file(VOLUME), "raw", place.bed.b)
+    back = f"{IMAGES}/back.raw"
+    ended = place.begin({"vda": back}, source=place.bed.b, target=place.bed.a, options=("--cold",)).wait_end(status="done")
+    say(f"went back: {ended['status']}")
+    size = pathlib.Path(place.bed.a.outside(back)).stat().st_size
+    expect(size == DISK_MIB * MIB, f"the disk has become {size} bytes")
+    expect(not list(disk_of(place.bed.a, place.vm.name, "vda").iter("slice")), "a slice in the definition")
+    place.check(back, "raw", place.bed.a)
 
 
 def iscsi_chap(place):
@@ -161,4 +184,4 @@ def ceph_shared(place):
 
 if __name__ == "__main__":
     run_cases("storage", (
-        nfs, iscsi, iscsi_chap, ceph, ceph_user, gluster, nfs_cancelled, ceph_cancelled, nfs_shared, ceph_shared))
+        nfs, iscsi, iscsi_larger, iscsi_chap, ceph, ceph_user, gluster, nfs_cancelled, ceph_cancelled, nfs_shared, ceph_shared))

@@ -85,6 +85,24 @@ TEST(RewriteDisk, KeepsTheSlotAndLeavesTheHostBehind) {
                    "vda: the size of the qcow2 metadata cache is left out, the new format has none"}));
 }
 
+TEST(RewriteDisk, IsThePartOfItsStorageThatItFills) {
+  const auto xml = domain_with(full_disk);
+  const BlockDiskSource lun{.path = "/dev/lun", .format = "raw"};
+  const auto rewritten =
+      rewrite_domain(xml, {.disks = {{.target = "vda", .source = lun, .slice_bytes = 1048576}}});
+  ASSERT_TRUE(rewritten) << rewritten.error().message();
+  EXPECT_TRUE(
+      rewritten->xml.contains("      <source dev='/dev/lun' startupPolicy='optional'>\n"
+                              "        <slices>\n"
+                              "          <slice type='storage' offset='0' size='1048576'/>\n"
+                              "        </slices>\n"
+                              "      </source>\n"))
+      << rewritten->xml;
+  EXPECT_FALSE(testing::PrintToString(rewritten->warnings).contains("slice"));
+  const BlockDiskSource qcow2{.path = "/dev/lun", .format = "qcow2"};
+  EXPECT_FALSE(rewrite_domain(xml, {.disks = {{.target = "vda", .source = qcow2, .slice_bytes = 1048576}}}));
+}
+
 struct SourceRow {
   std::string name;
   DiskSource source;

@@ -77,6 +77,22 @@ TEST(ReadDomain, WhatKeepsAMachineAtItsHost) {
                    "hostdev  52:54:00:aa:00:05"}));
 }
 
+TEST(ReadDomain, ADiskThatIsAPartOfItsStorage) {
+  const auto disk_with = [](const std::string& slices) {
+    return domain_with("<disk type='block'><driver name='qemu' type='raw'/><source dev='/dev/lun'>" + slices +
+                       "</source><target dev='vda' bus='virtio'/></disk>");
+  };
+  EXPECT_FALSE(disk_of(read(disk_with("")), "vda").slice);
+  const auto of_format = "<slices><slice type='format' offset='0' size='7'/>";
+  const auto vm =
+      read(disk_with(std::string(of_format) + "<slice type='storage' offset='512' size='4096'/></slices>"));
+  EXPECT_EQ(disk_of(vm, "vda").slice, (Range{512, 4096}));
+  for (const char* bad :
+       {"offset='0'", "offset='0' size='0'", "offset='1' size='18446744073709551615'", "offset='a' size='1'"})
+    EXPECT_FALSE(read_domain(disk_with(fmt::format("<slices><slice type='storage' {}/></slices>", bad))))
+        << bad;
+}
+
 struct DiskRow {
   std::string name;
   std::string file;

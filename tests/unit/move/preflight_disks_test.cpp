@@ -165,7 +165,22 @@ INSTANTIATE_TEST_SUITE_P(
                        at_target(f).exists = true;
                        at_target(f).size_bytes = 11 * gib;
                      },
+                     {"warning target-overwritten vda", "note target-larger vda"}},
+        PreflightRow{"overwritten_block_device_too_small",
+                     [](Facts& f) {
+                       f.request.overwrite = true;
+                       vda(f).move->uri = "/dev/vg/web";
+                       at_target(f).exists = true;
+                       at_target(f).size_bytes = 9 * gib;
+                     },
                      {"blocker target-size vda", "warning target-overwritten vda"}},
+        PreflightRow{"larger_lun",
+                     [](Facts& f) {
+                       set_target(f, "iscsi://h/iqn.2026-01.org.example:t/1", "raw");
+                       at_target(f).exists = true;
+                       at_target(f).size_bytes = 11 * gib;
+                     },
+                     {"warning target-overwritten vda", "note target-larger vda"}},
         PreflightRow{"itself",
                      [](Facts& f) {
                        f.request.overwrite = true;
