@@ -1,6 +1,7 @@
 #include "drivers/file/file_look.hpp"
 
 #include "drivers/file/file_calls.hpp"
+#include "drivers/file/file_facts.hpp"
 #include "drivers/file/file_identity.hpp"
 #include "drivers/file/image_lock.hpp"
 #include "drivers/file/open_file.hpp"
@@ -8,8 +9,6 @@
 #include <cerrno>
 #include <filesystem>
 #include <fmt/format.h>
-#include <linux/fs.h>
-#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -50,11 +49,12 @@ void look_for_obstacles(const std::string& path, const std::string& name, Volume
   if (!locked) facts.obstacles.push_back(std::move(locked).error());
 }
 
-std::uint32_t block_bytes_of(const OpenedFile& file) {
-  int bytes = 0;
-  return file.is_block_device() && ::ioctl(file.fd.get(), BLKSSZGET, &bytes) == 0 && bytes > 0
-             ? static_cast<std::uint32_t>(bytes)
-             : 1;
+/// 1 where it cannot be learnt: who may not read it may still write it.
+std::uint32_t block_bytes_of(const std::string& path, const std::string& name) {
+  const OpenFileOptions options{.use_rings = false, .force_share = true};
+  const auto file = open_existing(path, name, options);
+  const auto facts = file ? find_facts(*file, name, options) : Result<FileFacts>(unexpected(file.error()));
+  return facts ? facts->info.block_bytes : 1;
 }
 
 }  // namespace
@@ -75,8 +75,7 @@ Result<VolumeFacts> look_at_file(const ImageUri& uri, LookOptions options) {
     facts.modified_ns = file.modified_ns;
     facts.identity = fmt::format("file|{}|{}", file.device, file.inode);
     if (file.is_block_device) {
-      if (const auto opened = open_existing(path, name, {.use_rings = false, .force_share = true}))
-        facts.block_bytes = block_bytes_of(*opened);
+      facts.block_bytes = block_bytes_of(path, name);
     } else if (const auto free = free_bytes_at(path)) {
       facts.free_bytes = *free + static_cast<std::uint64_t>(status.st_blocks) * stat_block_bytes;
     }

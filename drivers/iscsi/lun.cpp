@@ -3,6 +3,7 @@
 #include "diskferry/image_uri.hpp"
 #include "diskferry/units.hpp"
 #include "drivers/iscsi/status.hpp"
+#include "drivers/support/world_wide_names.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -73,14 +74,6 @@ unsigned rank_of(unsigned type, Bytes content) {
   }
 }
 
-/// Whether a registration authority stands for it: not where a name is assigned locally, nor where the number
-/// of the company is 0, with which tgt gives the same names on every host.
-bool is_unique(std::string_view name) {
-  if (name.starts_with("naa."))
-    return name.size() > 5 && !name.starts_with("naa.3") && !name.substr(5).starts_with("000000");
-  return name.starts_with("eui.") && name.find_first_not_of('0', 4) != std::string_view::npos;
-}
-
 std::string name_of(unsigned type, Bytes content) {
   if (type == designator_naa) return "naa." + hex_of(content);
   if (type == designator_eui) return "eui." + hex_of(content);
@@ -133,7 +126,7 @@ void take_identification(Bytes answer, LunFacts& facts) {
     const unsigned rank = rank_of(type, content);
     if (rank <= best) continue;
     std::string name = name_of(type, content);
-    if (!is_unique(name)) continue;
+    if (!is_unique_in_the_world(name)) continue;
     best = rank;
     facts.world_wide_name = std::move(name);
   }

@@ -1,5 +1,7 @@
 #include "gateway/copy/attached_storage.hpp"
 
+#include "gateway/copy/sysfs.hpp"
+
 #include <algorithm>
 #include <cctype>
 #include <filesystem>
@@ -71,13 +73,6 @@ std::string host_text(std::string host) {
   return host == "localhost" || host == "::1" ? "127.0.0.1" : host;
 }
 
-std::string line_of(const fs::path& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
-
 }  // namespace
 
 std::string network_name(const ImageUri& uri) {
@@ -124,12 +119,12 @@ std::string mapped_rbd_name(const std::string& devices, const std::string& folde
       !std::ranges::all_of(number, [](unsigned char c) { return std::isdigit(c); }))
     return {};
   const fs::path device = fs::path(devices) / number;
-  const std::string snapshot = line_of(device / "current_snap");
-  const std::string cluster = line_of(device / "cluster_fsid");
-  const std::string pool = line_of(device / "pool_id");
-  const std::string image = line_of(device / "image_id");
+  const std::string snapshot = sysfs_line(device / "current_snap");
+  const std::string cluster = sysfs_line(device / "cluster_fsid");
+  const std::string pool = sysfs_line(device / "pool_id");
+  const std::string image = sysfs_line(device / "image_id");
   if (cluster.empty() || pool.empty() || image.empty() || (!snapshot.empty() && snapshot != "-")) return {};
-  return fmt::format("rbd|{}|{}|{}|{}", cluster, pool, line_of(device / "pool_ns"), image);
+  return fmt::format("rbd|{}|{}|{}|{}", cluster, pool, sysfs_line(device / "pool_ns"), image);
 }
 
 }  // namespace diskferry

@@ -87,8 +87,7 @@ class CopyJob {
     source_.emplace(std::move(*opened));
     put_faults_in_front(*source_, request_.source_faults);
     layer_uris_ = source_->storages();
-    DISKFERRY_CO_TRY(layers_, co_await note_layers(context_, layer_uris_));
-    DISKFERRY_CO_CHECK(co_await refuse_same_storage(context_, layer_uris_, request_.target));
+    DISKFERRY_CO_TRY(layers_, co_await look_at_layers(context_, layer_uris_));
     report_.source_format = source_->layers().front().format;
     if (request_.target_format.empty()) request_.target_format = format_for_target(request_.target);
     report_.target_format = request_.target_format;
@@ -103,7 +102,8 @@ class CopyJob {
   }
 
   Task<Result<void>> open_target() {
-    DISKFERRY_CO_TRY(const TargetState state, co_await look_at_target(context_, request_));
+    DISKFERRY_CO_TRY(TargetState state, co_await look_at_target(context_, request_));
+    DISKFERRY_CO_CHECK(refuse_same_storage(layers_, state, request_.target));
     DISKFERRY_CO_TRY(const TargetAction action, decide_target(state, request_));
     if (action == TargetAction::go_on) {
       is_resumed_ = true;
@@ -117,6 +117,8 @@ class CopyJob {
       }
       created_ = is_new;
     }
+    if (action == TargetAction::go_on || action == TargetAction::open)
+      target_identity_ = std::move(state.volume.identity);
     ImageOpenOptions options;
     options.format = request_.target_format;
     options.writable = true;
@@ -138,14 +140,17 @@ class CopyJob {
   }
 
   Task<Result<void>> open_ledger() {
-    LedgerHeader header{.source = layers_,
+    if (!target_identity_) {
+      DISKFERRY_CO_TRY(VolumeFacts made, co_await look_at_volume(context_, request_.target, {}));
+      target_identity_ = std::move(made.identity);
+    }
+    LedgerHeader header{.source = noted_layers(layers_),
                         .source_bytes = report_.size_bytes,
                         .target = request_.target.to_string(),
                         .target_format = report_.target_format,
+                        .target_identity = *target_identity_,
                         .target_bytes = target_->device().size_bytes(),
                         .options = describe_options(request_)};
-    DISKFERRY_CO_TRY(VolumeFacts volume, co_await look_at_volume(context_, request_.target, {}));
-    header.target_identity = std::move(volume.identity);
     const std::string path = ledger_path(request_.target);
     if (is_resumed_) {
       auto loaded = co_await Ledger::load(context_, path);
@@ -248,8 +253,8 @@ class CopyJob {
     DISKFERRY_CO_CHECK(co_await verify_ends());
     report_.verify_s = seconds(context_.clock.now() - verify_begin);
     count_up();
-    DISKFERRY_CO_TRY(const auto layers_now, co_await note_layers(context_, layer_uris_));
-    report_.changed_layers = changed_layers(layers_, layers_now);
+    DISKFERRY_CO_TRY(auto layers_now, co_await look_at_layers(context_, layer_uris_));
+    report_.changed_layers = changed_layers(noted_layers(layers_), noted_layers(std::move(layers_now)));
     report_.source_allocated_bytes = co_await allocated_bytes(context_, layer_uris_);
     report_.target_allocated_bytes = co_await allocated_bytes(context_, {request_.target});
     // A copy of a source that changed cannot be resumed either.
@@ -385,7 +390,8 @@ class CopyJob {
   std::optional<Image> source_;
   std::optional<Image> target_;
   std::vector<ImageUri> layer_uris_;
-  std::vector<LedgerLayer> layers_;
+  std::vector<SourceLayer> layers_;
+  std::optional<std::string> target_identity_;  // of a target that was there
   bool created_ = false;
   bool is_resumed_ = false;
   bool ledger_made_ = false;

@@ -63,8 +63,11 @@ class Forecast {
       source_.emplace(std::move(*source));
       forecast_.size_bytes = source_->device().size_bytes();
       forecast_.source_format = source_->layers().front().format;
-      if (auto same = co_await refuse_same_storage(context_, source_->storages(), request_.target); !same)
-        block(std::move(same).error());
+      auto layers = co_await look_at_layers(context_, source_->storages());
+      if (layers)
+        layers_ = *std::move(layers);
+      else
+        block(std::move(layers).error());
     }
     co_await look_at_target_side();
     if (!source_) co_return Result<void>{};
@@ -93,6 +96,8 @@ class Forecast {
       block(std::move(state).error());
       co_return;
     }
+    if (auto same = refuse_same_storage(layers_, *state, request_.target); !same)
+      block(std::move(same).error());
     forecast_.target_exists = state->volume.exists;
     for (const Error& obstacle : state->volume.obstacles) block(obstacle);
     auto action = decide_target(*state, request_);
@@ -123,6 +128,7 @@ class Forecast {
   DriverContext& context_;
   CopyRequest request_;
   CopyForecast forecast_;
+  std::vector<SourceLayer> layers_;
   std::optional<Image> source_;
   std::optional<Image> target_;
 };

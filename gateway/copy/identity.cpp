@@ -80,11 +80,18 @@ Task<Result<std::string>> told_identity(DriverContext& context, ImageUri uri) {
 }  // namespace
 
 Task<Result<std::vector<std::string>>> storage_keys(DriverContext& context, ImageUri uri) {
+  std::string told;
+  if (!uri.is_file() && uri.scheme() != "memory") {
+    DISKFERRY_CO_TRY(told, co_await told_identity(context, uri));
+  }
+  co_return co_await storage_keys(context, std::move(uri), std::move(told));
+}
+
+Task<Result<std::vector<std::string>>> storage_keys(DriverContext& context, ImageUri uri, std::string told) {
   if (uri.scheme() == "memory") co_return std::vector<std::string>();  // each opening is a disk of its own
   if (uri.is_file())
     co_return co_await context.blocking_pool.run([&uri] { return keys_of_file(uri.path()); });
   std::vector<std::string> keys{co_await context.blocking_pool.run([&uri]() { return network_name(uri); })};
-  DISKFERRY_CO_TRY(std::string told, co_await told_identity(context, std::move(uri)));
   if (!told.empty()) keys.push_back(std::move(told));
   co_return keys;
 }
@@ -111,22 +118,32 @@ Task<Result<std::string>> storage_identity(DriverContext& context, ImageUri uri)
   });
 }
 
-Task<Result<std::vector<LedgerLayer>>> note_layers(DriverContext& context, std::vector<ImageUri> layers) {
-  std::vector<LedgerLayer> noted;
+Task<Result<std::vector<SourceLayer>>> look_at_layers(DriverContext& context, std::vector<ImageUri> layers) {
+  std::vector<SourceLayer> found;
   for (const ImageUri& uri : layers) {
-    LedgerLayer layer{.uri = uri.to_string(), .identity = {}};
+    SourceLayer layer{.noted = {.uri = uri.to_string(), .identity = {}}};
+    std::string told;
     if (uri.is_file()) {
-      DISKFERRY_CO_TRY(layer.identity,
+      DISKFERRY_CO_TRY(layer.noted.identity,
                        co_await context.blocking_pool.run([&uri] { return identity_of_file(uri.path()); }));
     } else {
-      DISKFERRY_CO_TRY(const VolumeFacts volume, co_await look_at_volume(context, uri, {}));
-      layer.identity = {.size_bytes = volume.size_bytes, .modified_ns = volume.modified_ns};
+      DISKFERRY_CO_TRY(VolumeFacts volume, co_await look_at_volume(context, uri, {}));
+      layer.noted.identity = {.size_bytes = volume.size_bytes, .modified_ns = volume.modified_ns};
       if (!volume.identity.empty())
-        layer.identity.header_hash = XXH3_64bits(volume.identity.data(), volume.identity.size());
+        layer.noted.identity.header_hash = XXH3_64bits(volume.identity.data(), volume.identity.size());
+      told = std::move(volume.identity);
     }
-    noted.push_back(std::move(layer));
+    DISKFERRY_CO_TRY(layer.keys, co_await storage_keys(context, uri, std::move(told)));
+    found.push_back(std::move(layer));
   }
-  co_return noted;
+  co_return found;
+}
+
+std::vector<LedgerLayer> noted_layers(std::vector<SourceLayer> layers) {
+  std::vector<LedgerLayer> noted;
+  noted.reserve(layers.size());
+  for (SourceLayer& layer : layers) noted.push_back(std::move(layer.noted));
+  return noted;
 }
 
 std::string changed_layers(const std::vector<LedgerLayer>& then, const std::vector<LedgerLayer>& now) {

@@ -16,6 +16,8 @@ namespace diskferry {
 /// LUN's identity, an NFS handle), also where the kernel has it mounted or attached. Two names of one storage
 /// have a key in common. None: there is nothing.
 Task<Result<std::vector<std::string>>> storage_keys(DriverContext& context, ImageUri uri);
+/// The same of a storage that was just looked at: looking at one on a network takes a connection.
+Task<Result<std::vector<std::string>>> storage_keys(DriverContext& context, ImageUri uri, std::string told);
 
 /// The first text that both have; empty: none.
 std::string common_key(const std::vector<std::string>& one, const std::vector<std::string>& other);
@@ -25,8 +27,14 @@ std::string common_key(const std::vector<std::string>& one, const std::vector<st
 /// nothing.
 Task<Result<std::string>> storage_identity(DriverContext& context, ImageUri uri);
 
-/// Every layer with its identity now. Errors: of the file system.
-Task<Result<std::vector<LedgerLayer>>> note_layers(DriverContext& context, std::vector<ImageUri> layers);
+/// A layer of a source as it is now.
+struct SourceLayer {
+  LedgerLayer noted{};
+  std::vector<std::string> keys{};  ///< as storage_keys()
+};
+/// Every layer, looked at once. Errors: of the storage.
+Task<Result<std::vector<SourceLayer>>> look_at_layers(DriverContext& context, std::vector<ImageUri> layers);
+std::vector<LedgerLayer> noted_layers(std::vector<SourceLayer> layers);
 
 /// The layers' names that have changed; empty when none has.
 std::string changed_layers(const std::vector<LedgerLayer>& then, const std::vector<LedgerLayer>& now);

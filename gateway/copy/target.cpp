@@ -5,7 +5,6 @@
 #include "drivers/file/file_identity.hpp"
 #include "drivers/registry.hpp"
 #include "drivers/support/blocking_pool.hpp"
-#include "gateway/copy/identity.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -34,7 +33,10 @@ Task<Result<TargetState>> look_at_target(DriverContext& context, const CopyReque
   DISKFERRY_CO_TRY(const Driver* driver, find_driver(request.target));
   auto volume = co_await look_at_volume(context, request.target, {.for_writing = true});
   if (!volume) co_return unexpected(std::move(volume).error().in("look at the target"));
-  co_return TargetState{.volume = std::move(*volume), .can_create = driver->create != nullptr};
+  auto keys = co_await storage_keys(context, request.target, volume->identity);
+  if (!keys) co_return unexpected(std::move(keys).error().in("look at the target"));
+  co_return TargetState{
+      .volume = std::move(*volume), .keys = std::move(*keys), .can_create = driver->create != nullptr};
 }
 
 Result<TargetAction> decide_target(const TargetState& state, const CopyRequest& request) {
@@ -102,18 +104,16 @@ bool is_block_device(const ImageUri& storage) noexcept {
   return storage.is_file() && ::stat(storage.path().c_str(), &found) == 0 && S_ISBLK(found.st_mode);
 }
 
-Task<Result<void>> refuse_same_storage(DriverContext& context, std::vector<ImageUri> layers,
-                                       ImageUri target) {
-  DISKFERRY_CO_TRY(const auto target_keys, co_await storage_keys(context, target));
-  for (std::size_t i = 0; i < layers.size() && !target_keys.empty(); ++i) {
-    DISKFERRY_CO_TRY(const auto keys, co_await storage_keys(context, layers[i]));
-    if (common_key(keys, target_keys).empty()) continue;
-    co_return unexpected(fail(ErrorKind::in_use, "copy", target.to_string())
-                             .why(i == 0 ? "source and target are the same image"
-                                         : "the target is a backing image of the source")
-                             .remedy("name another target"));
+Result<void> refuse_same_storage(const std::vector<SourceLayer>& layers, const TargetState& target,
+                                 const ImageUri& name) {
+  for (std::size_t i = 0; i < layers.size(); ++i) {
+    if (common_key(layers[i].keys, target.keys).empty()) continue;
+    return unexpected(fail(ErrorKind::in_use, "copy", name.to_string())
+                          .why(i == 0 ? "source and target are the same image"
+                                      : "the target is a backing image of the source")
+                          .remedy("name another target"));
   }
-  co_return Result<void>{};
+  return {};
 }
 
 Error too_small(const ImageUri& target, std::uint64_t has_bytes, std::uint64_t needed_bytes) {

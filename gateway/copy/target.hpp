@@ -4,13 +4,15 @@
 
 #include "gateway/copy/copy_job.hpp"
 #include "gateway/copy/engine.hpp"
+#include "gateway/copy/identity.hpp"
 #include "gateway/copy/plan.hpp"
 
 namespace diskferry {
 
 struct TargetState {
   VolumeFacts volume{};
-  bool can_create = false;  ///< its storage makes volumes
+  std::vector<std::string> keys{};  ///< as storage_keys(); none where nothing is there
+  bool can_create = false;          ///< its storage makes volumes
 };
 Task<Result<TargetState>> look_at_target(DriverContext& context, const CopyRequest& request);
 
@@ -27,7 +29,8 @@ Task<Result<void>> remove_created_target(DriverContext& context, ImageUri target
 bool is_block_device(const ImageUri& storage) noexcept;
 
 /// Errors: in_use when the target is one of the source's layers under any name.
-Task<Result<void>> refuse_same_storage(DriverContext& context, std::vector<ImageUri> layers, ImageUri target);
+Result<void> refuse_same_storage(const std::vector<SourceLayer>& layers, const TargetState& target,
+                                 const ImageUri& name);
 Error too_small(const ImageUri& target, std::uint64_t has_bytes, std::uint64_t needed_bytes);
 
 struct Tuning {

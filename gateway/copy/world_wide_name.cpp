@@ -1,45 +1,22 @@
 // See the header.
 #include "gateway/copy/world_wide_name.hpp"
 
+#include "drivers/support/world_wide_names.hpp"
+#include "gateway/copy/sysfs.hpp"
+
 #include <algorithm>
-#include <array>
 #include <filesystem>
 #include <fmt/format.h>
-#include <fstream>
 #include <vector>
 
 namespace diskferry {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::size_t name_bytes_max = 256;
-
-/// Names that a registration authority stands for. Those made of a vendor's and a serial number (t10., nvme.)
-/// are the same for all disks that an emulator makes.
-bool is_unique(const std::string& name) {
-  // "naa.", a digit for the form (3: assigned locally), and the number of a company: with 0 for that, tgt
-  // gives the same names on every host.
-  if (name.starts_with("naa.") && (name[4] == '3' || name.find("000000", 5) == 5)) return false;
-  constexpr std::array<std::string_view, 3> kinds{"naa.", "eui.", "uuid."};
-  for (const std::string_view kind : kinds)
-    if (name.starts_with(kind) && name.find_first_not_of("0.-", kind.size()) != std::string::npos)
-      return true;
-  return false;
-}
-
-/// The first line of a small file; empty where there is none.
-std::string sysfs_line(const std::string& path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  while (!line.empty() && (line.back() == ' ' || line.back() == '\0')) line.pop_back();
-  return line.size() > name_bytes_max ? std::string() : line;
-}
-
 /// Of a whole disk; empty where it has none that tells it from every other one.
 std::string makers_name(const std::string& folder) {
   for (const char* file : {"/device/wwid", "/wwid"})
-    if (std::string name = sysfs_line(folder + file); is_unique(name)) return name;
+    if (std::string name = sysfs_line(folder + file); is_unique_in_the_world(name)) return name;
   return {};
 }
 
@@ -50,7 +27,7 @@ std::string name_of_disk(const std::string& folder) {
   const std::string mapped = sysfs_line(folder + "/dm/uuid");
   if (!mapped.starts_with("mpath-3")) return {};
   std::string name = "naa." + mapped.substr(7);
-  return is_unique(name) ? name : std::string();
+  return is_unique_in_the_world(name) ? name : std::string();
 }
 
 }  // namespace

@@ -124,6 +124,7 @@ Task<Result<void>> InterceptWay::migrate() {
 
 /// libvirt says that the migration failed. A success where it has gone over all the same.
 Task<Result<void>> InterceptWay::settle_failure(Error said) {
+  const bool was_cancelled = co_await is_cancelled();
   co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
   spdlog::info("move {}: the hypervisor says: {}", move_.job.id, said.message());
   if (auto fenced = co_await fence_source(); !fenced)
@@ -136,6 +137,9 @@ Task<Result<void>> InterceptWay::settle_failure(Error said) {
                              .remedy("stop the one on the target at once, and look at its log"));
   if (supervisor_.has_timed_out())
     co_return unexpected(took_too_long("allow more time, or --auto-converge, or --post-copy"));
+  // Then that is the cause: that the target's machine has ended is what undoing the move looks like.
+  if (was_cancelled && outcome_ != Outcome::ended)
+    co_return unexpected(cancelled_error("migrate", move_.job.subject));
   co_return unexpected(first_cause_of(std::move(said)));
 }
 

@@ -6,6 +6,7 @@
 #include "drivers/filters/slice.hpp"
 #include "drivers/image/image.hpp"
 #include "drivers/registry.hpp"
+#include "gateway/copy/target.hpp"
 #include "gateway/move/target_disks_parts.hpp"
 
 #include <fmt/format.h>

@@ -13,6 +13,9 @@ from run import Sample
 from storages import STORAGES, StorageCopies
 
 
+WIRE_MS = 5  # of a packet and its answer, together
+
+
 @dataclasses.dataclass
 class Case:
     name: str
@@ -32,7 +35,8 @@ class Cases:
                 "chain-zstd": self.chain_zstd, "compress-zlib": self.compress_zlib, "compress-zstd": self.compress_zstd, "nbd-to-nbd": self.nbd_to_nbd,
                 "server-raw": self.server_raw, "server-qcow2": self.server_qcow2, "server-tls": self.server_tls,
                 "empty-raw": self.empty_raw, "empty-qcow2": self.empty_qcow2,
-                **{f"storage-{kind}": functools.partial(self.storage, kind) for kind in STORAGES}}
+                **{f"storage-{kind}": functools.partial(self.storage, kind) for kind in STORAGES},
+                **{f"far-{kind}": functools.partial(self.far_storage, kind) for kind in STORAGES}}
 
     # -- copies ------------------------------------------------------------------------------------------------
 
@@ -154,8 +158,14 @@ class Cases:
     # -- storage servers ---------------------------------------------------------------------------------------
 
     def storage(self, kind):
-        copies = StorageCopies(kind, self.inputs, self.ours)
-        title = STORAGES[kind].title
+        yield from self._storage(f"storage-{kind}", STORAGES[kind].title, kind,
+                                 StorageCopies(kind, self.inputs, self.ours), "1.2", "2")
+
+    def far_storage(self, kind):
+        yield from self._storage(f"far-{kind}", f"{STORAGES[kind].title} with 5 ms on the wire", kind,
+                                 StorageCopies(kind, self.inputs, self.ours, delay_ms=WIRE_MS / 2), "3", "3")
+
+    def _storage(self, name, title, kind, copies, reach, reach_of_qcow2):
         raw, qcow2 = self.inputs.sparse_raw, self.inputs.flat_qcow2
         # By default qemu-img leaves what it wrote in caches; with writeback it flushes them at the end, as ours does.
         flushed = ("-t", "writeback")
@@ -165,12 +175,11 @@ class Cases:
                     "diskferry, no verification": copies.onto_ours(*arguments, options=("--no-verify",)),
                     "qemu-img": copies.onto_peer(*arguments),
                     "qemu-img, flushed": copies.onto_peer(*arguments, options=flushed)}
-        yield Case(f"storage-{kind}-to", f"raw file to {title}, 4 GiB with 2 GiB of data", "1.2", onto(raw, "raw"))
-        yield Case(f"storage-{kind}-to-from-qcow2", f"qcow2 file to raw on {title}", "1.2 (2 where qemu-img crawls)",
-                   onto(qcow2, "qcow2"))
+        yield Case(f"{name}-to", f"raw file to {title}, 4 GiB with 2 GiB of data", reach, onto(raw, "raw"))
+        yield Case(f"{name}-to-from-qcow2", f"qcow2 file to raw on {title}", reach, onto(qcow2, "qcow2"))
         if kind in ("nfs", "rbd"):
-            yield Case(f"storage-{kind}-to-qcow2", f"raw file to a qcow2 image on {title}", "2", onto(raw, "raw", "qcow2"))
-        yield Case(f"storage-{kind}-from", f"{title} to a raw file, 4 GiB with 2 GiB of data", "1.2", {
+            yield Case(f"{name}-to-qcow2", f"raw file to a qcow2 image on {title}", reach_of_qcow2, onto(raw, "raw", "qcow2"))
+        yield Case(f"{name}-from", f"{title} to a raw file, 4 GiB with 2 GiB of data", reach, {
             "diskferry": copies.from_ours(), "diskferry, no verification": copies.from_ours(("--no-verify",)),
             "qemu-img": copies.from_peer(), "qemu-img, flushed": copies.from_peer(flushed)})
 

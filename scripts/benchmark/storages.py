@@ -1,5 +1,9 @@
 """Copies to and from storage servers: each a real one of scripts/testbed/storage, and qemu-img with QEMU's own driver as the
-peer. A new storage is a class here and a line in STORAGES."""
+peer. A new storage is a class here and a line in STORAGES.
+
+A server is on loopback, or far away: on host b of scripts/testbed/hosts, with everybody who uses it in the network of host a, and
+the wire between them delays every packet.
+"""
 import atexit
 import contextlib
 import os
@@ -9,9 +13,12 @@ import subprocess
 import sys
 import tempfile
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "testbed"))
+TESTBED = pathlib.Path(__file__).resolve().parents[1] / "testbed"
+sys.path += [str(TESTBED), str(TESTBED / "hosts")]
 
 import run  # noqa: E402
+from host_storage import make_storage  # noqa: E402
+from hosts import Testbed  # noqa: E402
 from storage.ceph import Ceph  # noqa: E402
 from storage.gluster import Gluster  # noqa: E402
 from storage.iscsi import Iscsi  # noqa: E402
@@ -22,12 +29,14 @@ class NfsStorage:
     """QEMU's driver knows no ports: it asks the portmapper."""
 
     title = "NFS"
+    far_kind = "nfs"  # what hosts/host_storage.py calls it
     server_kind = Nfs
     environment = None
     qemu_creates = True
 
-    def __init__(self, server):
-        self.server = server
+    def __init__(self, server, inside=()):
+        """`inside`: the words in front of a command that is to reach the server."""
+        self.server, self.inside = server, inside
 
     @staticmethod
     def options(_):
@@ -51,10 +60,11 @@ class GlusterStorage(NfsStorage):
     """Its clients take ten seconds to end, ours too, unless what does that is left out: of both."""
 
     title = "GlusterFS"
+    far_kind = "gluster"
     server_kind = Gluster
 
-    def __init__(self, server):
-        super().__init__(server)
+    def __init__(self, server, inside=()):
+        super().__init__(server, inside)
         self.environment = server.client_environment()
 
     @staticmethod
@@ -64,12 +74,8 @@ class GlusterStorage(NfsStorage):
     def peer(self, volume):
         return self.server.uri(volume)
 
-    def remove(self, volume):
-        with contextlib.suppress(FileNotFoundError):
-            self.server.file(volume).unlink()
-
     def fill(self, volume, source):
-        subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "raw", source, self.peer(volume)], check=True,
+        subprocess.run([*self.inside, "qemu-img", "convert", "-f", "raw", "-O", "raw", source, self.peer(volume)], check=True,
                        env=self.environment)
 
 
@@ -77,12 +83,13 @@ class IscsiStorage:
     """One thin LUN, as large as the disk: it is emptied between runs, and nobody creates it."""
 
     title = "iSCSI"
+    far_kind = "iscsi"
     server_kind = Iscsi
     environment = None
     qemu_creates = False
 
-    def __init__(self, server):
-        self.server = server
+    def __init__(self, server, inside=()):
+        self.server, self.inside = server, inside
         self._size = os.path.getsize(server.image(1))
 
     @staticmethod
@@ -107,30 +114,33 @@ class CephStorage:
     """An image that the copy creates, with Ceph's default features for both."""
 
     title = "Ceph RBD"
+    far_kind = "ceph"
     server_kind = Ceph
     environment = None
     qemu_creates = True
 
-    def __init__(self, server):
-        self.server = server
+    def __init__(self, server, inside=()):
+        self.server, self.inside = server, inside
 
     @staticmethod
     def options(size):
         return {"size": 4 * size}
 
     def ours(self, volume):
-        return f"rbd://rbd/{volume}?conf={self.server.conf}"
+        return self.server.uri(volume)
 
     def peer(self, volume):
         return self.server.qemu_uri(volume)
 
     def remove(self, volume):
-        subprocess.run(["rbd", "-c", str(self.server.conf), "rm", "--no-progress", f"rbd/{volume}"], check=False,
-                       capture_output=True)
+        self._rbd("rm", "--no-progress", f"rbd/{volume}", check=False, capture_output=True)
 
     def fill(self, volume, source):
         self.remove(volume)
-        subprocess.run(["rbd", "-c", str(self.server.conf), "import", "--no-progress", source, f"rbd/{volume}"], check=True)
+        self._rbd("import", "--no-progress", source, f"rbd/{volume}", check=True)
+
+    def _rbd(self, *words, **options):
+        subprocess.run([*self.inside, "rbd", "-c", str(self.server.conf), *words], **options)
 
 
 STORAGES = {"nfs": NfsStorage, "iscsi": IscsiStorage, "rbd": CephStorage, "gluster": GlusterStorage}
@@ -139,27 +149,38 @@ STORAGES = {"nfs": NfsStorage, "iscsi": IscsiStorage, "rbd": CephStorage, "glust
 class StorageCopies:
     """The contenders of copies to and from one storage; its server runs from the first one on until this program ends."""
 
-    def __init__(self, kind, inputs, ours):
-        self.kind, self.inputs, self.ours = STORAGES[kind], inputs, ours
+    def __init__(self, kind, inputs, ours, delay_ms=None):
+        """`delay_ms`: of each packet, each way; None: on loopback."""
+        self.kind, self.inputs, self.ours, self.delay_ms = STORAGES[kind], inputs, ours, delay_ms
         self._storage = None
 
     @property
     def storage(self):
         if self._storage is None:
             # Not in the work folder: UNIX sockets have short names.
-            folder = tempfile.mkdtemp(prefix="bench-")
-            size = os.path.getsize(self.inputs.sparse_raw())
-            server = self.kind.server_kind(pathlib.Path(folder) / "s", **self.kind.options(size))
+            folder = pathlib.Path(tempfile.mkdtemp(prefix="bench-"))
             stack = contextlib.ExitStack()
             atexit.register(stack.close)
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            stack.enter_context(server)
-            self._storage = self.kind(server)
+            options = self.kind.options(os.path.getsize(self.inputs.sparse_raw()))
+            start = self._start_near if self.delay_ms is None else self._start_far
+            self._storage = start(folder, options, stack)
         return self._storage
 
+    def _start_near(self, folder, options, stack):
+        return self.kind(stack.enter_context(self.kind.server_kind(folder / "s", **options)))
+
+    def _start_far(self, folder, options, stack):
+        bed = stack.enter_context(Testbed(folder))
+        far = make_storage(bed, bed.b, self.kind.far_kind)
+        far.options = tuple(word for key, value in options.items() for word in (f"--{key}", "yes" if value is True else value))
+        stack.enter_context(far)
+        bed.link(delay_ms=self.delay_ms)
+        return self.kind(far.server, ("nsenter", "-t", str(bed.a.pid), "--net", "--"))
+
     def _command(self, words, before):
-        environment = self.storage.environment
-        return run.command([str(word) for word in words], before=before, environment=environment)
+        storage = self.storage
+        return run.command([str(word) for word in (*storage.inside, *words)], before=before, environment=storage.environment)
 
     def _empty(self, volume):
         self.storage.remove(volume)

@@ -1,7 +1,7 @@
 """A Ceph cluster as a storage of the fault cases: images of the pool rbd, read and written by Ceph's own tool."""
 
 from storage.ceph import Ceph
-from storages import with_keys
+from storage_base import with_keys
 
 USER = "mover"  # may use the images of one pool, and no more
 
@@ -28,7 +28,7 @@ class RbdStorage:
             self.server.add_user(USER)
             self._has_user = True
         known = {key: value for key, value in (keys or {}).items() if key != "stall-timeout"}
-        return with_keys(f"rbd://{self.server.pool}/{volume}", {"conf": self.server.conf, "id": USER, **known})
+        return with_keys(self.server.uri(volume), {"id": USER, **known})
 
     def make_room(self, volume, size):
         """The driver creates images."""

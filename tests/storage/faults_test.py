@@ -23,7 +23,8 @@ sys.path[:0] = [str(HERE), str(TESTBED)]
 
 from processes import run, wait_until  # noqa: E402
 from report import Failed, say  # noqa: E402
-from storages import IMPATIENT, MIB, PATIENT, STORAGES  # noqa: E402
+from storage_base import IMPATIENT, MIB, PATIENT  # noqa: E402
+from storages import STORAGES  # noqa: E402
 
 DISK_BYTES = 48 * MIB
 DATA_BYTES = 32 * MIB   # the rest is a hole

@@ -1,17 +1,15 @@
 """LUNs of an iSCSI target as a storage of the fault cases: made at the target, read and written in the files that they lie in."""
 
 import os
-import shutil
 
 from processes import run
 from storage.iscsi import Iscsi
-from storages import with_keys
+from storage_base import MIB, FileStorage, with_keys
 
 USER, PASSWORD = "alice", "secret of alice"
-MIB = 1 << 20
 
 
-class IscsiStorage:
+class IscsiStorage(FileStorage):
     """The driver finds out by the key that it registered what a restart may have lost."""
 
     name = "iscsi"
@@ -20,6 +18,10 @@ class IscsiStorage:
     def __init__(self, folder, small=0):
         self.server = Iscsi(folder, size=0, small=small, user=USER, password=PASSWORD)
         self._numbers = {}
+
+    @property
+    def store(self):
+        return self.server.images
 
     def number(self, volume):
         """The LUN of that name; whether it is there is another question."""
@@ -42,20 +44,6 @@ class IscsiStorage:
         run("cp", "--sparse=always", source, self.file(volume))
         self.make_room(volume, os.stat(source).st_size, **options)
 
-    def read(self, volume, into):
-        shutil.copyfile(self.file(volume), into)
-
-    def exists(self, volume):
-        return self.file(volume).exists()
-
-    def fill(self, leave_bytes):
-        free = shutil.disk_usage(self.server.images).free
-        with open(self.server.images / "ballast", "wb") as ballast:
-            os.posix_fallocate(ballast.fileno(), 0, free - leave_bytes)
-
-    def free(self):
-        (self.server.images / "ballast").unlink()
-
     def refusals(self):
         self.make_room("x", 64 * MIB)
         yield "no such target", self.uri("x").replace(":disk/", ":none/"), "no such target"
@@ -72,11 +60,6 @@ class IscsiStorage:
 
     def second_name(self, volume):
         return self.uri(volume).replace("127.0.0.1", "LocalHost")
-
-    def lose(self, volume):
-        size = self.file(volume).stat().st_size
-        os.truncate(self.file(volume), 0)
-        os.truncate(self.file(volume), size)
 
     def missing(self):
         return self.uri_of(77), "no lun of this number"

@@ -22,7 +22,7 @@ from faults_test import DATA_BYTES, DISK_BYTES, HANG_SECONDS, Place, ends, expec
 from processes import start, stop, stop_all, wait_until  # noqa: E402
 from report import Failed, say  # noqa: E402
 from storage.iscsi import ADDRESS, TARGET_ID, Iscsi  # noqa: E402
-from storages import PATIENT, with_keys  # noqa: E402
+from storage_base import PATIENT, with_keys  # noqa: E402
 from iscsi_storage import PASSWORD, USER, IscsiStorage  # noqa: E402
 
 KEY_OF_OURS = "0xdf"

@@ -9,7 +9,8 @@ import tempfile
 from faults_test import DISK_BYTES, Place, ends, expect
 from processes import wait_until
 from report import Failed, say
-from storages import MIB, PATIENT, RbdStorage
+from storage_base import MIB, PATIENT
+from ceph_storage import RbdStorage
 
 IMAGE = "rbd/disk.raw"
 LESS_THAN_IS_USED = 0.004  # of 10 GiB: BlueStore alone uses 290 MiB

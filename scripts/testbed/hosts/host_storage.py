@@ -211,7 +211,7 @@ class CephOnHost(HostStorage):
         return f"{POOL}/{volume}"
 
     def uri(self, volume):
-        return f"rbd://{POOL}/{volume}?conf={self.server.conf}"
+        return self.server.uri(volume)
 
     def make(self, volume, size):
         self._rbd("create", "--size", f"{size}B", "--image-feature", "layering,exclusive-lock", self.name(volume))

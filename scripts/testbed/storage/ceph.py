@@ -64,7 +64,8 @@ class Ceph(Server):
         return self.DAEMONS if self.is_initialised() and self.settings["mgr"] else self.DAEMONS[:2]
 
     def uri(self, image, pool=POOL):
-        return f"rbd:{pool}/{image}"
+        """As diskferry wants it."""
+        return f"rbd://{pool}/{image}?conf={self.conf}"
 
     def qemu_uri(self, image, pool=POOL, user="admin"):
         """As qemu-img wants it; the keyring is found by way of the conf."""

@@ -1,6 +1,8 @@
 #include "gateway/hypervisor/xml_tree.hpp"
 #include "tests/unit/hypervisor/domains.hpp"
 
+#include <fmt/format.h>
+
 namespace diskferry {
 namespace {
 using test::disk_of;
