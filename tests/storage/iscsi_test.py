@@ -21,7 +21,7 @@ sys.path[:0] = [str(HERE), str(TESTBED)]
 from faults_test import DATA_BYTES, DISK_BYTES, HANG_SECONDS, Place, ends, expect  # noqa: E402
 from processes import start, stop, stop_all, wait_until  # noqa: E402
 from report import Failed, say  # noqa: E402
-from storage.iscsi import ADDRESS, TARGET_ID, Iscsi  # noqa: E402
+from storage.iscsi import TARGET_ID, Iscsi  # noqa: E402
 from storage_base import PATIENT, with_keys  # noqa: E402
 from iscsi_storage import PASSWORD, USER, IscsiStorage  # noqa: E402
 
@@ -205,7 +205,7 @@ def taken_away(place):
     server, number = place.storage.server, place.storage.number("disk.raw")
     server.set_lun(number, online=False)
     # A new LUN gets its serial number a moment after it is there: nobody looks at it before.
-    access = ("--mode", "target", "--tid", TARGET_ID, "--initiator-address", ADDRESS)
+    access = ("--mode", "target", "--tid", TARGET_ID, "--initiator-address", server.address)
     server.tgtadm("--op", "unbind", *access)
     wait_until(lambda: is_deleted(server, number), "the LUN being idle, and deleted")
     place.storage.make_room("disk.raw", DISK_BYTES)
