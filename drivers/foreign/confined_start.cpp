@@ -18,6 +18,7 @@
 #include <linux/close_range.h>
 #include <linux/seccomp.h>
 #include <linux/securebits.h>
+#include <mutex>
 #include <optional>
 #include <sched.h>
 #include <string_view>
@@ -39,6 +40,7 @@ constexpr uid_t nobody = 65534;
 
 constexpr std::uint64_t stack_bytes = std::uint64_t{2} << 20;  // of each thread; QEMU has up to 64
 constexpr std::size_t places_max = 16;
+constexpr int signal_last = 64;  // of the kernel's
 constexpr std::string_view listen_pid_name = "LISTEN_PID=";
 constexpr const char* authorities_folder = "/etc/ssl/certs";
 constexpr const char* authorities_file = "/etc/ssl/certs/ca-certificates.crt";
@@ -98,6 +100,7 @@ class Child {
     filter_calls();
     std::to_chars(plan_.listen_pid.data() + listen_pid_name.size(),
                   plan_.listen_pid.data() + plan_.listen_pid.size(), ::getpid());
+    forget_handlers();
     sigset_t none{};
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, nullptr);
@@ -120,8 +123,8 @@ class Child {
     const auto& passed = plan_.program.passed;
     const std::size_t count = first_passed + passed.size();
     const int nowhere = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-    // First above all places, so that none is overwritten before it was used.
-    const auto above = [](int fd) { return ::fcntl(fd, F_DUPFD_CLOEXEC, static_cast<int>(places_max)); };
+    // First above all places, so that none is overwritten before it was used. A failure of the first one is
+    // told through what it was to replace.
     failure_ = above(failure_);
     if (ruleset_ >= 0) ruleset_ = above(ruleset_);
     std::array<int, places_max> from{};
@@ -133,7 +136,35 @@ class Child {
     }
     for (std::size_t place = 0; place < count; ++place)
       must(::dup2(from[place], static_cast<int>(place)) >= 0, "hand over descriptors");
-    must(::syscall(SYS_close_range, count, ~0U, CLOSE_RANGE_CLOEXEC) == 0, "hand over nothing else");
+    hand_over_nothing_from(count);
+  }
+
+  int above(int fd) const {
+    const int copy = ::fcntl(fd, F_DUPFD_CLOEXEC, static_cast<int>(places_max));
+    must(copy >= 0, "hand over descriptors");
+    return copy;
+  }
+
+  void hand_over_nothing_from(std::size_t first) const {
+    if (::syscall(SYS_close_range, first, ~0U, CLOSE_RANGE_CLOEXEC) == 0) return;
+    must(errno == EINVAL || errno == ENOSYS, "hand over nothing else");  // before Linux 5.11: one by one
+    rlimit open_files{};
+    must(::getrlimit(RLIMIT_NOFILE, &open_files) == 0, "read its limits");
+    for (rlim_t fd = first; fd < open_files.rlim_cur; ++fd)
+      (void)::fcntl(static_cast<int>(fd), F_SETFD, FD_CLOEXEC);  // most are not open
+  }
+
+  /// exec does it as well, but signals are let in before that, and our handlers would run in our memory.
+  void forget_handlers() const {
+    // The kernel's own struct sigaction, whose first field is 0 for SIG_DFL and 1 for SIG_IGN. The C
+    // library's function keeps two signals for itself and may take a lock.
+    constexpr std::array<std::uint64_t, 4> by_default{};
+    constexpr std::array<std::uint64_t, 4> ignored{1};
+    for (int number = 1; number <= signal_last; ++number) {
+      // A library that tries to write a file is told that it cannot (RLIMIT_FSIZE), and not ended.
+      const auto& action = number == SIGXFSZ ? ignored : by_default;
+      (void)::syscall(SYS_rt_sigaction, number, action.data(), nullptr, sizeof(std::uint64_t));
+    }
   }
 
   void limit(__rlimit_resource_t what, std::uint64_t value) const {
@@ -174,20 +205,18 @@ class Child {
   }
 
   void drop_rights() const {
-    const Rights rights = plan_.program.confinement.rights;
-    const bool can_change_user = plan_.ours.has(CAP_SETUID) && plan_.ours.has(CAP_SETGID);
+    const ChildRights rights = child_rights(plan_.program.confinement.rights, plan_.ours.effective);
     if (plan_.ours.has(CAP_SETPCAP))
       must(::prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NOROOT_LOCKED | SECBIT_NO_SETUID_FIXUP |
                                           SECBIT_NO_SETUID_FIXUP_LOCKED) == 0,
            "take root's powers from it");
-    if (can_change_user && rights != Rights::own) change_user();
-    const bool is_reader = rights == Rights::reader && plan_.ours.has(CAP_DAC_READ_SEARCH);
-    const std::uint32_t kept = is_reader ? 1U << CAP_DAC_READ_SEARCH : 0;
+    if (rights.changes_user) change_user();
+    const std::uint32_t kept = rights.can_read_all ? 1U << CAP_DAC_READ_SEARCH : 0;
     __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
     std::array<__user_cap_data_struct, 2> data{};
     data[0] = {.effective = kept, .permitted = kept, .inheritable = kept};
     must(::syscall(SYS_capset, &header, data.data()) == 0, "take root's capabilities from it");
-    if (is_reader)
+    if (rights.can_read_all)
       must(::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_READ_SEARCH, 0, 0) == 0, "let it read");
   }
 
@@ -238,7 +267,13 @@ void lay_out(Plan& plan) {
   plan.parent = ::getpid();
 }
 
-Result<pid_t> start(Plan& plan, int failure_end) {
+/// The child until exec. Errors: none; -1: errno says why.
+pid_t vfork_child(Plan& plan) {
+  // With our memory the child shares whether that may be looked at and dumped: its change of user takes this
+  // from us, too. One at a time, so that each sees what it was before.
+  static std::mutex one_at_a_time;
+  std::lock_guard lock(one_at_a_time);
+  const bool is_dumpable = ::prctl(PR_GET_DUMPABLE) == 1;
   // No handler of ours may run in the child.
   sigset_t all{};
   sigset_t before{};
@@ -249,6 +284,14 @@ Result<pid_t> start(Plan& plan, int failure_end) {
   if (pid == 0) Child(plan).become();
   const int failed = errno;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (is_dumpable) (void)::prctl(PR_SET_DUMPABLE, 1);
+  errno = failed;
+  return pid;
+}
+
+Result<pid_t> start(Plan& plan, int failure_end) {
+  const pid_t pid = vfork_child(plan);
+  const int failed = errno;
   ::close(plan.failure);
   if (pid < 0) return unexpected(errno_error(failed, "start", plan.program.path));
   Failure failure{};

@@ -18,7 +18,8 @@ enum class Sockets : std::uint8_t {
 };
 
 enum class Rights : std::uint8_t {
-  reader,    ///< where we are root: a user of its own that may read every file the rules below let it see
+  reader,    ///< where we are root: a user of its own that may read every file the rules below let it see;
+             ///< where root may do less (containers), as child_rights() says
   stranger,  ///< where we are root: a user of its own and nothing more
   own        ///< our user, without root's capabilities
 };
@@ -32,6 +33,13 @@ struct Confinement {
   /// The certificates of the authorities to believe instead of the system's; empty: the system's.
   std::string authorities = {};
 };
+
+/// What becomes of them where our effective capabilities are `capabilities` (bit by bit, capabilities(7)).
+struct ChildRights {
+  bool changes_user = false;  ///< else it stays our user
+  bool can_read_all = false;  ///< it keeps CAP_DAC_READ_SEARCH; of all other capabilities it has none
+};
+ChildRights child_rights(Rights wanted, std::uint64_t capabilities) noexcept;
 
 /// Memory of its own (RLIMIT_DATA). QEMU itself takes 30 MiB; the tables of a 64 TiB VHDX 512 MiB.
 inline constexpr std::uint64_t memory_bytes_max = std::uint64_t{2} << 30;

@@ -7,12 +7,15 @@
 #include <fmt/format.h>
 #include <optional>
 
+#include <xxhash.h>
+
 namespace diskferry::foreign {
 namespace {
 
 constexpr unsigned connections_max = 16;
 constexpr std::size_t path_bytes_max = 4096;
-constexpr std::size_t fingerprint_bytes = 32;  // SHA-256
+constexpr std::size_t fingerprint_bytes = 32;                      // SHA-256
+constexpr Duration stall_limit_max = std::chrono::seconds(10000);  // QEMU's curl takes no more
 
 std::uint16_t default_port(std::string_view scheme) {
   return scheme == "https" ? 443 : scheme == "http" ? 80 : 22;
@@ -65,6 +68,7 @@ Result<void> take_ssh(const ImageUri& uri, Endpoint& endpoint) {
   DISKFERRY_TRY(const bool is_checked, truth_key(uri, "host-key-check", true));
   endpoint.known_hosts = uri.query("known-hosts").value_or("");
   endpoint.identity = uri.query("identity").value_or("");
+  DISKFERRY_TRY(endpoint.uses_agent, truth_key(uri, "agent", false));
   if (!is_checked) endpoint.host_key_check = HostKeyCheck::off;
   const auto key = uri.query("host-key");
   if (!key) return {};
@@ -91,6 +95,9 @@ Result<void> take_web(const ImageUri& uri, Endpoint& endpoint) {
     return unexpected(bad_uri(uri, "a password needs a user", "write user@ in front of the host"));
   if (endpoint.scheme == "http" && (!endpoint.ca_file.empty() || uri.query("tls-verify-peer")))
     return unexpected(bad_uri(uri, "keys of TLS on a connection in clear text", "use https://"));
+  if (endpoint.scheme == "http" && !endpoint.cookie_file.empty())
+    return unexpected(
+        bad_uri(uri, "a cookie would go in clear text to wherever the server redirects us", "use https://"));
   if (!endpoint.ca_file.empty() && !endpoint.verify_peer)
     return unexpected(bad_uri(uri, "ca-file and tls-verify-peer=false exclude each other"));
   return {};
@@ -124,7 +131,15 @@ Result<Endpoint> parse_endpoint(const ImageUri& uri) {
   DISKFERRY_TRY(endpoint.stall_limit, seconds_key(uri, "stall-timeout", endpoint.stall_limit));
   if (endpoint.connect_limit == Duration::zero() || endpoint.stall_limit == Duration::zero())
     return unexpected(bad_uri(uri, "connect-timeout and stall-timeout must be more than 0"));
+  if (endpoint.stall_limit > stall_limit_max)
+    return unexpected(bad_uri(uri, "stall-timeout is more than 10000 seconds"));
   return endpoint;
+}
+
+std::string content_identity(const Endpoint& endpoint, std::uint64_t size_bytes,
+                             std::span<const std::byte> ends) {
+  return fmt::format("{}|{}|{}|{}|{}|{:016x}", endpoint.scheme, endpoint.host, endpoint.port, endpoint.path,
+                     size_bytes, XXH3_64bits(ends.data(), ends.size()));
 }
 
 NodeOptions network_node(const Endpoint& endpoint) {

@@ -1,19 +1,25 @@
 // What each kind of source needs: which children, what they may do, what they are told.
 #include "drivers/foreign/foreign.hpp"
 
+#include "diskferry/units.hpp"
 #include "drivers/checked_device.hpp"
 #include "drivers/file/file_identity.hpp"
 #include "drivers/foreign/endpoint.hpp"
 #include "drivers/foreign/foreign_device.hpp"
+#include "drivers/foreign/landlock.hpp"
 #include "drivers/foreign/open_files.hpp"
 #include "drivers/foreign/ssh_home.hpp"
 #include "drivers/support/blocking_pool.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <span>
+#include <unistd.h>
+#include <vector>
 
 namespace diskferry::foreign {
 namespace {
@@ -47,6 +53,7 @@ QemuNbdOptions local_child(const ForeignImage& image, const LocalFile& file) {
   return {.name = image.uri.to_string(),
           .image = image_options({.format = image.format, .force_share = image.force_share},
                                  file_node(file.path, file.is_block_device)),
+          .path = file.path,
           .confinement = {.files = {file.real_path}, .folders = image.folders, .rights = Rights::reader}};
 }
 
@@ -112,7 +119,21 @@ Result<QemuNbdOptions> web_child(const Endpoint& endpoint) {
   return options;
 }
 
+/// libssh takes our account's home before $HOME, where it can read the list of users: only Landlock makes it
+/// look into the folder that we make.
+Result<void> check_home_is_ours(const Endpoint& endpoint) {
+  if (endpoint.known_hosts.empty() && endpoint.identity.empty()) return {};
+  if (landlock_version() > 0) return {};
+  return unexpected(
+      fail(ErrorKind::unsupported, "open", endpoint.name)
+          .why("known-hosts= and identity= need a kernel with Landlock (Linux 5.13, in the list of lsm=): "
+               "without it libssh would read ~/.ssh all the same")
+          .remedy("put the server's key into ~/.ssh/known_hosts (or name it with host-key=) and ours into "
+                  "~/.ssh, and leave these two out"));
+}
+
 Result<QemuNbdOptions> ssh_child(const Endpoint& endpoint) {
+  DISKFERRY_CHECK(check_home_is_ours(endpoint));
   DISKFERRY_TRY(std::shared_ptr<SshHome> home, SshHome::make(endpoint));
   QemuNbdOptions options{
       .name = endpoint.name,
@@ -128,6 +149,11 @@ Result<QemuNbdOptions> ssh_child(const Endpoint& endpoint) {
 
 Result<QemuNbdOptions> server_child(Endpoint endpoint) {
   if (endpoint.is_ssh() && endpoint.user.empty()) endpoint.user = own_user_name();
+  if (endpoint.is_ssh() && endpoint.user.empty())
+    return unexpected(
+        fail(ErrorKind::invalid_argument, "open", endpoint.name)
+            .why(fmt::format("the user is missing, and ours ({}) has no name here", ::geteuid()))
+            .remedy("write user@ in front of the host"));
   DISKFERRY_TRY(QemuNbdOptions options, endpoint.is_ssh() ? ssh_child(endpoint) : web_child(endpoint));
   options.image = image_options({.format = "raw"}, network_node(endpoint));
   options.keep_trying = endpoint.reconnect_limit;
@@ -211,6 +237,47 @@ Task<Result<DevicePtr>> open_uri(DriverContext& context, ImageUri uri, OpenOptio
   co_return DevicePtr(std::move(device));
 }
 
+// --- looking ----------------------------------------------------------------------------------------------
+
+/// All of it, or its first and its last 64 KiB: where formats have their headers and footers.
+Task<Result<std::vector<std::byte>>> read_ends(BlockDevice& device) {
+  constexpr std::uint64_t end_bytes = 64 * kib;  // at least a block
+  const std::uint64_t size = device.size_bytes();
+  const std::uint64_t first = std::min(size, end_bytes);
+  const std::uint64_t last = std::max(first, align_down(size - first, device.info().block_bytes));
+  std::vector<std::byte> ends(first + (size - last));
+  DISKFERRY_CO_CHECK(co_await device.read(0, std::span(ends).first(first)));
+  if (last < size) DISKFERRY_CO_CHECK(co_await device.read(last, std::span(ends).subspan(first)));
+  co_return ends;
+}
+
+/// As Driver::look.
+Task<Result<VolumeFacts>> look_at_uri(DriverContext& context, ImageUri uri, LookOptions options) {
+  VolumeFacts facts;
+  if (options.for_writing) {
+    facts.exists = true;  // for who only reads; nobody is asked
+    facts.obstacles.push_back(fail(ErrorKind::read_only, "write", uri.to_string())
+                                  .why("files on web and SSH servers are only read from here"));
+    co_return facts;
+  }
+  DISKFERRY_CO_TRY(const Endpoint endpoint, parse_endpoint(uri));
+  const ForeignImage image{.uri = std::move(uri), .format = "raw"};
+  DISKFERRY_CO_TRY(Children children,
+                   co_await context.blocking_pool.run([&] { return start_for_server(image, endpoint); }));
+  auto opened = co_await open_device(context, plan_for(endpoint, 1), std::move(children));
+  if (!opened && opened.error().kind() == ErrorKind::not_found) co_return facts;
+  if (!opened) co_return unexpected(std::move(opened).error());
+  const DevicePtr device = checked(*std::move(opened));
+  facts.exists = true;
+  facts.size_bytes = device->size_bytes();
+  facts.block_bytes = device->info().block_bytes;
+  auto ends = co_await read_ends(*device);
+  (void)co_await device->close();
+  if (!ends) co_return unexpected(std::move(ends).error());
+  facts.identity = content_identity(endpoint, facts.size_bytes, *ends);
+  co_return facts;
+}
+
 bool is_on_server(const ImageUri& uri) {
   return uri.scheme() == "http" || uri.scheme() == "https" || uri.scheme() == "ssh";
 }
@@ -252,11 +319,13 @@ const Driver http_driver{.scheme = "http",
                          .aliases = foreign::http_aliases,
                          .summary = "file on a web server, read-only, through qemu-nbd",
                          .keys = foreign::http_keys,
-                         .open = foreign::open_uri};
+                         .open = foreign::open_uri,
+                         .look = foreign::look_at_uri};
 const Driver ssh_driver{.scheme = "ssh",
                         .aliases = {},
                         .summary = "file on an SSH server, read-only, through qemu-nbd",
                         .keys = foreign::ssh_keys,
-                        .open = foreign::open_uri};
+                        .open = foreign::open_uri,
+                        .look = foreign::look_at_uri};
 
 }  // namespace diskferry

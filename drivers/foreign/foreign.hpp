@@ -32,7 +32,8 @@ Task<Result<OpenedForeign>> open_foreign(DriverContext& context, ForeignImage im
 
 namespace diskferry {
 
-/// http://[user@]host[:port]/path, https://; keys in endpoint.hpp.
+/// http://[user@]host[:port]/path, https://; keys in endpoint.hpp. Both can be looked at as sources: their
+/// size, and whether their first or last 64 KiB have changed.
 extern const Driver http_driver;
 /// ssh://[user@]host[:port]/path; keys in endpoint.hpp.
 extern const Driver ssh_driver;

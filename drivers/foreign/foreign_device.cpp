@@ -79,15 +79,16 @@ template <class T, class Once>
 Task<Result<T>> ForeignDevice::persistently(Once once) {
   for (unsigned attempts = 0;; ++attempts) {
     auto done = co_await attempt<T>(once);
-    if (done) co_return done;
+    if (done) {
+      note_success();
+      co_return done;
+    }
     DISKFERRY_CO_CHECK(co_await try_again(std::move(done).error(), attempts));
   }
 }
 
 Task<Result<void>> ForeignDevice::read(std::uint64_t offset, std::span<std::byte> into) {
-  auto done = co_await persistently<void>([this, offset, into] { return nbd_->read(offset, into); });
-  if (done) note_success();
-  co_return done;
+  return persistently<void>([this, offset, into] { return nbd_->read(offset, into); });
 }
 
 Task<Result<std::vector<Extent>>> ForeignDevice::extents(Range range, std::size_t extents_max) {

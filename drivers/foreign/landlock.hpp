@@ -1,6 +1,8 @@
 // The kernel's rules for what a process may open (Landlock, Linux 5.13), as a descriptor that a child puts on
-// itself. Needs no privileges. What is not permitted by a rule is forbidden: writing, making and removing
-// everywhere, and reading outside of what the confinement names and of what a program needs to start.
+// itself. Needs no privileges. What is not permitted by a rule is forbidden: opening for writing, making and
+// removing everywhere, and reading outside of what the confinement names and of what a program needs to
+// start. Lengths (before Linux 6.2), owners, modes, times and attributes it knows nothing of:
+// syscall_filter.hpp.
 #pragma once
 
 #include "drivers/foreign/confinement.hpp"

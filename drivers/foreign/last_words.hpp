@@ -1,5 +1,6 @@
 // What qemu-nbd said on stderr, as an Error. Pure. The text is partly the image's (names of extents), so it
-// is shortened, escaped and searched for known phrases only.
+// is shortened, escaped and searched for known phrases only, and these are looked for where QEMU speaks and
+// not where it quotes a name.
 #pragma once
 
 #include "diskferry/error.hpp"
@@ -17,6 +18,7 @@ struct Death {
   int wait_status = 0;         ///< as waitpid() tells it
   bool was_open = false;       ///< it had opened the image before
   std::string_view said = {};  ///< stderr
+  std::string_view path = {};  ///< the file it was told to open; empty: something else (a server)
 };
 /// Why the child is no more. `object`: the image. Kinds: not_found, permission, in_use, corrupt, unsupported,
 /// gone (a server that does not answer), io (a crash).

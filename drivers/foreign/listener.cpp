@@ -1,9 +1,10 @@
 #include "drivers/foreign/listener.hpp"
 
+#include "drivers/foreign/temporary_folder.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <fcntl.h>
-#include <filesystem>
 #include <fmt/format.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -34,9 +35,7 @@ int bind_below(int folder, int socket) {
 Result<Listener> Listener::make() {
   const auto failed = [] { return unexpected(errno_error(errno, "make a socket for qemu-nbd")); };
   Listener made;
-  std::error_code no_folder;
-  std::string folder = (std::filesystem::temp_directory_path(no_folder) / "diskferry-XXXXXX").string();
-  if (::mkdtemp(folder.data()) == nullptr) return failed();
+  DISKFERRY_TRY(const std::string folder, make_temporary_folder());
   const FileDescriptor in(::open(folder.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
   made.socket_ = FileDescriptor(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const bool is_bound = in.get() >= 0 && made.socket() >= 0 && bind_below(in.get(), made.socket()) == 0 &&

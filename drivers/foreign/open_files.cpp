@@ -30,17 +30,27 @@ Result<std::vector<std::string>> further_files(pid_t pid, const std::string& ima
                                                const std::vector<std::string>& folders) {
   struct stat top{};
   if (::stat(image.c_str(), &top) != 0) return unexpected(errno_error(errno, "open", printable(image)));
+  // What cannot be looked at may be anything.
+  const auto unseen = [&image](int error_number) {
+    if (error_number == ENOENT)
+      return unexpected(fail(ErrorKind::gone, "open", printable(image)).why("qemu-nbd has ended"));
+    return unexpected(fail(ErrorKind::permission, "open", printable(image))
+                          .cause(errno_code(error_number))
+                          .why("which files qemu-nbd has opened cannot be seen in /proc")
+                          .remedy("root needs CAP_SYS_PTRACE to look at it; else see what confines this "
+                                  "process (AppArmor, SELinux, hidepid= of /proc)"));
+  };
   std::error_code failed;
   fs::directory_iterator entries(fmt::format("/proc/{}/fd", pid), failed);
-  if (failed)
-    return unexpected(errno_error(failed.value(), "open", printable(image))
-                          .why("which files qemu-nbd has opened cannot be seen in /proc"));
+  if (failed) return unseen(failed.value());
   std::set<std::pair<dev_t, ino_t>> seen{{top.st_dev, top.st_ino}};
   std::vector<std::string> found;
-  for (const fs::directory_entry& entry : entries) {
+  for (; entries != fs::directory_iterator(); entries.increment(failed)) {
     struct stat status{};
-    const fs::path path = fs::read_symlink(entry.path(), failed);
-    if (failed || ::stat(entry.path().c_str(), &status) != 0) continue;  // closed meanwhile
+    const fs::path path = fs::read_symlink(entries->path(), failed);
+    if (!failed && ::stat(entries->path().c_str(), &status) != 0) failed = errno_code(errno);
+    if (failed.value() == ENOENT) continue;  // closed meanwhile
+    if (failed) return unseen(failed.value());
     if (!path.is_absolute() || S_ISFIFO(status.st_mode) || path == "/dev/null") continue;
     if (!seen.emplace(status.st_dev, status.st_ino).second) continue;
     if (!is_allowed(path.string(), status, folders))
@@ -51,6 +61,7 @@ Result<std::vector<std::string>> further_files(pid_t pid, const std::string& ima
                             .remedy("name its folder with --allow-backing if you trust the image"));
     found.push_back(path.string());
   }
+  if (failed) return unseen(failed.value());
   std::ranges::sort(found);
   return found;
 }

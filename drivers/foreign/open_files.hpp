@@ -11,7 +11,7 @@
 namespace diskferry::foreign {
 
 /// Files and block devices that `pid` has open, but for `image`, by their real paths. Errors: permission (one
-/// that lies below none of `folders`, or a device), gone.
+/// that lies below none of `folders`, or a device; or one cannot be looked at), gone (`pid` has ended).
 Result<std::vector<std::string>> further_files(pid_t pid, const std::string& image,
                                                const std::vector<std::string>& folders);
 

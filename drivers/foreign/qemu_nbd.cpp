@@ -3,6 +3,7 @@
 
 #include "diskferry/image_uri.hpp"
 #include "drivers/foreign/last_words.hpp"
+#include "drivers/foreign/restart_rule.hpp"
 
 #include <array>
 #include <cerrno>
@@ -17,7 +18,6 @@
 namespace diskferry::foreign {
 namespace {
 
-constexpr unsigned crashes_max = 1;
 constexpr std::size_t said_bytes_max = 4096;
 constexpr Duration first_pause = std::chrono::milliseconds(100);
 constexpr Duration pause_max = std::chrono::seconds(2);
@@ -36,6 +36,13 @@ const char* environment(const char* name) {
 bool may_be_unconfined() {
   const char* value = environment("DISKFERRY_ALLOW_UNCONFINED");
   return value != nullptr && std::string_view(value) == "1";
+}
+
+Error unanswered_error(std::string name, Duration away) {
+  return fail(ErrorKind::gone, "read", std::move(name))
+      .why(fmt::format("the server did not answer for {} s",
+                       std::chrono::ceil<std::chrono::seconds>(away).count()))
+      .remedy("check that the server runs");
 }
 
 bool is_program(const std::filesystem::path& path) {
@@ -181,21 +188,33 @@ bool QemuNbd::may_restart(int status) {
   std::unique_lock lock(guard_);
   const bool was_asked = std::exchange(is_restart_asked_, false);
   if (is_stopping_) return false;
-  const auto give_up = [&] {
-    Error error = error_of({.wait_status = status, .was_open = is_open_, .said = said_}, options_.name);
-    lock.unlock();
-    end(std::move(error));
-    return false;
-  };
-  if (!is_open_) return give_up();
-  if (WIFSIGNALED(status) && !was_asked) return ++crashes_ <= crashes_max || give_up();
-  if (was_asked && options_.keep_trying == Duration::zero()) return true;
-  if (options_.keep_trying == Duration::zero()) return ++crashes_ <= crashes_max || give_up();
-  // It cannot open what it had opened: the server is away.
-  const std::int64_t away_ns = now_ns() - last_success_ns_.load(std::memory_order_relaxed);
-  if (away_ns > options_.keep_trying.count()) return give_up();
-  const auto pause = std::clamp(Duration(away_ns / 4), first_pause, pause_max);
-  return !stopping_.wait_for(lock, pause, [this] { return is_stopping_; });
+  const Duration away = time_away();
+  std::optional<Error> reason;
+  switch (after_end({.was_open = is_open_,
+                     .was_asked = was_asked,
+                     .by_signal = WIFSIGNALED(status),
+                     .crashes = crashes_,
+                     .away = away,
+                     .keep_trying = options_.keep_trying})) {
+    case AfterEnd::restart:
+      return true;
+    case AfterEnd::restart_after_crash:
+      ++crashes_;
+      return true;
+    case AfterEnd::restart_after_pause:
+      note_failure();
+      return !stopping_.wait_for(lock, std::clamp(away / 4, first_pause, pause_max),
+                                 [this] { return is_stopping_; });
+    case AfterEnd::give_up:
+      reason = error_of({.wait_status = status, .was_open = is_open_, .said = said_, .path = options_.path},
+                        options_.name);
+      break;
+    case AfterEnd::unanswered:
+      reason = unanswered_error(options_.name, away);
+  }
+  lock.unlock();
+  end(*std::move(reason));
+  return false;
 }
 
 void QemuNbd::end(Error error) {
@@ -232,13 +251,24 @@ void QemuNbd::opened() {
 }
 
 void QemuNbd::note_success() noexcept {
-  last_success_ns_.store(now_ns(), std::memory_order_relaxed);
+  if (away_since_ns_.load(std::memory_order_relaxed) != 0) away_since_ns_.store(0, std::memory_order_relaxed);
+}
+
+void QemuNbd::note_failure() noexcept {
+  std::int64_t none = 0;
+  away_since_ns_.compare_exchange_strong(none, now_ns(), std::memory_order_relaxed);
+}
+
+Duration QemuNbd::time_away() const noexcept {
+  const std::int64_t since = away_since_ns_.load(std::memory_order_relaxed);
+  return Duration(since == 0 ? 0 : now_ns() - since);
 }
 
 void QemuNbd::ask_restart() {
   std::lock_guard lock(guard_);
   if (pid_ <= 0 || is_stopping_) return;
   is_restart_asked_ = true;
+  note_failure();
   ::kill(pid_, SIGKILL);
 }
 

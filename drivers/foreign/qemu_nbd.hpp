@@ -26,6 +26,7 @@ struct QemuNbdOptions {
   std::string name = {};                  ///< the image, for messages
   std::vector<std::string> objects = {};  ///< values of --object
   std::string image = {};                 ///< value of --image-opts
+  std::string path = {};                  ///< the file in there; empty: a server, or another child
   std::vector<std::string> environment = {};
   Confinement confinement = {};
   /// How long it is started again and again while it cannot open the image, because a server is away.
@@ -58,7 +59,8 @@ class QemuNbd {
   void opened();
   /// What it serves was read.
   void note_success() noexcept;
-  /// Ends it, so that the next one begins from nothing; not counted as a crash.
+  /// Ends it, so that the next one begins from nothing; not counted as a crash, but as a sign that what it
+  /// reads from does not answer.
   void ask_restart();
   /// Called on the supervising thread when another one has taken over.
   void on_restart(std::function<void()> call);
@@ -81,12 +83,15 @@ class QemuNbd {
   void end(Error error);
   std::function<void()> registered(const std::function<void()>& call) const;
   void kill_child();
+  /// Since the first failure that no success followed; 0: there is none.
+  Duration time_away() const noexcept;
+  void note_failure() noexcept;
 
   const QemuNbdOptions options_;
   const std::string program_;
   Listener listener_;
   AsyncEvent ended_;
-  std::atomic<std::int64_t> last_success_ns_ = 0;
+  std::atomic<std::int64_t> away_since_ns_ = 0;  // 0: nothing has failed since it was read
 
   mutable std::mutex guard_;  // of all below
   std::condition_variable stopping_;

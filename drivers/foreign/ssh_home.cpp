@@ -1,5 +1,8 @@
 #include "drivers/foreign/ssh_home.hpp"
 
+#include "diskferry/image_uri.hpp"
+#include "drivers/foreign/temporary_folder.hpp"
+
 #include <array>
 #include <cerrno>
 #include <cstdlib>
@@ -40,8 +43,7 @@ std::string own_user_name() {
 
 Result<std::unique_ptr<SshHome>> SshHome::make(const Endpoint& endpoint) {
   std::error_code failed;
-  std::string path = (fs::temp_directory_path(failed) / "diskferry-XXXXXX").string();
-  if (::mkdtemp(path.data()) == nullptr) return unexpected(errno_error(errno, "make a folder", path));
+  DISKFERRY_TRY(std::string path, make_temporary_folder());
   std::unique_ptr<SshHome> made(new SshHome(path));
   if (!fs::create_directory(path + "/.ssh", failed))
     return unexpected(errno_error(failed.value(), "make a folder", path));
@@ -53,6 +55,11 @@ Result<std::unique_ptr<SshHome>> SshHome::make(const Endpoint& endpoint) {
   const bool is_named = !endpoint.known_hosts.empty();
   DISKFERRY_CHECK(made->link(is_named ? endpoint.known_hosts : own + "known_hosts", "known_hosts", is_named));
   made->files_.emplace_back("/etc/ssh/ssh_known_hosts");
+  if (endpoint.uses_agent) made->agent_ = environment("SSH_AUTH_SOCK");
+  if (endpoint.uses_agent && made->agent_.empty())
+    return unexpected(fail(ErrorKind::invalid_argument, "open", endpoint.name)
+                          .why("agent=true, and the environment's SSH_AUTH_SOCK names no agent")
+                          .remedy("start one with ssh-agent, or name a key with identity="));
   if (!endpoint.identity.empty()) {
     DISKFERRY_CHECK(made->link(endpoint.identity, identities.front(), true));
     DISKFERRY_CHECK(made->link(endpoint.identity + ".pub", identities.front() + std::string(".pub"), false));
@@ -62,7 +69,6 @@ Result<std::unique_ptr<SshHome>> SshHome::make(const Endpoint& endpoint) {
     DISKFERRY_CHECK(made->link(own + name, name, false));
     DISKFERRY_CHECK(made->link(own + name + ".pub", name + ".pub", false));
   }
-  made->agent_ = environment("SSH_AUTH_SOCK");
   return made;
 }
 

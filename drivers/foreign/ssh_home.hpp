@@ -12,7 +12,8 @@ namespace diskferry::foreign {
 
 class SshHome {
  public:
-  /// Errors: not_found, permission (a file that the URI names).
+  /// Errors: not_found, permission (a file that the URI names), invalid_argument (no agent, and one is asked
+  /// for).
   static Result<std::unique_ptr<SshHome>> make(const Endpoint& endpoint);
   ~SshHome();
   SshHome(const SshHome&) = delete;
@@ -21,7 +22,7 @@ class SshHome {
   const std::string& path() const noexcept { return path_; }
   /// What the links lead to, and the folder: what the child has to be let read.
   const std::vector<std::string>& files() const noexcept { return files_; }
-  const std::string& agent() const noexcept { return agent_; }  ///< socket of the agent; empty: none
+  const std::string& agent() const noexcept { return agent_; }  ///< socket of the agent; empty: not asked for
 
  private:
   explicit SshHome(std::string path) : path_(std::move(path)) {}
@@ -32,7 +33,7 @@ class SshHome {
   std::vector<std::string> files_;
 };
 
-/// Who we are at an SSH server where the URI does not say it.
+/// Who we are at an SSH server where the URI does not say it; empty: our user has no name.
 std::string own_user_name();
 
 }  // namespace diskferry::foreign

@@ -1,6 +1,7 @@
 // Which system calls a confined child does not get (seccomp). Pure: it makes the filter's program. What
-// Landlock does not see is shut here: sockets, signals to others, new processes, and the doors of the kernel
-// that a program which reads images has no use for.
+// Landlock does not see is shut here: sockets, signals to others, new processes, memory shared with others,
+// changes to a file that are no writing (its length, owner, mode, times, attributes), and the doors of the
+// kernel that a program which reads images has no use for. Making, renaming and removing is Landlock's.
 #pragma once
 
 #include "drivers/foreign/confinement.hpp"

@@ -110,6 +110,10 @@ Result<void> take_servers(const ImageUri& uri, Endpoint& endpoint) {
 
 }  // namespace
 
+Duration Endpoint::change_limit() const {
+  return std::max<Duration>(reconnect_limit, connect_limit + std::chrono::seconds(frame_s()));
+}
+
 std::string Endpoint::folder() const {
   const std::size_t slash = path.rfind('/');
   return slash == 0 ? "/" : path.substr(0, slash);

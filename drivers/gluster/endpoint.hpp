@@ -30,6 +30,12 @@ struct Endpoint {
   /// Without an answer for this long a brick counts as lost. GlusterFS's own default (network.ping-timeout).
   std::uint32_t stall_s = 42;
 
+  /// What a brick that answers pings may take for one request (its disk hangs), in seconds; then the library
+  /// gives the request up (frame-timeout).
+  std::uint32_t frame_s() const noexcept { return 10 * stall_s; }
+  /// How long making or removing a file may take. The library's own limit comes first: a change that we give
+  /// up goes on, and nobody hears what becomes of it. Preallocating is one request, of whatever size.
+  Duration change_limit() const;
   /// The folder that the file is in.
   std::string folder() const;
   /// The same text for all that can share one mount.

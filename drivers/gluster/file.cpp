@@ -145,12 +145,16 @@ OpenFile::~OpenFile() {
 }
 
 Task<Result<void>> OpenFile::close() {
-  // What it says of a lost one is of no interest, and all others have been flushed.
-  std::function<Result<void>(glfs*)> work = [fd = std::exchange(fd_, nullptr)](glfs*) {
+  // Not by call(), which begins nothing that was given up: the file would stay locked for as long as we live.
+  const auto closing = std::make_shared<AbandonableCall<bool>>();
+  volume_->post([closing, fd = std::exchange(fd_, nullptr)](glfs*) {
+    // What it says of a lost one is of no interest, and all others have been flushed.
     (void)glfs_close(fd);
-    return Result<void>{};
-  };
-  co_return co_await volume_->call<void>("close", std::move(work));
+    closing->finish(true);
+  });
+  const auto closed = co_await closing->wait();
+  if (!closed.has_value()) co_return unexpected(cancelled_error("close"));
+  co_return Result<void>{};
 }
 
 Task<Answer> OpenFile::perform(Clock& clock, Call call, Abandoned abandoned) {

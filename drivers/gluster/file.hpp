@@ -74,7 +74,8 @@ class OpenFile : public std::enable_shared_from_this<OpenFile> {
   /// two seconds, and is then counted in `abandoned`.
   Task<Answer> perform(Clock& clock, Call call, Abandoned abandoned);
 
-  /// Its lock is free when this returns. No request may be under way.
+  /// Its lock is free when this succeeds. No request may be under way. Cancel: at once; it is closed all the
+  /// same, when the volume comes to it.
   Task<Result<void>> close();
 
   std::uint64_t generation() const noexcept { return generation_; }

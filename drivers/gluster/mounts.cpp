@@ -9,6 +9,7 @@
 #include <glusterfs/api/glfs.h>
 #include <mutex>
 #include <sys/mman.h>
+#include <system_error>
 #include <unistd.h>
 
 namespace diskferry::gluster {
@@ -97,7 +98,7 @@ class Table {
 void set_options(glfs* fs, const Endpoint& endpoint) {
   const std::string stall = std::to_string(endpoint.stall_s);
   // What a brick takes for longer than this although it answers pings (its disk hangs).
-  const std::string frame = std::to_string(10 * endpoint.stall_s);
+  const std::string frame = std::to_string(endpoint.frame_s());
   struct Option {
     const char* translator;
     const char* key;
@@ -171,9 +172,14 @@ Result<Table::Found> Table::find_or_start(const Endpoint& endpoint) {
     return unexpected(fail(ErrorKind::too_large, "mount", endpoint.name)
                           .why("earlier attempts to mount it still hang in the library")
                           .remedy("see that the volume lets this host in, then restart this program"));
-  under_way_.push_back(std::make_shared<Attempt>(endpoint));
-  start_detached([attempt = under_way_.back()]() mutable { run_attempt(std::move(attempt)); });
-  return Found{.volume = nullptr, .attempt = under_way_.back()};
+  const auto attempt = std::make_shared<Attempt>(endpoint);
+  try {
+    start_detached([starting = attempt]() mutable { run_attempt(std::move(starting)); });
+  } catch (const std::system_error&) {
+    return unexpected(fail(ErrorKind::too_large, "mount", endpoint.name).why("no thread can be started"));
+  }
+  under_way_.push_back(attempt);  // it cannot have ended: that takes our mutex
+  return Found{.volume = nullptr, .attempt = attempt};
 }
 
 void Table::succeeded(const AttemptPtr& attempt, const VolumePtr& volume) {

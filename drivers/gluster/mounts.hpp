@@ -18,7 +18,7 @@ struct Mount {
 };
 
 /// Errors: not_found (no such volume), permission (the volume refuses this host), gone, timed_out, too_large
-/// (too many attempts left behind). Cancel: at once.
+/// (too many attempts left behind, or no thread can be started). Cancel: at once.
 Task<Result<Mount>> mount(Clock& clock, const Endpoint& endpoint);
 /// The next mount() of its volume makes a new one. For one that turned out to be of no use any more.
 void forget_mount(const VolumePtr& volume);

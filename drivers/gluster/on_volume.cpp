@@ -18,23 +18,50 @@ constexpr std::size_t id_bytes = 16;
 constexpr std::int64_t ns_per_s = 1'000'000'000;
 constexpr std::uint64_t stat_block_bytes = 512;  // of st_blocks, whatever the file system's are (stat(2))
 
-/// Mounts, calls, and mounts anew where a mount that was kept turns out to be of no use.
 template <class T>
-Task<Result<T>> on_volume(Clock& clock, const Endpoint& endpoint, std::string verb,
-                          std::function<Result<T>(glfs*)> work) {
+struct Job {
+  std::string verb;
+  Duration limit;
+  std::function<Result<T>(glfs*)> work;  ///< goes on when nobody waits for it any more
+};
+
+Result<void> ask_for_life(glfs* fs, const std::string& name) {
+  struct statvfs space{};
+  if (glfs_statvfs(fs, "/", &space) == 0) return {};
+  return unexpected(call_error(errno, "look at the volume of", name));
+}
+
+/// Mounts, and mounts anew where a mount that was kept turns out to be of no use: of a volume that was made
+/// anew since, or with a brick that was restarted. It is asked for something that may be asked twice.
+Task<Result<VolumePtr>> mount_that_lives(Clock& clock, const Endpoint& endpoint) {
   while (true) {
-    DISKFERRY_CO_TRY(Mount mounted, co_await mount(clock, endpoint));
-    auto done =
-        co_await with_deadline(clock, endpoint.connect_limit, verb, mounted.volume->call<T>(verb, work));
-    if (!done && mounted.was_there &&
-        (done.error().kind() == ErrorKind::gone || done.error().kind() == ErrorKind::timed_out)) {
-      forget_mount(mounted.volume);
-      continue;
-    }
-    mounted.volume.reset();
-    trim_mounts();
-    co_return done;
+    DISKFERRY_CO_TRY(const Mount mounted, co_await mount(clock, endpoint));
+    if (!mounted.was_there) co_return mounted.volume;
+    const std::string verb = "look at the volume";
+    std::function<Result<void>(glfs*)> work = [name = endpoint.name](glfs* fs) {
+      return ask_for_life(fs, name);
+    };
+    const auto lives = co_await with_deadline(clock, endpoint.connect_limit, verb,
+                                              mounted.volume->call<void>(verb, std::move(work)));
+    if (lives) co_return mounted.volume;
+    const ErrorKind kind = lives.error().kind();
+    if (kind == ErrorKind::cancelled) co_return unexpected(lives.error());
+    // Whatever else it says, the job itself will meet.
+    if (kind != ErrorKind::gone && kind != ErrorKind::timed_out) co_return mounted.volume;
+    forget_mount(mounted.volume);
   }
+}
+
+/// Does the job once, whatever it gives: one that was given up, or whose answer was lost, may have been
+/// carried out, or be under way still.
+template <class T>
+Task<Result<T>> on_volume(Clock& clock, const Endpoint& endpoint, Job<T> job) {
+  DISKFERRY_CO_TRY(VolumePtr volume, co_await mount_that_lives(clock, endpoint));
+  auto done =
+      co_await with_deadline(clock, job.limit, job.verb, volume->call<T>(job.verb, std::move(job.work)));
+  volume.reset();
+  trim_mounts();
+  co_return done;
 }
 
 /// Its size, its storage if asked for, and both durable.
@@ -174,22 +201,26 @@ Result<VolumeFacts> look_waiting(glfs* fs, const Endpoint& endpoint, LookOptions
 }  // namespace
 
 Task<Result<void>> create_file(Clock& clock, const Endpoint& endpoint, CreateOptions options) {
-  std::function<Result<void>(glfs*)> work = [endpoint, options](glfs* fs) {
-    return create_waiting(fs, endpoint, options);
-  };
-  return on_volume<void>(clock, endpoint, "create", std::move(work));
+  return on_volume<void>(
+      clock, endpoint,
+      {.verb = "create", .limit = endpoint.change_limit(), .work = [endpoint, options](glfs* fs) {
+         return create_waiting(fs, endpoint, options);
+       }});
 }
 
 Task<Result<VolumeFacts>> look_at_file(Clock& clock, const Endpoint& endpoint, LookOptions options) {
-  std::function<Result<VolumeFacts>(glfs*)> work = [endpoint, options](glfs* fs) {
-    return look_waiting(fs, endpoint, options);
-  };
-  return on_volume<VolumeFacts>(clock, endpoint, "look at", std::move(work));
+  return on_volume<VolumeFacts>(
+      clock, endpoint,
+      {.verb = "look at", .limit = endpoint.connect_limit, .work = [endpoint, options](glfs* fs) {
+         return look_waiting(fs, endpoint, options);
+       }});
 }
 
 Task<Result<void>> remove_file(Clock& clock, const Endpoint& endpoint) {
-  std::function<Result<void>(glfs*)> work = [endpoint](glfs* fs) { return remove_waiting(fs, endpoint); };
-  return on_volume<void>(clock, endpoint, "remove", std::move(work));
+  return on_volume<void>(clock, endpoint,
+                         {.verb = "remove", .limit = endpoint.change_limit(), .work = [endpoint](glfs* fs) {
+                            return remove_waiting(fs, endpoint);
+                          }});
 }
 
 }  // namespace diskferry::gluster

@@ -7,6 +7,9 @@
 
 namespace diskferry::gluster {
 
+// Each is done once, never again by itself. Cancel: at once, though what the bricks have begun goes on; so it
+// does after timed_out.
+
 /// Errors: already_exists, not_found (its folder), no_space, permission, read_only, in_use.
 Task<Result<void>> create_file(Clock& clock, const Endpoint& endpoint, CreateOptions options);
 Task<Result<VolumeFacts>> look_at_file(Clock& clock, const Endpoint& endpoint, LookOptions options);

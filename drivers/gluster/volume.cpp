@@ -6,6 +6,7 @@
 #include <deque>
 #include <glusterfs/api/glfs.h>
 #include <mutex>
+#include <system_error>
 
 namespace diskferry::gluster {
 namespace {
@@ -61,7 +62,15 @@ void Volume::Core::work() {
 }
 
 void Volume::serve(std::shared_ptr<Core> core) {
-  for (unsigned i = 1; i < threads_per_volume; ++i) start_detached([core] { core->work(); });
+  for (unsigned i = 1; i < threads_per_volume; ++i) {
+    try {
+      start_detached([core] { core->work(); });
+    } catch (const std::system_error&) {
+      // With fewer threads all is done too, one after the other, and the last of them unmounts.
+      std::lock_guard lock(core->guard);
+      --core->threads;
+    }
+  }
   core->work();
 }
 

@@ -36,8 +36,8 @@ class Volume {
   /// What the threads of a volume share; lives until the last one has unmounted it.
   struct Core;
   std::shared_ptr<Core> core() const { return core_; }
-  /// Starts the other threads and works as one of them, until the Volume is destroyed. Static, for the
-  /// calling thread must not keep the Volume.
+  /// Starts the other threads, as far as there can be more, and works as one of them, until the Volume is
+  /// destroyed. Static, for the calling thread must not keep the Volume.
   static void serve(std::shared_ptr<Core> core);
 
  private:

@@ -246,7 +246,7 @@ Task<Result<void>> ChainOpener::open_layer(Reference reference) {
 /// Through qemu-nbd, which opens the storage itself.
 Task<Result<void>> ChainOpener::open_foreign(Layer& layer, const Reference& reference) {
   LayerDescription& description = layer.description;
-  if (options_.writable)
+  if (options_.writable && !reference.is_backing)
     co_return unexpected(refuse(ErrorKind::read_only, reference.uri,
                                 fmt::format("{} images are only read from here", description.format)));
   if (!reference.is_backing && !options_.snapshot.empty())

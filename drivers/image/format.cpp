@@ -57,6 +57,9 @@ constexpr std::array endings{
     Ending{".parallels", "parallels"},
     Ending{".bochs", "bochs"},
     Ending{".cloop", "cloop"},
+    // Told by their names only.
+    Ending{".qcow2", "qcow2"},
+    Ending{".ova", "ova"},
 };
 
 bool is_digit(char c) noexcept {
@@ -108,6 +111,12 @@ std::string_view probe_format(std::span<const std::byte> start, std::span<const 
 bool name_says(std::string_view path, std::string_view format) noexcept {
   return std::ranges::any_of(
       endings, [&](const Ending& one) { return one.format == format && ends_with(path, one.text); });
+}
+
+std::string_view ending_of_format(std::string_view path) noexcept {
+  const auto found =
+      std::ranges::find_if(endings, [&](const Ending& one) { return ends_with(path, one.text); });
+  return found == endings.end() ? std::string_view() : found->text;
 }
 
 bool name_says_raw(std::string_view path) noexcept {

@@ -19,6 +19,9 @@ std::string_view probe_format(std::span<const std::byte> start, std::span<const 
 /// Whether a file of this name is meant to be of that foreign format: ".vmdk", ".vhd", ... A guest can write
 /// any mark into its raw disk, but the name is the operator's, so that both together are believed.
 bool name_says(std::string_view path, std::string_view format) noexcept;
+/// The ending by which a name stands for another format than raw, whatever its case: ".vmdk", ".qcow2";
+/// empty: it does not.
+std::string_view ending_of_format(std::string_view path) noexcept;
 /// ".raw", and the names of VMware's raw extents ("disk-flat.vmdk", "disk-f001.vmdk"): what is in there is
 /// the guest's, whatever it looks like.
 bool name_says_raw(std::string_view path) noexcept;

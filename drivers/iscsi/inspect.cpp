@@ -25,22 +25,28 @@ Error about(Error error, const Endpoint& endpoint) {
   return std::move(error).object(endpoint.name);
 }
 
-Task<Result<void>> look_at_pages(IscsiSession& session, LunFacts& facts) {
+struct Page {
+  std::uint8_t number;
+  void (*take)(Bytes, LunFacts&);
+};
+constexpr std::array<Page, 5> pages{{{page_serial, take_serial},
+                                     {page_identification, take_identification},
+                                     {page_block_limits, take_block_limits},
+                                     {page_characteristics, take_characteristics},
+                                     {page_provisioning, take_provisioning}}};
+constexpr std::size_t identity_pages = 2;  // the first ones tell which LUN it is
+
+/// `wanted`: of `pages`.
+Task<Result<void>> look_at_pages(IscsiSession& session, std::span<const Page> wanted, LunFacts& facts) {
   DISKFERRY_CO_TRY(const Taken list,
                    co_await ask_for(session, inquiry_page(page_supported, page_bytes), page_bytes));
   if (!list) co_return Result<void>{};  // a target older than these pages
-  using Take = void (*)(Bytes, LunFacts&);
-  constexpr std::array<std::pair<std::uint8_t, Take>, 5> pages{{{page_serial, take_serial},
-                                                                {page_identification, take_identification},
-                                                                {page_block_limits, take_block_limits},
-                                                                {page_characteristics, take_characteristics},
-                                                                {page_provisioning, take_provisioning}}};
   const std::vector<std::uint8_t> there = pages_in(*list);
-  for (const auto& [page, take] : pages) {
-    if (std::ranges::find(there, page) == there.end()) continue;
+  for (const Page& page : wanted) {
+    if (std::ranges::find(there, page.number) == there.end()) continue;
     DISKFERRY_CO_TRY(const Taken answer,
-                     co_await ask_for(session, inquiry_page(page, page_bytes), page_bytes));
-    if (answer) take(*answer, facts);
+                     co_await ask_for(session, inquiry_page(page.number, page_bytes), page_bytes));
+    if (answer) page.take(*answer, facts);
   }
   co_return Result<void>{};
 }
@@ -54,6 +60,28 @@ Task<Result<void>> look_at_write_same(IscsiSession& session, LunFacts& facts) {
                    co_await ask_for(session, report_operation(op_write_same16, answer_bytes), answer_bytes));
   facts.can_write_same = answer && is_operation_supported(*answer);
   co_return Result<void>{};
+}
+
+/// Whether it is there, its size, and these pages.
+Task<Result<LunFacts>> look(IscsiSession& session, const Endpoint& endpoint, std::span<const Page> wanted) {
+  // First whether it is there, as a target answers for LUNs that are not.
+  DISKFERRY_CO_TRY(const Taken standard, co_await ask_for(session, inquiry(page_bytes), page_bytes));
+  if (!standard) co_return unexpected(no_such_lun(endpoint.name));
+  if (auto disk = take_inquiry(*standard); !disk)
+    co_return unexpected(about(std::move(disk).error(), endpoint));
+  DISKFERRY_CO_TRY(const Answer ready, co_await session.ask(test_unit_ready(), {}));
+  if (judge(ready.status, ready.sense) != Verdict::done && !is_reserved(ready.status))
+    co_return unexpected(refusal(ready, "look at", endpoint.name));
+  LunFacts facts;
+  std::vector<std::byte> capacity(capacity_bytes);
+  DISKFERRY_CO_TRY(const Answer sized,
+                   co_await session.ask(read_capacity16(capacity_bytes), {.into = capacity}));
+  if (judge(sized.status, sized.sense) != Verdict::done)
+    co_return unexpected(refusal(sized, "look at", endpoint.name));
+  if (auto taken = take_capacity(Bytes(capacity).first(sized.bytes), facts); !taken)
+    co_return unexpected(about(std::move(taken).error(), endpoint));
+  DISKFERRY_CO_CHECK(co_await look_at_pages(session, wanted, facts));
+  co_return facts;
 }
 
 }  // namespace
@@ -77,24 +105,12 @@ Task<Result<Taken>> ask_for(IscsiSession& session, Command question, std::size_t
   co_return Taken{std::move(into)};
 }
 
+Task<Result<LunFacts>> look_at_identity(IscsiSession& session, const Endpoint& endpoint) {
+  return look(session, endpoint, std::span(pages).first(identity_pages));
+}
+
 Task<Result<LunFacts>> look_at_lun(IscsiSession& session, const Endpoint& endpoint) {
-  // First whether it is there, as a target answers for LUNs that are not.
-  DISKFERRY_CO_TRY(const Taken standard, co_await ask_for(session, inquiry(page_bytes), page_bytes));
-  if (!standard) co_return unexpected(no_such_lun(endpoint.name));
-  if (auto disk = take_inquiry(*standard); !disk)
-    co_return unexpected(about(std::move(disk).error(), endpoint));
-  DISKFERRY_CO_TRY(const Answer ready, co_await session.ask(test_unit_ready(), {}));
-  if (judge(ready.status, ready.sense) != Verdict::done && !is_reserved(ready.status))
-    co_return unexpected(refusal(ready, "look at", endpoint.name));
-  LunFacts facts;
-  std::vector<std::byte> capacity(capacity_bytes);
-  DISKFERRY_CO_TRY(const Answer sized,
-                   co_await session.ask(read_capacity16(capacity_bytes), {.into = capacity}));
-  if (judge(sized.status, sized.sense) != Verdict::done)
-    co_return unexpected(refusal(sized, "look at", endpoint.name));
-  if (auto taken = take_capacity(Bytes(capacity).first(sized.bytes), facts); !taken)
-    co_return unexpected(about(std::move(taken).error(), endpoint));
-  DISKFERRY_CO_CHECK(co_await look_at_pages(session, facts));
+  DISKFERRY_CO_TRY(LunFacts facts, co_await look(session, endpoint, pages));
   DISKFERRY_CO_CHECK(co_await look_at_mode(session, facts));
   DISKFERRY_CO_CHECK(co_await look_at_write_same(session, facts));
   co_return facts;

@@ -9,6 +9,8 @@ namespace diskferry::iscsi {
 /// The session is logged in, and not up. Errors: not_found (no such LUN), unsupported (no disk), gone (not
 /// ready, or the session was lost), protocol. Cancel: ends the session.
 Task<Result<LunFacts>> look_at_lun(IscsiSession& session, const Endpoint& endpoint);
+/// The same, but only what difference() compares: half as many round trips, for sessions after the first.
+Task<Result<LunFacts>> look_at_identity(IscsiSession& session, const Endpoint& endpoint);
 
 /// What it could not be asked while it was reserved by another initiator, or may be by now. Errors: gone,
 /// cancelled.

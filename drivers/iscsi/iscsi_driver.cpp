@@ -13,7 +13,9 @@ namespace diskferry {
 namespace iscsi {
 namespace {
 
-constexpr unsigned parallel_per_connection = 8;
+/// Of 256 KiB each, these move 800 MB/s by one session where a round trip takes 5 ms. A target that has no
+/// room for as many commands says so: libiscsi holds back what is beyond its window.
+constexpr unsigned parallel_per_connection = 16;
 /// Looking whether a LUN is empty costs this many times what one look does, at most.
 constexpr int looks_for_zeros_max = 4;
 constexpr Duration goodbye_limit = std::chrono::seconds(2);
@@ -66,10 +68,7 @@ class IscsiDevice final : public BlockDevice {
     return storage_.write(offset, from, flags.fua);
   }
   Task<Result<void>> write_zeroes(Range range, ZeroFlags flags) override {
-    if (flags.fast_only && !flags.may_unmap)
-      co_return unexpected(
-          fail(ErrorKind::unsupported, "zero quickly", info_.name).at(range.offset, range.length));
-    DISKFERRY_CO_CHECK(co_await storage_.zero(range, flags.may_unmap));
+    DISKFERRY_CO_CHECK(co_await storage_.zero(range, flags));
     if (flags.fua) co_return co_await storage_.flush();
     co_return Result<void>{};
   }

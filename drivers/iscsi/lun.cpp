@@ -48,7 +48,10 @@ std::string hex_of(Bytes bytes) {
   return text;
 }
 
-enum : unsigned { designator_eui = 2, designator_naa = 3, designator_name = 8 };
+enum : unsigned { designator_eui = 2, designator_naa = 3, designator_group = 6, designator_name = 8 };
+/// PROVISIONING STATUS of a descriptor (SBC-4, GET LBA STATUS) where the blocks are unmapped. Anchored ones
+/// keep their storage. All others are mapped, or nobody knows.
+enum : unsigned { status_deallocated = 1, status_anchored = 2 };
 
 /// How far one designator of the LUN goes before others, as the kernel's /sys/block/*/device/wwid has it:
 /// longer ones clash less. 0: not at all.
@@ -83,7 +86,8 @@ std::string name_of(unsigned type, Bytes content) {
 }  // namespace
 
 std::string difference(const LunFacts& then, const LunFacts& now) {
-  if (then.world_wide_name != now.world_wide_name || then.serial != now.serial)
+  if (then.world_wide_name != now.world_wide_name || then.serial != now.serial ||
+      then.designators != now.designators)
     return "another LUN has this number now";
   if (then.block_bytes != now.block_bytes) return "its blocks have another size";
   if (now.size_bytes < then.size_bytes) return "the LUN is smaller than it was";
@@ -123,6 +127,8 @@ void take_identification(Bytes answer, LunFacts& facts) {
     const Bytes content = rest.subspan(4, length);
     rest = rest.subspan(4 + length);
     if (association != 0) continue;  // with a port, or the whole target
+    // Groups of LUNs are made and changed while these are in use.
+    if (type != designator_group) facts.designators += fmt::format("{:x}:{} ", type, hex_of(content));
     const unsigned rank = rank_of(type, content);
     if (rank <= best) continue;
     std::string name = name_of(type, content);
@@ -199,8 +205,9 @@ std::vector<Extent> extents_in(Bytes answer, Range wanted, const LunFacts& facts
         std::min((first + std::min<std::uint64_t>(count, blocks - first)) * facts.block_bytes, wanted.end());
     if (end <= at) continue;
     Extent extent{.offset = at, .length = end - at};
-    extent.is_hole = status == 1;
-    extent.reads_zero = status != 0 && facts.unmapped_reads_zero;
+    extent.is_hole = status == status_deallocated;
+    extent.reads_zero =
+        (status == status_deallocated || status == status_anchored) && facts.unmapped_reads_zero;
     at = end;
     if (extents.size() == extents_max && !continues(extents.back(), extent)) break;
     append_merged(extents, extent);

@@ -20,6 +20,8 @@ struct LunFacts {
   /// As the kernel calls a disk of that LUN ("naa.600..."), where that name is its own; else empty.
   std::string world_wide_name{};
   std::string serial{};
+  /// All names of the LUN, with their types, in hex: others may have the same, but it does not change them.
+  std::string designators{};
   std::uint64_t size_bytes = 0;
   std::uint32_t block_bytes = 512;
   std::uint32_t physical_block_bytes = 512;

@@ -8,6 +8,7 @@
 #include "drivers/iscsi/status.hpp"
 
 #include <cstddef>
+#include <cstdint>
 #include <mutex>
 #include <span>
 #include <sys/uio.h>
@@ -39,6 +40,7 @@ struct Request {
   iovec vector{};
   std::size_t slot = 0;
   TimePoint sent_at{};
+  std::uint64_t login = 0;  // of the session, that it was sent after; 0: it was not sent
   bool is_draining = false;
 
   std::mutex guard{};

@@ -82,7 +82,9 @@ std::optional<Error> obstacle(const std::optional<Reservation>& held, const Proc
   if (maker && maker->host == processes.self.host)
     return std::move(error)
         .why(fmt::format("process {} of this host writes to it", maker->process))
-        .remedy("wait until that has ended");
+        .remedy(
+            "wait until that has ended; if it is another program that got the number of one that was killed, "
+            "add steal-reservation=yes");
   return std::move(error)
       .why(fmt::format("{} has reserved it (key {:#018x}, type {})",
                        maker ? "a diskferry of another host, or of an earlier boot," : "another initiator",

@@ -152,6 +152,7 @@ bool IscsiSession::send(Request& request) {
     scsi_free_scsi_task(std::exchange(request.task, nullptr));
     return false;
   }
+  request.login = logins_.last();
   request.slot = in_flight_.size();
   in_flight_.push_back(&request);
   return true;

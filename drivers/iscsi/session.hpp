@@ -6,6 +6,7 @@
 #pragma once
 
 #include "drivers/iscsi/endpoint.hpp"
+#include "drivers/iscsi/logins.hpp"
 #include "drivers/iscsi/request.hpp"
 #include "drivers/support/fd_watcher.hpp"
 #include "drivers/support/session_pool.hpp"
@@ -35,7 +36,7 @@ SessionId new_session_id();
 /// Of a login or a look that had no end, `error`: what the deadline gave.
 Error no_answer(const Endpoint& endpoint, Error error);
 
-/// Thread: perform() and wait_until_up() from any; all else on executor()'s.
+/// Thread: perform(), wait_until_up() and logins() from any; all else on executor()'s.
 class IscsiSession final : public Session, public std::enable_shared_from_this<IscsiSession> {
  public:
   /// Lifetime: the references outlive the session.
@@ -69,6 +70,7 @@ class IscsiSession final : public Session, public std::enable_shared_from_this<I
   Task<Answer> perform(Request& request);
   /// Errors: cancelled.
   Task<Result<void>> wait_until_up();
+  Logins& logins() noexcept { return logins_; }
 
  private:
   friend struct Callbacks;
@@ -113,6 +115,7 @@ class IscsiSession final : public Session, public std::enable_shared_from_this<I
   std::atomic<bool> was_preempted_ = false;
   std::atomic<unsigned> abandoned_ = 0;
   bool has_waited_ = false;  // for them, since the last look
+  Logins logins_;
 
   mutable std::mutex guard_;
   WaitQueue down_;

@@ -118,7 +118,10 @@ Task<Result<void>> IscsiSession::log_in_at(Portal portal) {
       const Duration limit = endpoint_.connect_limit / static_cast<int>(addresses.size());
       const auto in = co_await with_deadline<StepEnd>(clock_, limit, "log in",
                                                       log_in_once(to_string(Portal{address, portal.port})));
-      if (in && *in == StepEnd::well) co_return Result<void>{};
+      if (in && *in == StepEnd::well) {
+        logins_.add();
+        co_return Result<void>{};
+      }
       failure = in ? std::nullopt : std::optional(in.error());
       // The host may have other addresses, at which it answers.
       if (!failure || (failure->kind() != ErrorKind::gone && failure->kind() != ErrorKind::timed_out)) break;

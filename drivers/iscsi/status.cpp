@@ -45,7 +45,7 @@ bool needs_new_look(std::uint16_t code) noexcept {
 
 struct Row {
   unsigned key;
-  std::uint16_t code;  // 0xff as its lower byte: any
+  std::uint16_t code;  // 0xffff: any
   ErrorKind kind;
   std::string_view text;
   std::string_view remedy = {};
@@ -54,6 +54,7 @@ constexpr std::string_view full_remedy = "free space in the storage of the targe
 constexpr std::string_view protected_remedy = "make it writable at the target";
 constexpr std::string_view lun_remedy =
     "iscsi-ls -s lists what it has; check also which initiators may see it";
+constexpr std::string_view form_text = "the target does not take this command in this form";
 constexpr std::array rows{
     Row{data_protect, 0x2707, ErrorKind::no_space, "the storage of the target is full", full_remedy},
     Row{data_protect, 0xffff, ErrorKind::read_only, "the LUN is write protected", protected_remedy},
@@ -69,6 +70,12 @@ constexpr std::array rows{
     Row{illegal_request, 0x2100, ErrorKind::out_of_range, "the LUN ends before its size when it was opened",
         "nobody may change the size of the disk while it is in use"},
     Row{illegal_request, 0x2000, ErrorKind::unsupported, "the target does not know this command"},
+    // Of a field of the command; of its parameters: their length, a field, one that is not known, its value.
+    Row{illegal_request, 0x2400, ErrorKind::unsupported, form_text},
+    Row{illegal_request, 0x1a00, ErrorKind::unsupported, form_text},
+    Row{illegal_request, 0x2600, ErrorKind::unsupported, form_text},
+    Row{illegal_request, 0x2601, ErrorKind::unsupported, form_text},
+    Row{illegal_request, 0x2602, ErrorKind::unsupported, form_text},
 };
 
 constexpr std::string_view sense_key_name(unsigned key) noexcept {

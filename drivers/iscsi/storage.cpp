@@ -1,6 +1,7 @@
 #include "drivers/iscsi/storage.hpp"
 
 #include "diskferry/units.hpp"
+#include "diskferry/zeros.hpp"
 #include "drivers/iscsi/inspect.hpp"
 #include "drivers/support/run_on.hpp"
 
@@ -29,8 +30,6 @@ constexpr Duration busy_pause_max = std::chrono::seconds(1);
 constexpr unsigned attentions_max = 16;
 /// How long one waits for a session before looking whether the storage was declared gone.
 constexpr Duration look_around = std::chrono::seconds(1);
-
-alignas(4096) constexpr std::array<std::byte, 64 * kib> zeros{};
 
 std::size_t wanted_connections(const Endpoint& endpoint, unsigned limit, std::size_t reactors) {
   std::size_t wanted = endpoint.connections;
@@ -69,11 +68,18 @@ std::shared_ptr<IscsiSession> Storage::make_session(std::size_t number) const {
       SessionId{.random = session_id_.random, .number = static_cast<std::uint16_t>(number)});
 }
 
+void Storage::add(std::shared_ptr<IscsiSession> session, bool is_connected) {
+  all_sessions_.push_back(session.get());
+  sessions_.add(std::move(session), is_connected);
+}
+
 Task<Result<LunFacts>> Storage::establish(std::shared_ptr<IscsiSession> session) {
   const auto all = [](Storage& self, IscsiSession& one) -> Task<Result<LunFacts>> {
     DISKFERRY_CO_CHECK(co_await one.log_in());
-    DISKFERRY_CO_TRY(LunFacts facts, co_await look_at_lun(one, self.endpoint_));
-    if (const std::string changed = self.is_open_ ? difference(self.facts_, facts) : ""; !changed.empty())
+    const bool is_first = !self.is_open_;
+    DISKFERRY_CO_TRY(LunFacts facts, co_await (is_first ? look_at_lun(one, self.endpoint_)
+                                                        : look_at_identity(one, self.endpoint_)));
+    if (const std::string changed = is_first ? "" : difference(self.facts_, facts); !changed.empty())
       co_return unexpected(fail(ErrorKind::mismatch, "reconnect", self.endpoint_.name)
                                .why(changed)
                                .remedy("check which LUN is there, then start again"));
@@ -82,7 +88,7 @@ Task<Result<LunFacts>> Storage::establish(std::shared_ptr<IscsiSession> session)
     DISKFERRY_CO_TRY(const std::uint64_t verifier, co_await self.claim_.take(one));
     one.set_verifier(verifier);
     one.set_farewell([&claim = self.claim_](IscsiSession& ending) { return claim.release(ending); });
-    if (!facts.knows_mode) DISKFERRY_CO_CHECK(co_await look_at_mode(one, facts));
+    if (is_first && !facts.knows_mode) DISKFERRY_CO_CHECK(co_await look_at_mode(one, facts));
     if (facts.is_write_protected) co_return unexpected(write_protected("open", self.endpoint_.name));
     co_return facts;
   };
@@ -107,11 +113,13 @@ Task<Result<void>> Storage::open(unsigned wanted) {
   };
   DISKFERRY_CO_TRY(facts_, co_await run_on(first->executor(), connect_first(*this, first)));
   is_open_ = true;
-  sessions_.add(first, true);
+  unmaps_same_ = facts_.can_write_same_unmap && facts_.unmapped_reads_zero;
+  writes_same_ = facts_.can_write_same;
+  add(first, true);
   std::size_t count = wanted_connections(endpoint_, wanted, reactors);
   // Only the loss of its one connection tells that a target may have lost its power, and what it had cached.
   if (purpose_ == Purpose::write && may_lose_writes() && !claim_.is_proof()) count = 1;
-  for (std::size_t i = 1; i < count; ++i) sessions_.add(make_session(reactor + i), false);
+  for (std::size_t i = 1; i < count; ++i) add(make_session(reactor + i), false);
   sessions_.start();
   co_return Result<void>{};
 }
@@ -124,18 +132,29 @@ Task<Result<void>> Storage::connect(std::shared_ptr<Session> session) {
 
 // --- commands ---------------------------------------------------------------------------------------------
 
+IscsiSession* Storage::session_with_abandoned() const noexcept {
+  const auto found = std::ranges::find_if(
+      all_sessions_, [](IscsiSession* session) { return session->logins().may_still_change(); });
+  return found == all_sessions_.end() ? nullptr : *found;
+}
+
 /// A write that was lost may still be on its way in a target that was only cut off. It is sent again by the
-/// session that it was lost with: its login ends there what the old one had to do.
-Task<Result<IscsiSession*>> Storage::choose(std::size_t reactor, Attempts& attempts) {
+/// session that it was lost with: its login ends there what the old one had to do. For one that was given up
+/// instead, all later ones wait until then.
+Task<Result<IscsiSession*>> Storage::choose(std::size_t reactor, const Command& command, Attempts& attempts) {
   while (true) {
     DISKFERRY_CO_CHECK(sessions_.check_gone());
-    auto* const session = static_cast<IscsiSession*>(sessions_.choose(
-        reactor, [&](const Session& one) { return attempts.only == nullptr || attempts.only == &one; }));
+    IscsiSession* const late = command.changes_content ? session_with_abandoned() : nullptr;
+    IscsiSession* const awaited = late != nullptr ? late : attempts.only;
+    const auto fits = [&](const Session& one) {
+      return late == nullptr && (awaited == nullptr || awaited == &one);
+    };
+    auto* const session = static_cast<IscsiSession*>(sessions_.choose(reactor, fits));
     if (session != nullptr) co_return session;
     if (!attempts.lost_until) attempts.lost_until = sessions_.give_up_time();
-    if (attempts.only == nullptr || sessions_.count_up() == 0) {
+    if (awaited == nullptr || sessions_.count_up() == 0) {
       DISKFERRY_CO_CHECK(co_await sessions_.wait_for_session(*attempts.lost_until));
-      if (attempts.only == nullptr || sessions_.count_up() == 0) continue;
+      if (awaited == nullptr || sessions_.count_up() == 0) continue;
     }
     if (is_ending_.load(std::memory_order_relaxed))
       attempts.lost_until = std::min(*attempts.lost_until, context_.clock.now() + look_around);
@@ -146,7 +165,7 @@ Task<Result<IscsiSession*>> Storage::choose(std::size_t reactor, Attempts& attem
                                     " and cannot be made again, though others stand")
                                .remedy("check the target and the network"));
     const auto waited = co_await with_deadline(context_.clock, std::min(left, look_around), "reconnect",
-                                               attempts.only->wait_until_up());
+                                               awaited->wait_until_up());
     if (!waited && waited.error().kind() != ErrorKind::timed_out) co_return unexpected(waited.error());
   }
 }
@@ -176,14 +195,17 @@ Task<Result<Answer>> Storage::perform(Command command, Memory memory) {
   for (bool was_sent = false;; was_sent = true) {
     if (is_preempted_.load(std::memory_order_relaxed))
       co_return unexpected(preempted(std::string(command.verb), endpoint_.name));
-    DISKFERRY_CO_TRY(IscsiSession* const session, co_await choose(reactor, attempts));
+    DISKFERRY_CO_TRY(IscsiSession* const session, co_await choose(reactor, command, attempts));
     if (was_sent) repeated_.fetch_add(1, std::memory_order_relaxed);
     Request request(command, memory);
     const Answer answer = co_await session->perform(request);
+    if (answer.how != Answer::How::given && command.changes_content) {
+      attempts.only = session;
+      attempts.login = std::max(attempts.login, request.login);
+    }
     if (answer.how == Answer::How::cancelled)
       co_return unexpected(cancelled_error(std::string(command.verb), endpoint_.name));
     if (answer.how == Answer::How::lost) {
-      if (command.changes_content) attempts.only = session;
       if (!attempts.lost_until) attempts.lost_until = sessions_.give_up_time();
       if (context_.clock.now() >= *attempts.lost_until && was_sent)
         co_return unexpected(fail(ErrorKind::gone, std::string(command.verb), endpoint_.name)
@@ -192,6 +214,7 @@ Task<Result<Answer>> Storage::perform(Command command, Memory memory) {
       continue;
     }
     attempts.only = nullptr;
+    attempts.login = 0;
     if (session->was_preempted()) is_preempted_.store(true, std::memory_order_relaxed);
     // What was cached for an earlier write could not be written.
     if (answer.sense.is_deferred) unflushed_.lose();
@@ -241,21 +264,49 @@ Task<Result<void>> Storage::write(std::uint64_t offset, std::span<const std::byt
   co_return Result<void>{};
 }
 
-Task<Result<void>> Storage::zero(Range range, bool may_unmap) {
-  const bool unmaps = may_unmap && facts_.can_write_same_unmap && facts_.unmapped_reads_zero;
+Task<Result<void>> Storage::write_same(Range& range, bool unmaps) {
+  std::atomic<bool>& can = unmaps ? unmaps_same_ : writes_same_;
   const std::uint64_t limit_blocks =
       facts_.write_same_blocks_max == 0 ? UINT32_MAX : facts_.write_same_blocks_max;
   const std::uint64_t most = std::min(unmaps ? unmap_bytes_limit : write_same_bytes_limit,
                                       std::min<std::uint64_t>(limit_blocks, UINT32_MAX) * facts_.block_bytes);
-  const std::span block = std::span(zeros).first(facts_.block_bytes);
-  while (!range.empty()) {
+  Range one_block{0, facts_.block_bytes};
+  const std::span<const std::byte> zeros = take_zeros(one_block).bytes;
+  while (!range.empty() && can.load(std::memory_order_relaxed)) {
+    if (co_await is_cancelled()) co_return unexpected(cancelled_error("zero", endpoint_.name));
     const std::uint64_t length = std::min(range.length, most);
-    DISKFERRY_CO_CHECK(
-        about(co_await change(write_same16(blocks_of(range.offset, length, facts_), unmaps), {.from = block}),
-              {range.offset, length}));
-    range = {range.offset + length, range.length - length};
+    auto done =
+        co_await change(write_same16(blocks_of(range.offset, length, facts_), unmaps), {.from = zeros});
+    if (done) {
+      range = {range.offset + length, range.length - length};
+    } else if (done.error().kind() == ErrorKind::unsupported) {
+      can = false;
+    } else {
+      co_return about(std::move(done), {range.offset, length});
+    }
   }
   co_return Result<void>{};
+}
+
+Task<Result<void>> Storage::write_zeros(Range range) {
+  while (!range.empty()) {
+    if (co_await is_cancelled()) co_return unexpected(cancelled_error("zero", endpoint_.name));
+    const ZeroPiece piece = take_zeros(range, transfer_bytes_max());
+    DISKFERRY_CO_CHECK(co_await write(piece.offset, piece.bytes, false));
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Storage::zero(Range range, ZeroFlags flags) {
+  const std::uint64_t wanted = range.length;
+  if (flags.may_unmap) DISKFERRY_CO_CHECK(co_await write_same(range, true));
+  // A target that refuses in the middle gets the rest in a slow way: some was changed by then.
+  if (flags.fast_only && range.length == wanted)
+    co_return unexpected(fail(ErrorKind::unsupported, "zero quickly", endpoint_.name)
+                             .why("the LUN cannot, or the storage has to stay allocated")
+                             .at(range.offset, range.length));
+  DISKFERRY_CO_CHECK(co_await write_same(range, false));
+  co_return co_await write_zeros(range);
 }
 
 Task<Result<void>> Storage::discard(Range range) {

@@ -21,16 +21,13 @@ constexpr std::size_t unix_connections_max = 8;
 /// Streams that make no sense, one after the other, until a request is given up.
 constexpr unsigned garbled_max = 2;
 
-std::size_t wanted_connections(const ServerInfo& server, const Endpoint& endpoint, unsigned limit,
-                               std::size_t reactors) {
+std::size_t connections_for(const ServerInfo& server, const Endpoint& endpoint, unsigned bound,
+                            std::size_t reactors) {
   if (!server.can_multi_connection) return 1;  // "clients SHOULD NOT multiplex" (NBD_FLAG_CAN_MULTI_CONN)
-  std::size_t wanted = endpoint.connections;
-  if (wanted == 0)
-    wanted = endpoint.is_unix()
-                 ? std::clamp(reactors, unix_connections_min, unix_connections_max)
-                 : std::clamp<std::size_t>(2 * reactors, connections_default_min, connections_max);
-  if (limit != 0) wanted = std::min<std::size_t>(wanted, limit);
-  return wanted;
+  const std::size_t otherwise =
+      endpoint.is_unix() ? std::clamp(reactors, unix_connections_min, unix_connections_max)
+                         : std::clamp<std::size_t>(2 * reactors, connections_default_min, connections_max);
+  return wanted_connections({.in_uri = endpoint.connections, .bound = bound, .otherwise = otherwise});
 }
 }  // namespace
 
@@ -56,7 +53,7 @@ Task<Result<void>> Pool::open(unsigned wanted) {
     co_return info;
   };
   DISKFERRY_CO_TRY(server_, co_await run_on(first->executor(), connect(first, context_.blocking_pool)));
-  const std::size_t count = wanted_connections(server_, endpoint_, wanted, reactors.size());
+  const std::size_t count = connections_for(server_, endpoint_, wanted, reactors.size());
   sessions_.add(first, true);
   for (std::size_t i = 1; i < count; ++i)
     sessions_.add(std::make_shared<Connection>(reactors[(reactor + i) % reactors.size()], endpoint_,

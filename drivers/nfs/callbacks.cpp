@@ -1,5 +1,7 @@
 #include "drivers/nfs/callbacks.hpp"
 
+#include "drivers/nfs/status.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -34,8 +36,28 @@ const Reply* accepted(int status, const void* data, Answer& answer) {
   if (status != RPC_STATUS_SUCCESS || data == nullptr) return nullptr;
   const auto* const reply = static_cast<const Reply*>(data);
   answer.status = static_cast<int>(reply->status);
-  answer.how = reply->status == NFS3_OK ? Answer::How::done : Answer::How::refused;
+  answer.how = reply->status == NFS3_OK  ? Answer::How::done
+               : is_later(answer.status) ? Answer::How::later
+                                         : Answer::How::refused;
   return answer.how == Answer::How::done ? reply : nullptr;
+}
+
+/// `said`: libnfs's text.
+void take_refusal(int error_number, const void* said, Answer& answer) {
+  const char* const text = said == nullptr ? "" : static_cast<const char*>(said);
+  switch (judge_v4(error_number, text)) {
+    case Verdict::refused:
+      answer.how = Answer::How::refused;
+      answer.status = error_number;
+      return;
+    case Verdict::later:
+      answer.how = Answer::How::later;
+      answer.status = NFS3ERR_JUKEBOX;
+      return;
+    case Verdict::lost:
+      answer.how = Answer::How::lost;
+      return;
+  }
 }
 
 }  // namespace
@@ -83,6 +105,10 @@ void Callbacks::commit(rpc_context*, int status, void* data, void* owned) {
   flight->session->settle(*flight->request, answer);
 }
 
+void Callbacks::null_answered(rpc_context*, int, void*, void* owned) {
+  static_cast<NfsSession*>(owned)->is_null_in_flight_ = false;
+}
+
 void Callbacks::read_v4(int result, nfs_context*, void* data, void* owned) {
   const auto flight = taken(owned);
   Answer answer;
@@ -91,9 +117,8 @@ void Callbacks::read_v4(int result, nfs_context*, void* data, void* owned) {
     answer.bytes = static_cast<std::uint32_t>(result);
     answer.is_end = answer.bytes == 0;
     if (!deliver(*flight->request, data, answer.bytes)) answer.how = Answer::How::lost;
-  } else if (result != -EINTR && result != -ECANCELED) {  // what libnfs says of a lost connection
-    answer.how = Answer::How::refused;
-    answer.status = -result;
+  } else {
+    take_refusal(-result, data, answer);
   }
   flight->session->settle(*flight->request, answer);
 }

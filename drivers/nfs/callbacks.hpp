@@ -44,6 +44,8 @@ struct Callbacks {
   static void read(rpc_context* rpc, int status, void* data, void* owned);
   static void write(rpc_context* rpc, int status, void* data, void* owned);
   static void commit(rpc_context* rpc, int status, void* data, void* owned);
+  /// The server is there; `owned` is the session.
+  static void null_answered(rpc_context* rpc, int status, void* data, void* owned);
   static void read_v4(int result, nfs_context* context, void* data, void* owned);
   /// Of those whose data is a text, or a file, or the facts of one.
   static void done(int result, nfs_context* context, void* data, void* owned);

@@ -2,6 +2,7 @@
 
 #include "diskferry/units.hpp"
 #include "drivers/nfs/storage.hpp"
+#include "drivers/nfs/zero_probe.hpp"
 #include "drivers/support/run_on.hpp"
 
 #include <algorithm>
@@ -12,7 +13,9 @@ namespace {
 
 /// A file that has this size and no block is all holes; smaller ones some file systems keep in the inode.
 constexpr std::uint64_t holes_bytes_min = 64 * kib;
-constexpr std::uint32_t request_bytes_max = 1 * mib;  // libnfs's bound (NFS_MAX_XFER_SIZE)
+/// libnfs's bound (NFS_MAX_XFER_SIZE). Of a server that takes less at once the parts are sent together, which
+/// the checking layer would do one after the other.
+constexpr std::uint32_t request_bytes_max = 1 * mib;
 constexpr unsigned parallel_per_connection = 8;
 
 class NfsDevice final : public BlockDevice {
@@ -26,10 +29,18 @@ class NfsDevice final : public BlockDevice {
     info_.name = storage_.endpoint().name;
     info_.request_bytes_max = request_bytes_max;
     info_.is_read_only = purpose_ == Purpose::read;
+    info_.can_fua = purpose_ == Purpose::write;
     info_.can_grow = purpose_ == Purpose::write;
     info_.can_multi_connection = true;
-    info_.starts_zeroed = facts.used_bytes == 0 && facts.size_bytes >= holes_bytes_min;
     info_.parallel_requests = storage_.connections() * parallel_per_connection;
+    const bool may_be_zero = facts.used_bytes == 0 && facts.size_bytes >= holes_bytes_min;
+    if (purpose_ == Purpose::read || !may_be_zero) co_return Result<void>{};
+    auto is_zero = co_await reads_as_zeros(storage_);
+    if (!is_zero) {
+      co_await storage_.close();
+      co_return unexpected(std::move(is_zero).error());
+    }
+    info_.starts_zeroed = *is_zero;
     co_return Result<void>{};
   }
 
@@ -40,9 +51,7 @@ class NfsDevice final : public BlockDevice {
     return storage_.read(offset, into);
   }
   Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) override {
-    DISKFERRY_CO_CHECK(co_await storage_.write(offset, from));
-    if (flags.fua) co_return co_await storage_.flush();
-    co_return Result<void>{};
+    return storage_.write(offset, from, flags.fua);
   }
   Task<Result<void>> write_zeroes(Range range, ZeroFlags) override {
     co_return unexpected(fail(ErrorKind::unsupported, "zero", info_.name)

@@ -11,6 +11,8 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <vector>
 
 struct nfs_context;
 struct nfsfh;
@@ -77,9 +79,14 @@ class NfsSession final : public Session, public std::enable_shared_from_this<Nfs
   /// False: the library did not take it.
   bool send(const Request& request, InFlight* owned);
   void settle(Request& request, const Answer& answer);
+  bool send_null();
   void on_ready(FdWatcher::Ready ready);
   void update_interest();
   void lose(std::string reason);
+  /// The error where the context is gone.
+  Error lost(std::string operation) const;
+  /// What the library says; `otherwise`, where it says nothing.
+  std::string library_text(std::string_view otherwise) const;
   void drop_context();
 
   const Endpoint& endpoint_;
@@ -88,10 +95,13 @@ class NfsSession final : public Session, public std::enable_shared_from_this<Nfs
   nfs_context* context_ = nullptr;
   nfsfh* file_ = nullptr;
   FdWatcher watcher_;
+  std::vector<Request*> in_flight_;  // owned by the library, through InFlight
   bool is_in_service_ = false;
+  bool is_null_in_flight_ = false;
+  std::string doom_;  // why it has to end as soon as the library is left
   std::atomic<unsigned> abandoned_writes_ = 0;
   bool has_waited_ = false;  ///< for them, since the last look
-  TimePoint last_progress_{};
+  TimePoint last_heard_{};
   mutable std::mutex guard_;
   WaitQueue down_;
   std::string loss_reason_;

@@ -72,9 +72,10 @@ Result<void> NfsSession::make_context() {
 Task<Result<std::shared_ptr<NfsSession::Call>>> NfsSession::call(std::string operation, Start start) {
   const auto call = std::make_shared<Call>();
   auto owned = std::make_unique<std::shared_ptr<Call>>(call);
+  if (context_ == nullptr) co_return unexpected(lost(std::move(operation)));
   if (start(context_, owned.get()) < 0)
-    co_return unexpected(
-        fail(ErrorKind::gone, std::move(operation), endpoint_.name).why(printable(nfs_get_error(context_))));
+    co_return unexpected(fail(ErrorKind::gone, std::move(operation), endpoint_.name)
+                             .why(library_text("libnfs does not take the request")));
   std::ignore = owned.release();  // the callback's
   update_interest();
   std::unique_lock lock(call->guard);
@@ -125,10 +126,13 @@ Task<Result<FileFacts>> NfsSession::open_file(Purpose purpose) {
   DISKFERRY_CO_TRY(const auto opened, co_await call("open", [this, flags](nfs_context* context, void* owned) {
                      return nfs_open_async(context, endpoint_.file.c_str(), flags, Callbacks::opened, owned);
                    }));
+  // Here and below: a server that goes away just after its answer takes the context along.
+  if (context_ == nullptr) co_return unexpected(lost("open"));
   file_ = opened->file;
   DISKFERRY_CO_TRY(const auto looked, co_await call("look at", [this](nfs_context* context, void* owned) {
                      return nfs_fstat64_async(context, file_, Callbacks::looked, owned);
                    }));
+  if (context_ == nullptr) co_return unexpected(lost("look at"));
   const nfs_stat_64& now = looked->facts;
   if (!S_ISREG(now.nfs_mode))
     co_return unexpected(
@@ -173,6 +177,7 @@ Task<Result<void>> NfsSession::create(std::uint64_t size_bytes, bool may_exist) 
                      return nfs_create_async(context, endpoint_.file.c_str(), flags, new_file_mode,
                                              Callbacks::opened, owned);
                    }));
+  if (context_ == nullptr) co_return unexpected(lost("create"));
   file_ = made->file;
   auto sized = co_await call("create", [this, size_bytes](nfs_context* context, void* owned) {
     return nfs_ftruncate_async(context, file_, size_bytes, Callbacks::done, owned);

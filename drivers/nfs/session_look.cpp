@@ -56,7 +56,7 @@ Task<Result<void>> NfsSession::look_at_file(VolumeFacts& facts, bool for_writing
   if (for_writing) DISKFERRY_CO_CHECK(co_await check_access(endpoint_.file, "that file", facts));
   // Who may not open it has heard so already, and needs no name of it.
   auto opened = co_await open_file(Purpose::read);
-  if (!opened && !for_writing) co_return unexpected(std::move(opened).error());
+  if (!opened && (!for_writing || context_ == nullptr)) co_return unexpected(std::move(opened).error());
   if (opened && !opened->handle.empty()) facts.identity = "nfs|" + hex(opened->handle);
   co_return Result<void>{};
 }
@@ -64,13 +64,12 @@ Task<Result<void>> NfsSession::look_at_file(VolumeFacts& facts, bool for_writing
 Task<Result<VolumeFacts>> NfsSession::look(bool for_writing) {
   VolumeFacts facts;
   DISKFERRY_CO_CHECK(co_await look_at_file(facts, for_writing));
+  const auto space = co_await call("ask for space", [](nfs_context* context, void* owned) {
+    return nfs_statvfs64_async(context, "/", Callbacks::measured, owned);
+  });
+  if (!space && context_ == nullptr) co_return unexpected(space.error());
   // A server that does not tell how much is free is none that is full.
-  if (const auto space = co_await call("ask for space",
-                                       [](nfs_context* context, void* owned) {
-                                         return nfs_statvfs64_async(context, "/", Callbacks::measured, owned);
-                                       });
-      space)
-    facts.free_bytes = (*space)->space.f_bavail * (*space)->space.f_frsize;
+  if (space) facts.free_bytes = (*space)->space.f_bavail * (*space)->space.f_frsize;
   co_return facts;
 }
 

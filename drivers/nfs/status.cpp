@@ -42,6 +42,7 @@ constexpr std::array rows{
     Row{NFS3ERR_BADHANDLE, ErrorKind::protocol, "the server does not know its own file handle"},
     Row{NFS3ERR_NOTSUPP, ErrorKind::unsupported, "the server does not support it"},
     Row{NFS3ERR_SERVERFAULT, ErrorKind::io, "the server failed"},
+    Row{NFS3ERR_JUKEBOX, ErrorKind::io, "the server asks again and again to come later"},
 };
 
 struct NumberRow {
@@ -57,10 +58,33 @@ constexpr std::array numbers{NumberRow{EPERM, NFS3ERR_PERM},   NumberRow{ENOENT,
                              NumberRow{EROFS, NFS3ERR_ROFS},   NumberRow{ENAMETOOLONG, NFS3ERR_NAMETOOLONG},
                              NumberRow{ESTALE, NFS3ERR_STALE}};
 
+struct NameRow {
+  std::string_view name;
+  Verdict verdict;
+};
+/// RFC 7530, 13.1. libnfs renews no lease: a server forgets a client that asks for nothing for 90 s or so.
+constexpr std::array names{
+    NameRow{"NFS4ERR_DELAY", Verdict::later},      NameRow{"NFS4ERR_GRACE", Verdict::later},
+    NameRow{"NFS4ERR_EXPIRED", Verdict::lost},     NameRow{"NFS4ERR_STALE_STATEID", Verdict::lost},
+    NameRow{"NFS4ERR_BAD_STATEID", Verdict::lost}, NameRow{"NFS4ERR_STALE_CLIENTID", Verdict::lost}};
+
 }  // namespace
 
 bool is_later(int status) noexcept {
   return status == NFS3ERR_JUKEBOX;
+}
+
+Verdict judge_v4(int error_number, std::string_view said) noexcept {
+  // Its words for a connection that ended, and for an answer that is none.
+  if (error_number == EINTR || error_number == ECANCELED || error_number == EFAULT) return Verdict::lost;
+  // One number stands for many errors, so that only the text tells. In front of the name a path may stand.
+  if (const auto at = said.rfind("NFS4ERR_"); at != std::string_view::npos) {
+    said.remove_prefix(at);
+    if (const auto end = said.find('('); end != std::string_view::npos) said.remove_suffix(said.size() - end);
+    for (const NameRow& row : names)
+      if (row.name == said) return row.verdict;
+  }
+  return error_number == EAGAIN ? Verdict::later : Verdict::refused;
 }
 
 Error status_error(int status, std::string operation, const std::string& name) {

@@ -1,5 +1,6 @@
 #include "drivers/nfs/storage.hpp"
 
+#include "diskferry/task_group.hpp"
 #include "drivers/nfs/status.hpp"
 #include "drivers/support/run_on.hpp"
 
@@ -16,12 +17,6 @@ constexpr unsigned connections_default_min = 4;
 constexpr Duration later_pause_min = std::chrono::milliseconds(100);
 constexpr Duration later_pause_max = std::chrono::seconds(2);
 
-std::size_t wanted_connections(const Endpoint& endpoint, unsigned limit, std::size_t reactors) {
-  std::size_t wanted = endpoint.connections;
-  if (wanted == 0) wanted = std::clamp<std::size_t>(2 * reactors, connections_default_min, connections_max);
-  return limit == 0 ? wanted : std::min<std::size_t>(wanted, limit);
-}
-
 }  // namespace
 
 Storage::Storage(DriverContext& context, Endpoint endpoint, Purpose purpose)
@@ -33,6 +28,9 @@ Storage::Storage(DriverContext& context, Endpoint endpoint, Purpose purpose)
           {.name = endpoint_.name,
            .reconnect_limit = endpoint_.reconnect_limit,
            .stall_limit = endpoint_.stall_limit,
+           // Of an export that is not there yet, as in a failover, servers say that it is not for us
+           // (MNT3ERR_ACCES: Linux' mountd and Ganesha).
+           .refusal_limit = Duration::max(),
            .connect = [this](std::shared_ptr<Session> session) { return connect(std::move(session)); }}) {}
 
 Task<Result<void>> Storage::open(unsigned wanted) {
@@ -52,7 +50,10 @@ Task<Result<void>> Storage::open(unsigned wanted) {
   DISKFERRY_CO_TRY(facts_, co_await run_on(first->executor(), connect_first(first)));
   size_bytes_.store(facts_.size_bytes);
   sessions_.add(first, true);
-  const std::size_t count = wanted_connections(endpoint_, wanted, reactors.size());
+  const std::size_t count = wanted_connections(
+      {.in_uri = endpoint_.connections,
+       .bound = wanted,
+       .otherwise = std::clamp<std::size_t>(2 * reactors.size(), connections_default_min, connections_max)});
   for (std::size_t i = 1; i < count; ++i) sessions_.add(make(i), false);
   sessions_.start();
   co_return Result<void>{};
@@ -93,8 +94,9 @@ Task<Result<Answer>> Storage::perform(std::shared_ptr<Request> request) {
       case Answer::How::cancelled:
         co_return unexpected(cancelled_error(std::string(to_string(request->verb)), endpoint_.name));
       case Answer::How::refused:
-        if (endpoint_.version == 4 || !is_later(answer.status) || context_.clock.now() >= give_up)
-          co_return unexpected(refusal(*request, answer));
+        co_return unexpected(refusal(*request, answer));
+      case Answer::How::later:
+        if (context_.clock.now() >= give_up) co_return unexpected(refusal(*request, answer));
         DISKFERRY_CO_CHECK(co_await context_.clock.sleep_for(pause));
         pause = std::min(2 * pause, later_pause_max);
         continue;
@@ -113,42 +115,75 @@ Task<Result<Answer>> Storage::perform(std::shared_ptr<Request> request) {
 
 Error Storage::refusal(const Request& request, const Answer& answer) const {
   const std::string verb(to_string(request.verb));
-  Error error = endpoint_.version == 4 ? library_error(answer.status, verb, endpoint_.name, {})
-                                       : status_error(answer.status, verb, endpoint_.name);
+  const bool is_error_number = endpoint_.version == 4 && answer.how == Answer::How::refused;
+  Error error = is_error_number ? library_error(answer.status, verb, endpoint_.name, {})
+                                : status_error(answer.status, verb, endpoint_.name);
   return std::move(error).at(request.offset, request.into.size() + request.from.size());
 }
 
 Task<Result<void>> Storage::read(std::uint64_t offset, std::span<std::byte> into) {
+  if (into.size() <= facts_.read_bytes_max) co_return co_await read_part(offset, into);
+  const Executor executor = co_await boost::asio::this_coro::executor;
+  TaskGroup parts(executor);
   while (!into.empty()) {
     const auto part = into.first(std::min<std::size_t>(into.size(), facts_.read_bytes_max));
+    parts.spawn(read_part(offset, part));
+    offset += part.size();
+    into = into.subspan(part.size());
+  }
+  co_return co_await parts.join();
+}
+
+Task<Result<void>> Storage::read_part(std::uint64_t offset, std::span<std::byte> into) {
+  while (!into.empty()) {
     DISKFERRY_CO_TRY(const Answer answer,
-                     co_await perform(std::make_shared<Request>(Verb::read, offset, part)));
-    if (answer.bytes == 0 || answer.bytes > part.size())
+                     co_await perform(std::make_shared<Request>(Verb::read, offset, into)));
+    if (answer.bytes == 0 || answer.bytes > into.size())
       co_return unexpected(fail(ErrorKind::io, "read", endpoint_.name)
                                .why("the file ends before its size when it was opened")
                                .remedy("nobody may change the size of the disk while it is in use")
-                               .at(offset, part.size()));
+                               .at(offset, into.size()));
     offset += answer.bytes;
     into = into.subspan(answer.bytes);
   }
   co_return Result<void>{};
 }
 
-Task<Result<void>> Storage::write(std::uint64_t offset, std::span<const std::byte> from) {
+Task<Result<void>> Storage::write(std::uint64_t offset, std::span<const std::byte> from, bool fua) {
+  if (from.size() <= facts_.write_bytes_max)
+    co_return co_await write_part(fua ? Verb::write_durably : Verb::write, offset, from);
+  const Executor executor = co_await boost::asio::this_coro::executor;
+  TaskGroup parts(executor);
   while (!from.empty()) {
     const auto part = from.first(std::min<std::size_t>(from.size(), facts_.write_bytes_max));
-    DISKFERRY_CO_TRY(const Answer answer, co_await perform(std::make_shared<Request>(
-                                              Verb::write, offset, std::span<std::byte>{}, part)));
-    if (answer.bytes == 0 || answer.bytes > part.size())
+    parts.spawn(write_part(Verb::write, offset, part));
+    offset += part.size();
+    from = from.subspan(part.size());
+  }
+  DISKFERRY_CO_CHECK(co_await parts.join());
+  // One commit for all of them is less work for the server than each for itself.
+  if (fua) co_return co_await flush();
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Storage::write_part(Verb verb, std::uint64_t offset, std::span<const std::byte> from) {
+  bool is_durable = true;
+  while (!from.empty()) {
+    DISKFERRY_CO_TRY(const Answer answer,
+                     co_await perform(std::make_shared<Request>(verb, offset, std::span<std::byte>{}, from)));
+    if (answer.bytes == 0 || answer.bytes > from.size())
       co_return unexpected(
           fail(ErrorKind::protocol, "write", endpoint_.name)
-              .why(fmt::format("the server says that it wrote {} of {} bytes", answer.bytes, part.size())));
+              .why(fmt::format("the server says that it wrote {} of {} bytes", answer.bytes, from.size())));
     if (!answer.is_durable) unflushed_.written(answer.verifier);
+    is_durable = is_durable && answer.is_durable;
     offset += answer.bytes;
     from = from.subspan(answer.bytes);
     for (std::uint64_t size = size_bytes_.load(); size < offset;)
       if (size_bytes_.compare_exchange_weak(size, offset)) break;
   }
+  // Who is asked to commit it must do so (RFC 1813, 3.3.7); not all do.
+  if (verb == Verb::write_durably && !is_durable) co_return co_await flush();
   co_return Result<void>{};
 }
 

@@ -18,8 +18,10 @@ class Storage {
   Task<Result<void>> open(unsigned wanted);
   Task<void> close() { return sessions_.close(); }
 
+  /// What is more than the server takes at once goes there in parts, all of them together. `fua`: it is
+  /// durable before the task completes.
   Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into);
-  Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from);
+  Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, bool fua);
   Task<Result<void>> flush();
 
   const Endpoint& endpoint() const noexcept { return endpoint_; }
@@ -32,6 +34,9 @@ class Storage {
 
  private:
   Task<Result<void>> connect(std::shared_ptr<Session> session);
+  /// At most what the server takes at once. It may do less: then it is asked for the rest.
+  Task<Result<void>> read_part(std::uint64_t offset, std::span<std::byte> into);
+  Task<Result<void>> write_part(Verb verb, std::uint64_t offset, std::span<const std::byte> from);
   /// Until it is answered with yes, or no for good.
   Task<Result<Answer>> perform(std::shared_ptr<Request> request);
   Error refusal(const Request& request, const Answer& answer) const;

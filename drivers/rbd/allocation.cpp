@@ -19,8 +19,6 @@ constexpr std::uint64_t objects_empty_max = 16u << 20;
 /// object, has been wrong about where the answer begins (Ceph issue 53784). No object is larger than this.
 constexpr std::uint64_t align_bytes = object_bytes_max;
 
-constexpr int stop_here = -9999;  // no errno
-
 int note_data(std::uint64_t offset, std::size_t length, int exists, void* into) {
   if (exists != 0) static_cast<Allocation*>(into)->add({offset, length});
   return 0;

@@ -140,10 +140,21 @@ std::optional<std::uint64_t> Cluster::free_bytes(std::int64_t pool_id) const {
   return found;
 }
 
-Result<void> Cluster::check_may_write() const {
-  const int result = rados_remove(pool_, object_that_is_not_there);
-  if (result >= 0 || result == -ENOENT) return {};
-  return unexpected(status_error(result, "write", endpoint_.name));
+Result<void> Cluster::check_may_write(std::int64_t data_pool) const {
+  const auto judge = [this](int result, const char* operation) -> Result<void> {
+    if (result >= 0 || result == -ENOENT) return {};
+    return unexpected(status_error(result, operation, endpoint_.name));
+  };
+  DISKFERRY_CHECK(judge(rados_remove(pool_, object_that_is_not_there), "write"));
+  if (data_pool == pool_id()) return {};
+  rados_ioctx_t data = nullptr;
+  if (const int failed = rados_ioctx_create2(cluster_, data_pool, &data); failed < 0)
+    return unexpected(status_error(failed, "open the data pool", endpoint_.name));
+  rados_set_pool_full_try(data);
+  rados_ioctx_set_namespace(data, endpoint_.name_space.c_str());
+  const int result = rados_remove(data, object_that_is_not_there);
+  rados_ioctx_destroy(data);
+  return judge(result, "write to the data pool");
 }
 
 Result<std::int64_t> Cluster::id_of_pool(const std::string& name) const {

@@ -1,6 +1,6 @@
 // Cluster: one connection to a Ceph cluster, with a pool open. Everything here blocks, for as long as the
-// limits of the endpoint at most: it is called on threads of the BlockingPool. Handles of the library are
-// void* in its own headers, too.
+// limits of the endpoint at most: it is called on threads of the BlockingPool (blocking.hpp). Handles of the
+// library are void* in its own headers, too.
 #pragma once
 
 #include "drivers/rbd/endpoint.hpp"
@@ -32,8 +32,9 @@ class Cluster {
   /// What the pool can take by its rules of replication, its quota and what is used: nullopt where nobody in
   /// the cluster counts it (no manager), or tells this user.
   std::optional<std::uint64_t> free_bytes(std::int64_t pool_id) const;
-  /// Asks to remove an object that is not there. Errors: permission.
-  Result<void> check_may_write() const;
+  /// Asks each of the two pools, of the metadata and of the data, to remove an object that is not there.
+  /// Errors: permission.
+  Result<void> check_may_write(std::int64_t data_pool) const;
   /// Errors: not_found.
   Result<std::int64_t> id_of_pool(const std::string& name) const;
 

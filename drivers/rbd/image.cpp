@@ -3,6 +3,7 @@
 #include "drivers/rbd/status.hpp"
 
 #include <array>
+#include <ctime>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <span>
@@ -13,6 +14,7 @@ namespace diskferry::rbd {
 namespace {
 
 constexpr std::size_t watchers_max = 256;
+constexpr std::int64_t ns_per_s = 1'000'000'000;
 
 /// The value that counts for this image: its own metadata come before the configuration file, and before what
 /// we set.
@@ -104,12 +106,22 @@ Result<void> Image::lock() {
   return {};
 }
 
-Result<void> Image::resize(std::uint64_t size_bytes, bool may_shrink) {
-  // The library calls it unasked.
-  const auto progress = [](std::uint64_t, std::uint64_t, void*) { return 0; };
-  const int failed = rbd_resize2(image_, size_bytes, may_shrink, progress, nullptr);
+Result<void> Image::resize(std::uint64_t size_bytes, bool may_shrink, std::atomic<bool>* stop) {
+  const int failed = rbd_resize2(image_, size_bytes, may_shrink, stop_where_told, stop);
+  if (failed == stop_here) return unexpected(cancelled_error("resize", endpoint_.name));
   if (failed < 0) return unexpected(status_error(failed, "resize", endpoint_.name));
   return {};
+}
+
+std::int64_t Image::modified_ns() const {
+  timespec at{};
+  if (!endpoint_.snapshot.empty() || rbd_get_modify_timestamp(image_, &at) < 0) return 0;
+  return std::int64_t{at.tv_sec} * ns_per_s + at.tv_nsec;
+}
+
+int stop_where_told(std::uint64_t, std::uint64_t, void* stop) noexcept {
+  const auto* const told = static_cast<const std::atomic<bool>*>(stop);
+  return told != nullptr && told->load(std::memory_order_relaxed) ? stop_here : 0;
 }
 
 Error in_use_error(const std::string& name, const std::vector<std::string>& users) {

@@ -5,6 +5,7 @@
 #include "diskferry/extent.hpp"
 #include "drivers/rbd/cluster.hpp"
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -47,7 +48,14 @@ class Image {
   Result<std::vector<std::string>> other_users() const;
   /// Takes the exclusive lock for as long as the image is open, where it has that feature. Errors: in_use.
   Result<void> lock();
-  Result<void> resize(std::uint64_t size_bytes, bool may_shrink);
+  /// Errors: cancelled, where `stop` became true meanwhile: it has its old size then, and its end may be
+  /// gone.
+  Result<void> resize(std::uint64_t size_bytes, bool may_shrink, std::atomic<bool>* stop = nullptr);
+  /// When it was written to, since the epoch; 0: a snapshot, or nobody has noted it. librbd notes a write
+  /// that comes 60 s (rbd_mtime_update_interval) or more after the last one that it noted, so that of an
+  /// image that was idle for that long every change shows, and of others what is written later. The kernel's
+  /// client notes nothing.
+  std::int64_t modified_ns() const;
 
  private:
   Image(const Endpoint& endpoint, std::unique_ptr<Cluster> cluster)
@@ -59,6 +67,12 @@ class Image {
   void* image_ = nullptr;  // rbd_image_t
   ImageFacts facts_{};
 };
+
+/// What a callback of ours returns to end a call of the library, which then returns it, too.
+inline constexpr int stop_here = -9999;  // no errno
+/// The library's callback of progress, called for each object that it removes. `stop`: a std::atomic<bool>,
+/// or null.
+int stop_where_told(std::uint64_t done, std::uint64_t all, void* stop) noexcept;
 
 /// The error of an image that others use; `users` is not empty.
 Error in_use_error(const std::string& name, const std::vector<std::string>& users);

@@ -1,6 +1,6 @@
 #include "drivers/rbd/opening.hpp"
 
-#include "drivers/support/blocking_pool.hpp"
+#include "drivers/rbd/blocking.hpp"
 
 namespace diskferry::rbd {
 namespace {
@@ -13,7 +13,7 @@ Task<Result<void>> wait_for_others(DriverContext& context, std::shared_ptr<Image
   const TimePoint until = Clock::after(context.clock.now(), limit);
   for (;;) {
     DISKFERRY_CO_TRY(const auto others,
-                     co_await context.blocking_pool.run([image] { return image->other_users(); }));
+                     co_await run_blocking(context.blocking_pool, [image] { return image->other_users(); }));
     if (others.empty()) co_return Result<void>{};
     if (context.clock.now() >= until) co_return unexpected(in_use_error(image->name(), others));
     DISKFERRY_CO_CHECK(co_await context.clock.sleep_for(in_use_pause));
@@ -22,16 +22,15 @@ Task<Result<void>> wait_for_others(DriverContext& context, std::shared_ptr<Image
 
 Task<Result<void>> make_ours(DriverContext& context, std::shared_ptr<Image> image, Duration limit) {
   DISKFERRY_CO_CHECK(co_await wait_for_others(context, image, limit));
-  co_return co_await context.blocking_pool.run([image] { return image->lock(); });
+  co_return co_await run_blocking(context.blocking_pool, [image] { return image->lock(); });
 }
 
 }  // namespace
 
 Task<Result<std::shared_ptr<Image>>> open_image(DriverContext& context, Endpoint endpoint, Purpose purpose) {
-  auto opened = co_await context.blocking_pool.run_or_give_up(
+  co_return co_await run_or_give_up(
+      context.blocking_pool, cancelled_error("open", endpoint.name),
       [endpoint, purpose]() -> Result<std::shared_ptr<Image>> { return Image::open(endpoint, purpose); });
-  if (!opened) co_return unexpected(cancelled_error("open", endpoint.name));
-  co_return *std::move(opened);
 }
 
 Task<Result<std::shared_ptr<Image>>> open_for_writing(DriverContext& context, Endpoint endpoint,

@@ -1,9 +1,9 @@
 #include "drivers/rbd/rbd_driver.hpp"
 
+#include "drivers/rbd/blocking.hpp"
 #include "drivers/rbd/opening.hpp"
 #include "drivers/rbd/rbd_device.hpp"
 #include "drivers/rbd/volumes.hpp"
-#include "drivers/support/blocking_pool.hpp"
 
 #include <algorithm>
 
@@ -36,8 +36,9 @@ Task<Result<DevicePtr>> open(DriverContext& context, ImageUri uri, OpenOptions o
 
 Task<Result<void>> empty(DriverContext& context, Endpoint endpoint, std::uint64_t size_bytes) {
   DISKFERRY_CO_TRY(std::shared_ptr<Image> image, co_await open_for_writing(context, endpoint, false));
-  auto emptied =
-      co_await context.blocking_pool.run([image, size_bytes] { return empty_image(*image, size_bytes); });
+  auto emptied = co_await run_until_stopped(
+      context.blocking_pool,
+      [image, size_bytes](std::atomic<bool>& stop) { return empty_image(*image, size_bytes, stop); });
   co_await close_image(context.blocking_pool, std::move(image));
   co_return emptied;
 }
@@ -48,23 +49,22 @@ Task<Result<void>> create(DriverContext& context, ImageUri uri, CreateOptions op
     co_return unexpected(fail(ErrorKind::unsupported, "create", endpoint.name)
                              .why("a cluster cannot reserve storage without writing it")
                              .remedy("leave the preallocation out"));
-  auto made = co_await context.blocking_pool.run(
-      [endpoint, options] { return make_image(endpoint, options.size_bytes); });
+  auto made = co_await run_blocking(context.blocking_pool,
+                                    [endpoint, options] { return make_image(endpoint, options.size_bytes); });
   if (made || made.error().kind() != ErrorKind::already_exists || !options.replace) co_return made;
   co_return co_await empty(context, endpoint, options.size_bytes);
 }
 
 Task<Result<VolumeFacts>> look(DriverContext& context, ImageUri uri, LookOptions options) {
   DISKFERRY_CO_TRY(const Endpoint endpoint, parse_endpoint(uri));
-  auto looked = co_await context.blocking_pool.run_or_give_up(
-      [endpoint, options] { return look_at_image(endpoint, options); });
-  if (!looked) co_return unexpected(cancelled_error("look at", endpoint.name));
-  co_return *std::move(looked);
+  co_return co_await run_or_give_up(context.blocking_pool, cancelled_error("look at", endpoint.name),
+                                    [endpoint, options] { return look_at_image(endpoint, options); });
 }
 
 Task<Result<void>> remove(DriverContext& context, ImageUri uri) {
   DISKFERRY_CO_TRY(const Endpoint endpoint, parse_endpoint(uri));
-  co_return co_await context.blocking_pool.run([endpoint] { return remove_image(endpoint); });
+  co_return co_await run_until_stopped(
+      context.blocking_pool, [endpoint](std::atomic<bool>& stop) { return remove_image(endpoint, stop); });
 }
 
 }  // namespace

@@ -33,16 +33,20 @@ Result<void> check_is_image(const Endpoint& endpoint, const char* operation) {
                         .remedy("name the image without @SNAPSHOT"));
 }
 
-/// What writing to the image, or making it where there is none, would meet.
-Result<void> find_obstacles(const Endpoint& endpoint, Image* image, Cluster& cluster, VolumeFacts& facts) {
+/// What writing to the image, or making it where there is none, would meet. `data_pool`: where its data are,
+/// or would be.
+void find_obstacles(const Endpoint& endpoint, const Cluster& cluster, std::int64_t data_pool,
+                    VolumeFacts& facts) {
   if (!endpoint.snapshot.empty())
     facts.obstacles.push_back(
         fail(ErrorKind::read_only, "write", endpoint.name).why("a snapshot cannot be written"));
-  if (auto allowed = cluster.check_may_write(); !allowed)
+  if (auto allowed = cluster.check_may_write(data_pool); !allowed)
     facts.obstacles.push_back(std::move(allowed).error());
-  if (image == nullptr) return {};
-  DISKFERRY_TRY(const auto users, image->other_users());
-  if (!users.empty()) facts.obstacles.push_back(in_use_error(endpoint.name, users));
+}
+
+Result<void> find_users(const Image& image, VolumeFacts& facts) {
+  DISKFERRY_TRY(const auto users, image.other_users());
+  if (!users.empty()) facts.obstacles.push_back(in_use_error(image.name(), users));
   return {};
 }
 
@@ -54,7 +58,7 @@ Result<VolumeFacts> look_at_nothing(const Endpoint& endpoint, const LookOptions&
     DISKFERRY_TRY(pool, cluster->id_of_pool(endpoint.data_pool));
   }
   facts.free_bytes = cluster->free_bytes(pool);
-  if (options.for_writing) DISKFERRY_CHECK(find_obstacles(endpoint, nullptr, *cluster, facts));
+  if (options.for_writing) find_obstacles(endpoint, *cluster, pool, facts);
   return facts;
 }
 
@@ -77,16 +81,19 @@ Result<void> make_image(const Endpoint& endpoint, std::uint64_t size_bytes) {
   return {};
 }
 
-Result<void> empty_image(Image& image, std::uint64_t size_bytes) {
+Result<void> empty_image(Image& image, std::uint64_t size_bytes, std::atomic<bool>& stop) {
   // Also lets go of a parent, to which a clone would read through.
-  DISKFERRY_CHECK(image.resize(0, true));
+  DISKFERRY_CHECK(image.resize(0, true, &stop));
   return image.resize(size_bytes, true);
 }
 
-Result<void> remove_image(const Endpoint& endpoint) {
+Result<void> remove_image(const Endpoint& endpoint, std::atomic<bool>& stop) {
   DISKFERRY_CHECK(check_is_image(endpoint, "remove"));
+  if (stop) return unexpected(cancelled_error("remove", endpoint.name));
   DISKFERRY_TRY(const auto cluster, Cluster::connect(endpoint));
-  const int failed = rbd_remove(cluster->pool(), endpoint.image.c_str());
+  const int failed =
+      rbd_remove_with_progress(cluster->pool(), endpoint.image.c_str(), stop_where_told, &stop);
+  if (failed == stop_here) return unexpected(cancelled_error("remove", endpoint.name));
   if (failed < 0) return unexpected(status_error(failed, "remove", endpoint.name));
   return {};
 }
@@ -96,12 +103,18 @@ Result<VolumeFacts> look_at_image(const Endpoint& endpoint, const LookOptions& o
   if (!opened && opened.error().kind() == ErrorKind::not_found) return look_at_nothing(endpoint, options);
   DISKFERRY_TRY(const auto image, std::move(opened));
   const ImageFacts& known = image->facts();
+  // What the image has already is not counted as free, though emptying would give it back: the library knows
+  // it in whole objects only and without what snapshots keep, and ends the process where somebody resizes the
+  // image while it counts.
   VolumeFacts facts{.exists = true,
                     .can_be_emptied = true,
                     .size_bytes = known.size_bytes,
                     .identity = image->identity(),
+                    .modified_ns = image->modified_ns(),
                     .free_bytes = image->cluster().free_bytes(known.data_pool)};
-  if (options.for_writing) DISKFERRY_CHECK(find_obstacles(endpoint, image.get(), image->cluster(), facts));
+  if (!options.for_writing) return facts;
+  find_obstacles(endpoint, image->cluster(), known.data_pool, facts);
+  DISKFERRY_CHECK(find_users(*image, facts));
   return facts;
 }
 

@@ -108,16 +108,34 @@ Task<Result<void>> SessionPool::establish(std::shared_ptr<Session> session) {
   co_return Result<void>{};
 }
 
-/// Tries until it stands, is cancelled, or the server turns out to be another.
-Task<Result<void>> SessionPool::bring_back(std::shared_ptr<Session> session) {
-  for (Duration back_off = back_off_min;; back_off = std::min(2 * back_off, back_off_max)) {
+/// Whether who waits for such a server waits in vain. Of the refusals that are not here a server that is
+/// being started gives some (`not_found`), and others pass (`in_use`: the reservation of one that is dead).
+/// `refused_since`: of the session that is refused, from one attempt to the next.
+bool SessionPool::is_last_word(ErrorKind kind, std::optional<TimePoint>& refused_since) const {
+  // While others stand it is about one connection more.
+  const bool is_alone = count_up() == 0;
+  if (!is_alone || kind != ErrorKind::permission) {
+    refused_since.reset();
+    return is_alone && (kind == ErrorKind::read_only || kind == ErrorKind::unsupported);
+  }
+  const TimePoint now = clock_.now();
+  if (!refused_since) refused_since = now;
+  return now - *refused_since >= options_.refusal_limit;
+}
+
+Task<Result<void>> SessionPool::bring_back(std::shared_ptr<Session> session, bool has_stood) {
+  std::optional<TimePoint> refused_since;
+  for (Duration back_off = back_off_min; !is_gone_.load(); back_off = std::min(2 * back_off, back_off_max)) {
     auto established = co_await establish(session);
-    if (established) co_return Result<void>{};
-    if (established.error().kind() == ErrorKind::mismatch) {
+    if (established || established.error().kind() == ErrorKind::cancelled) co_return established;
+    const ErrorKind kind = established.error().kind();
+    if (has_stood && (kind == ErrorKind::mismatch || is_last_word(kind, refused_since))) {
       declare_gone(established.error());
       co_return established;
     }
-    if (established.error().kind() == ErrorKind::cancelled) co_return established;
+    // One that finds another disk from the beginning, behind one of several addresses: the others do the
+    // work.
+    if (kind == ErrorKind::mismatch) co_return established;
     {
       std::lock_guard lock(guard_);
       last_failure_ =
@@ -125,14 +143,11 @@ Task<Result<void>> SessionPool::bring_back(std::shared_ptr<Session> session) {
     }
     DISKFERRY_CO_CHECK(co_await clock_.sleep_for(back_off));
   }
+  co_return check_gone();
 }
 
 Task<Result<void>> SessionPool::keep(std::shared_ptr<Session> session, bool is_connected) {
-  if (!is_connected) {
-    // A server may allow fewer than we would like: then the others do the work.
-    auto established = co_await establish(session);
-    if (!established) co_return Result<void>{};
-  }
+  if (!is_connected) DISKFERRY_CO_CHECK(co_await bring_back(session, false));
   Duration pause = Duration::zero();
   while (!is_gone_.load()) {
     const TimePoint since = clock_.now();
@@ -141,7 +156,7 @@ Task<Result<void>> SessionPool::keep(std::shared_ptr<Session> session, bool is_c
     const bool was_good = clock_.now() - since >= good_session_min;
     pause = was_good ? Duration::zero() : std::clamp(2 * pause, back_off_min, back_off_max);
     DISKFERRY_CO_CHECK(co_await clock_.sleep_for(pause));
-    DISKFERRY_CO_CHECK(co_await bring_back(session));
+    DISKFERRY_CO_CHECK(co_await bring_back(session, true));
   }
   co_return Result<void>{};
 }

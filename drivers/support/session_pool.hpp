@@ -7,6 +7,7 @@
 #include "diskferry/sync.hpp"
 #include "diskferry/task_group.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <memory>
@@ -17,6 +18,17 @@
 #include <vector>
 
 namespace diskferry {
+
+/// How many connections a device is to have.
+struct ConnectionCounts {
+  unsigned in_uri = 0;        ///< the key `connections`; 0: not given
+  unsigned bound = 0;         ///< OpenOptions::connections; 0: none
+  std::size_t otherwise = 1;  ///< the driver's choice
+};
+constexpr std::size_t wanted_connections(const ConnectionCounts& counts) noexcept {
+  const std::size_t wanted = counts.in_uri == 0 ? counts.otherwise : counts.in_uri;
+  return counts.bound == 0 ? wanted : std::min<std::size_t>(wanted, counts.bound);
+}
 
 /// One connection on one reactor. Thread: is_up() and load() from any; all else on executor()'s thread.
 class Session {
@@ -54,8 +66,13 @@ struct SessionPoolOptions {
   std::string name{};          ///< of the storage, for messages
   Duration reconnect_limit{};  ///< how long a request waits for a connection before the storage is gone
   Duration stall_limit{};  ///< without a sign of life; how often check_progress() is called follows from it
+  /// A server that refuses us (`permission`) for so long means it, and the storage is gone. Before, it may
+  /// have been started just now, and be without its users, rights or exports yet, or have ended in a TLS
+  /// handshake.
+  Duration refusal_limit = std::chrono::seconds(10);
   /// Connects a session that is down, and refuses with `mismatch` where the server came back as another. On
-  /// the session's thread.
+  /// the session's thread. Of what it fails with, `mismatch`, `read_only`, `unsupported` and a lasting
+  /// `permission` end the waiting for the server; all else is tried again.
   std::function<Task<Result<void>>(std::shared_ptr<Session>)> connect{};
 };
 
@@ -65,8 +82,8 @@ class SessionPool {
   /// Lifetime: `reactors` and `clock` outlive the pool.
   SessionPool(std::span<const Executor> reactors, Clock& clock, SessionPoolOptions options);
 
-  /// Before start(). One that has been connected is kept so; the others are tried once, as a server may allow
-  /// fewer than we would like.
+  /// Before start(). One that has been connected is kept so; the others are tried for as long as it takes, as
+  /// a server may allow fewer than we would like.
   void add(std::shared_ptr<Session> session, bool is_connected);
   void start();
   /// No request may be running.
@@ -113,7 +130,9 @@ class SessionPool {
   };
 
   Task<Result<void>> establish(std::shared_ptr<Session> session);
-  Task<Result<void>> bring_back(std::shared_ptr<Session> session);
+  /// Tries until it stands. Errors: cancelled; what ends the trying.
+  Task<Result<void>> bring_back(std::shared_ptr<Session> session, bool has_stood);
+  bool is_last_word(ErrorKind kind, std::optional<TimePoint>& refused_since) const;
   Task<Result<void>> keep(std::shared_ptr<Session> session, bool is_connected);
   Task<Result<void>> watch_progress(std::shared_ptr<Session> session);
   Task<Result<void>> wait_until_up();

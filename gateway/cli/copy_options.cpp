@@ -1,6 +1,8 @@
 // Declares the options of a copy and turns them into a request.
 #include "gateway/cli/copy_options.hpp"
 
+#include "drivers/image/format.hpp"
+
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -14,20 +16,21 @@ const std::map<std::string, ImageCreateOptions::Preallocate> preallocations{
     {"off", ImageCreateOptions::Preallocate::off},
     {"metadata", ImageCreateOptions::Preallocate::metadata},
     {"full", ImageCreateOptions::Preallocate::full}};
-const std::map<std::string, VerifyLevel> verify_levels{
-    {"none", VerifyLevel::none}, {"cache", VerifyLevel::cache}, {"storage", VerifyLevel::storage}};
+const std::map<std::string, std::optional<VerifyLevel>> verify_levels{{"none", VerifyLevel::none},
+                                                       {"sample", VerifyLevel::sample},
+                                                       {"cache", VerifyLevel::cache},
+                                                       {"storage", VerifyLevel::storage}};
 
 /// A raw disk under the name of another format would be taken for that format by whoever opens it.
 Result<void> check_target_name(const ImageUri& target) {
-  if (!target.is_file()) return {};
-  for (const std::string_view ending : {".vmdk", ".vdi", ".vhd", ".vhdx", ".vpc", ".qed", ".ova"}) {
-    if (target.path().ends_with(ending))
-      return unexpected(
-          fail(ErrorKind::invalid_argument, "copy", target.to_string())
-              .why(fmt::format("images of the format that '{}' stands for are not written", ending))
-              .remedy("say -O raw or -O qcow2, or choose another name"));
-  }
-  return {};
+  if (!target.is_file() || format_for_target(target) != "raw") return {};
+  const std::string_view ending = ending_of_format(target.path());
+  if (ending.empty()) return {};
+  return unexpected(
+      fail(ErrorKind::invalid_argument, "copy", target.to_string())
+          .why(fmt::format("it would become a raw disk, and its name ends with '{}' as one of another format",
+                           ending))
+          .remedy("say -O raw or -O qcow2, or choose another name"));
 }
 
 }  // namespace
@@ -48,7 +51,7 @@ void add_copy_options(CLI::App& app, CopyOptions& options) {
       ->type_name("N")
       ->check(CLI::Range(1u, 256u));
   add_bytes(app, "--request-size", options.request_bytes,
-            "longest request (default: 512K on one host, 256K over a network)");
+            "longest request (default: 512K on one host, 256K over NBD, 512K or 1M to storage servers)");
   add_bytes(app, "--rate", options.bytes_per_s, "bytes a second at most (default: no limit)");
   add_bytes(app, "--checkpoint", options.checkpoint_bytes,
             "make finished work durable, for --resume, after this much (default: 256M, or every 2 s)");
@@ -67,10 +70,10 @@ void add_copy_options(CLI::App& app, CopyOptions& options) {
                  "rehearse: reading the source goes wrong by these rules (see the manual)")
       ->type_name("RULES");
   app.add_option("--fault-target", options.target_faults, "the same for the target")->type_name("RULES");
-  auto* verify =
-      add_choice(app, "--verify", options.verify, verify_levels, "LEVEL",
-                 "cache: read back at once; storage: read back after a flush, past the page cache; none "
-                 "(default: cache)");
+  auto* verify = add_choice(
+      app, "--verify", options.verify, verify_levels, "LEVEL",
+      "cache: read back at once; sample: one request of sixteen; storage: read back after a flush, past "
+      "the page cache; none (default: cache; sample onto nfs, iscsi, rbd and gluster)");
   app.add_flag("--no-verify", options.no_verify, "the same as --verify none: only the first and last MiB")
       ->excludes(verify);
 }
@@ -116,7 +119,7 @@ Result<CopyRequest> CopyOptions::request() const {
     DISKFERRY_TRY(const ImageUri backing_uri, ImageUri::parse(backing));
     request.backing_format = format_for_target(backing_uri);
   }
-  request.verify = no_verify ? VerifyLevel::none : verify;
+  request.verify = no_verify ? std::optional(VerifyLevel::none) : verify;
   request.target_connections = source.connections;
   request.requests = requests;
   request.request_bytes = request_bytes;

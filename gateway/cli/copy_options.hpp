@@ -21,7 +21,7 @@ struct CopyOptions {
   bool resume = false;
   bool no_verify = false;
   bool top = false;
-  VerifyLevel verify = VerifyLevel::cache;
+  std::optional<VerifyLevel> verify{};
   std::string compress;  ///< "": not; "zlib" or "zstd"
   std::uint64_t cluster_bytes = 0;
   ImageCreateOptions::Preallocate preallocate = ImageCreateOptions::Preallocate::off;

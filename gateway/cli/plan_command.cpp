@@ -35,9 +35,13 @@ json::value or_null(const std::optional<T>& value) {
   return value ? json::value(*value) : json::value(nullptr);
 }
 
+json::array to_json(const std::vector<std::string>& texts) {
+  json::array values;
+  for (const std::string& text : texts) values.emplace_back(text);
+  return values;
+}
+
 json::value to_json(const CopyForecast& forecast) {
-  json::array blockers;
-  for (const std::string& blocker : forecast.blockers) blockers.emplace_back(blocker);
   return {{"source-format", forecast.source_format},
           {"target-format", forecast.target_format},
           {"virtual-size", forecast.size_bytes},
@@ -50,7 +54,8 @@ json::value to_json(const CopyForecast& forecast) {
           {"space-available", or_null(forecast.space_available_bytes)},
           {"source-rate", or_null(forecast.read_bytes_per_s)},
           {"seconds-at-least", or_null(least_seconds(forecast))},
-          {"blockers", std::move(blockers)}};
+          {"warnings", to_json(forecast.warnings)},
+          {"blockers", to_json(forecast.blockers)}};
 }
 
 void print_text(std::ostream& out, const CopyForecast& forecast) {
@@ -69,6 +74,7 @@ void print_text(std::ostream& out, const CopyForecast& forecast) {
     fields.add("time", fmt::format("at least {:.1f} s (the source gives {}/s)", *seconds,
                                    format_bytes(static_cast<std::uint64_t>(*forecast.read_bytes_per_s))));
   fields.print(out);
+  for (const std::string& warning : forecast.warnings) out << "warning: " << warning << "\n";
   for (const std::string& blocker : forecast.blockers) out << "blocker: " << blocker << "\n";
 }
 

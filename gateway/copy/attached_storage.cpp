@@ -21,6 +21,7 @@ struct Mount {
   std::string point;
   std::string type;
   std::string source;
+  std::string address{};  // of the server, where the file system's options say it
 };
 
 std::string unescaped(std::string_view field) {
@@ -44,12 +45,24 @@ std::vector<std::string> fields_of(std::string_view line) {
   return fields;
 }
 
+/// "addr=10.0.0.5" of "rw,vers=4.2,addr=10.0.0.5,..."
+std::string address_in(std::string_view options) {
+  for (const auto option : options | std::views::split(',')) {
+    std::string_view one(option);
+    if (!one.starts_with("addr=")) continue;
+    one.remove_prefix(5);
+    return std::string(one);
+  }
+  return {};
+}
+
 /// "36 35 0:99 / /mnt rw shared:1 - nfs4 server:/export rw,..."
 bool take_mount(std::string_view line, Mount& mount) {
   const auto fields = fields_of(line);
   const auto dash = std::ranges::find(fields, "-");
   if (fields.size() < 6 || fields.end() - dash < 3) return false;
   mount = {.root = fields[3], .point = fields[4], .type = dash[1], .source = dash[2]};
+  if (fields.end() - dash > 3) mount.address = address_in(dash[3]);
   return true;
 }
 
@@ -76,6 +89,10 @@ std::string host_text(std::string host) {
 }  // namespace
 
 std::string network_name(const ImageUri& uri) {
+  return network_name(uri, uri.host());
+}
+
+std::string network_name(const ImageUri& uri, std::string host) {
   std::string scheme = uri.scheme();
   // TLS or not, it is the same disk.
   if (scheme == "nbds") scheme = "nbd";
@@ -88,11 +105,12 @@ std::string network_name(const ImageUri& uri) {
   }
   std::string_view name = uri.path();
   while (name.starts_with('/')) name.remove_prefix(1);
-  const std::uint16_t port = uri.port().value_or(scheme == "nbd" ? nbd_port : 0);
-  return fmt::format("{}|{}|{}|{}|{}", scheme, host_text(uri.host()), port, socket, name);
+  // A server of NFS has one port for all its exports, and the kernel's mounts do not name it.
+  const std::uint16_t port = scheme == "nfs" ? 0 : uri.port().value_or(scheme == "nbd" ? nbd_port : 0);
+  return fmt::format("{}|{}|{}|{}|{}", scheme, host_text(std::move(host)), port, socket, name);
 }
 
-std::string nfs_name(std::string_view mountinfo, const std::string& path) {
+std::vector<std::string> nfs_names(std::string_view mountinfo, const std::string& path) {
   Mount best;
   for (const auto line : mountinfo | std::views::split('\n')) {
     Mount mount;
@@ -107,8 +125,13 @@ std::string nfs_name(std::string_view mountinfo, const std::string& path) {
   std::string host = best.source.substr(0, colon);
   if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
   const std::string rest = best.point == "/" ? path : path.substr(best.point.size());
-  return fmt::format("nfs|{}|0||{}", host_text(std::move(host)),
-                     joined({best.source.substr(colon + 1), best.root, rest}));
+  const std::string file = joined({best.source.substr(colon + 1), best.root, rest});
+  std::vector<std::string> names{fmt::format("nfs|{}|0||{}", host_text(std::move(host)), file)};
+  if (!best.address.empty()) {
+    std::string by_address = fmt::format("nfs|{}|0||{}", host_text(best.address), file);
+    if (by_address != names.front()) names.push_back(std::move(by_address));
+  }
+  return names;
 }
 
 std::string mapped_rbd_name(const std::string& devices, const std::string& folder) {

@@ -12,10 +12,13 @@ namespace diskferry {
 
 /// Server, socket and export of a network disk in one text, as every spelling of it gives.
 std::string network_name(const ImageUri& uri);
+/// The same where the server is called `host`.
+std::string network_name(const ImageUri& uri, std::string host);
 
-/// The network_name() of what `path` (absolute, no symbolic link in it) is on an NFS server, by the table of
-/// mounts in the form of /proc/self/mountinfo (proc(5)). Empty: it is on no NFS mount.
-std::string nfs_name(std::string_view mountinfo, const std::string& path);
+/// The network_name() of what `path` (absolute, no symbolic link in it) is on an NFS server, by the name that
+/// it was mounted by and by the server's address, as the table of mounts has them in the form of
+/// /proc/self/mountinfo (proc(5)). None: it is on no NFS mount.
+std::vector<std::string> nfs_names(std::string_view mountinfo, const std::string& path);
 
 /// "rbd|FSID|POOL ID|NAMESPACE|IMAGE ID" of a block device that the kernel's rbd driver made. `devices` is
 /// /sys/bus/rbd/devices, but in tests; `folder` is the block device's in sysfs. Empty: it is none, or a

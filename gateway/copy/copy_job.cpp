@@ -92,6 +92,7 @@ class CopyJob {
     if (request_.target_format.empty()) request_.target_format = format_for_target(request_.target);
     report_.target_format = request_.target_format;
     report_.size_bytes = source_->device().size_bytes();
+    report_.finds_holes_by_reading = !source_->device().info().can_report_extents;
     co_return Result<void>{};
   }
 
@@ -129,6 +130,10 @@ class CopyJob {
     if (!opened) co_return unexpected(std::move(opened).error().in("open the target"));
     target_.emplace(std::move(*opened));
     put_faults_in_front(*target_, request_.target_faults);
+    if (const std::string unlike =
+            sectors_unlike({source_->device(), target_->device()}, request_.target_format);
+        !unlike.empty())
+      report_.warnings.push_back(unlike);
     const std::uint64_t has_bytes = target_->device().size_bytes();
     total_bytes_ = has_bytes;
     report_.target_size_bytes = has_bytes;
@@ -207,14 +212,14 @@ class CopyJob {
                                context_.reactors.size());
     report_.request_bytes = tuning.plan.request_bytes;
     report_.requests = tuning.engine.requests;
-    report_.verify = request_.verify;
+    report_.verify = verify_;
     plan_.emplace(CopyPlan::Devices{source_->device(), &target_->device()}, tuning.plan, std::move(done_));
     const CheckpointOptions defaults;
     checkpointer_.emplace(
         context_, target_->device(), ledger_.get(),
         CheckpointOptions{
             .bytes = request_.checkpoint_bytes != 0 ? request_.checkpoint_bytes : defaults.bytes,
-            .verify = request_.verify == VerifyLevel::storage,
+            .verify = verify_ == VerifyLevel::storage,
             .cache_path = request_.target.is_file() ? request_.target.path() : std::string(),
             .is_raw = request_.target_format == "raw"});
     engine_.emplace(context_, CopyEngine::Devices{source_->device(), target_->device()}, tuning.engine,
@@ -383,6 +388,7 @@ class CopyJob {
 
   DriverContext& context_;
   CopyRequest request_;
+  const VerifyLevel verify_ = request_.verify.value_or(usual_verification(request_.target));
   ProgressSink* const progress_;
   CopyReport report_;
   std::uint64_t total_bytes_ = 0;  // of the target
@@ -424,7 +430,7 @@ Task<Result<CopyReport>> copy_image(DriverContext& context, CopyRequest request,
   CopyReport last;
   if (!done) last = job->take_report();
   unsigned losses = 0;
-  while (!done && done.error().kind() == ErrorKind::gone && losses < losses_max) {
+  while (!done && job->has_begun() && done.error().kind() == ErrorKind::gone && losses < losses_max) {
     if (co_await is_cancelled()) break;
     CopyRequest rest = request;
     rest.resume = true;

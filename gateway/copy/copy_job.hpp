@@ -31,7 +31,7 @@ struct CopyRequest {
   std::string backing_name;  ///< of the new target
   std::string backing_format;
 
-  VerifyLevel verify = VerifyLevel::cache;
+  std::optional<VerifyLevel> verify{};  ///< none: by what the target's storage is, usual_verification()
   unsigned target_connections = 0;
   unsigned requests = 0;               ///< 0: by what the devices say
   std::uint64_t request_bytes = 0;     ///< 0: by what the storages are
@@ -63,6 +63,7 @@ struct CopyForecast {
       target_bytes;  ///< of the disk there, when it is there and will be used as it is
   std::optional<std::uint64_t> space_available_bytes;  ///< of a file system the target will be created in
   std::optional<double> read_bytes_per_s;              ///< tried on a few MiB of the source
+  std::vector<std::string> warnings;                   ///< what an operator should know before
   std::vector<std::string> blockers;  ///< each a reason why copy_image() would refuse or fail
 };
 Task<Result<CopyForecast>> forecast_copy(DriverContext& context, CopyRequest request);

@@ -21,8 +21,9 @@ struct EngineOptions {
   std::uint64_t bytes_per_s = 0;           ///< of reading; 0: as fast as it goes
   /// Zeros inside data are left out in whole multiples of this.
   std::uint64_t granularity_bytes = 4096;
-  bool may_unmap = true;   ///< zeroing may give storage back; false keeps a preallocated target allocated
-  bool read_back = false;  ///< each unit is read from the target as soon as it is written, and compared
+  bool may_unmap = true;  ///< zeroing may give storage back; false keeps a preallocated target allocated
+  /// Of so many units one is read from the target as soon as it is written, and compared: 1 is each, 0 none.
+  unsigned read_back_every = 0;
 };
 
 /// Totals so far; each only grows.
@@ -74,8 +75,11 @@ class CopyEngine {
   Task<Result<void>> copy_data(Work unit);
   Task<Result<void>> zero(Range range);
   Task<Result<void>> read_source(Range range, std::span<std::byte> into);
-  Task<Result<void>> write_runs(Work unit, std::span<const std::byte> bytes);
+  Task<Result<void>> write_runs(Work unit, std::span<const std::byte> bytes, std::span<const DataRun> runs);
   Task<Result<void>> write_one(std::uint64_t offset, std::span<const std::byte> bytes);
+  bool is_read_back() noexcept;
+  Task<Result<void>> read_back_runs(Work unit, std::span<const std::byte> expected,
+                                    std::span<std::byte> scratch, std::span<const DataRun> runs);
   Task<Result<void>> read_back(Range range, std::span<const std::byte> expected,
                                std::span<std::byte> scratch);
 
@@ -85,6 +89,7 @@ class CopyEngine {
   const EngineHooks hooks_;
   RateSchedule rate_;
   EngineCounters counters_;
+  std::atomic<unsigned> units_;  // begun; begins anywhere, so that not each copy reads back the same ones
   std::atomic<bool> is_stopping_ = false;
 };
 

@@ -82,12 +82,38 @@ class Forecast {
     CopyPlan plan({device, target}, rules);
     DISKFERRY_CO_TRY(forecast_.totals, co_await total(plan));
     DISKFERRY_CO_TRY(forecast_.read_bytes_per_s, co_await sample_rate(context_, device, rules));
-    if (forecast_.space_available_bytes && forecast_.totals.copy_bytes > *forecast_.space_available_bytes &&
-        request_.compression == Compression::none)
-      forecast_.blockers.push_back(fmt::format(
-          "{}: {} are needed and {} are free", request_.target.to_string(),
-          format_bytes(forecast_.totals.copy_bytes), format_bytes(*forecast_.space_available_bytes)));
+    look_at_space();
+    warn();
     co_return Result<void>{};
+  }
+
+  void look_at_space() {
+    if (!forecast_.space_available_bytes) return;
+    const bool is_reserved = request_.preallocate == ImageCreateOptions::Preallocate::full;
+    const std::uint64_t needed_bytes = is_reserved ? forecast_.size_bytes : forecast_.totals.copy_bytes;
+    if (needed_bytes <= *forecast_.space_available_bytes) return;
+    const std::string text =
+        fmt::format("{}: {} are needed and {} are free", request_.target.to_string(),
+                    format_bytes(needed_bytes), format_bytes(*forecast_.space_available_bytes));
+    // What is compressed, and what turns out to be zeros, takes less.
+    const bool is_certain = is_reserved || (request_.compression == Compression::none && can_tell_holes());
+    (is_certain ? forecast_.blockers : forecast_.warnings).push_back(is_certain ? text : text + ", at most");
+  }
+
+  bool can_tell_holes() { return source_->device().info().can_report_extents; }
+
+  void warn() {
+    if (!can_tell_holes())
+      forecast_.warnings.emplace_back(
+          "the source cannot tell its holes: all of it is read, and what is zeros is not copied");
+    if (forecast_.target_bytes && *forecast_.target_bytes > forecast_.size_bytes)
+      forecast_.warnings.push_back(
+          fmt::format("the target is larger: its first {} bytes become the disk, the rest will read as zeros",
+                      forecast_.size_bytes));
+    if (!target_) return;
+    if (std::string text = sectors_unlike({source_->device(), target_->device()}, request_.target_format);
+        !text.empty())
+      forecast_.warnings.push_back(std::move(text));
   }
 
   Task<void> look_at_target_side() {

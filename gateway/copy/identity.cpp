@@ -5,10 +5,12 @@
 #include "drivers/file/file_identity.hpp"
 #include "drivers/registry.hpp"
 #include "drivers/support/blocking_pool.hpp"
+#include "drivers/support/host_lookup.hpp"
 #include "gateway/copy/attached_storage.hpp"
 #include "gateway/copy/world_wide_name.hpp"
 
 #include <algorithm>
+#include <array>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
@@ -64,7 +66,7 @@ Result<std::vector<std::string>> keys_of_file(const std::string& path) {
   } else {
     std::error_code failed;
     const auto canonical = std::filesystem::canonical(path, failed);
-    if (!failed) others.push_back(nfs_name(text_of_file("/proc/self/mountinfo"), canonical.string()));
+    if (!failed) others = nfs_names(text_of_file("/proc/self/mountinfo"), canonical.string());
   }
   for (std::string& other : others)
     if (!other.empty()) keys.push_back(std::move(other));
@@ -75,6 +77,17 @@ Result<std::vector<std::string>> keys_of_file(const std::string& path) {
 Task<Result<std::string>> told_identity(DriverContext& context, ImageUri uri) {
   DISKFERRY_CO_TRY(VolumeFacts volume, co_await look_at_volume(context, std::move(uri), {}));
   co_return std::move(volume.identity);
+}
+
+/// What a server is called: as the URI has it, and its addresses, where a resolver knows them.
+Task<std::vector<std::string>> hosts_of(DriverContext& context, ImageUri uri) {
+  constexpr Duration resolver_limit = std::chrono::seconds(5);
+  constexpr std::array<std::string_view, 4> schemes{"nfs", "nbd", "nbds", "gluster"};
+  std::vector<std::string> hosts{uri.host()};
+  if (std::ranges::find(schemes, uri.scheme()) == schemes.end() || uri.host().empty()) co_return hosts;
+  auto addresses = co_await with_deadline(context.clock, resolver_limit, "look up", look_up_host(uri.host()));
+  if (addresses) std::ranges::move(*addresses, std::back_inserter(hosts));
+  co_return hosts;
 }
 
 }  // namespace
@@ -91,7 +104,12 @@ Task<Result<std::vector<std::string>>> storage_keys(DriverContext& context, Imag
   if (uri.scheme() == "memory") co_return std::vector<std::string>();  // each opening is a disk of its own
   if (uri.is_file())
     co_return co_await context.blocking_pool.run([&uri] { return keys_of_file(uri.path()); });
-  std::vector<std::string> keys{co_await context.blocking_pool.run([&uri]() { return network_name(uri); })};
+  auto hosts = co_await hosts_of(context, uri);
+  auto keys = co_await context.blocking_pool.run([&uri, &hosts] {
+    std::vector<std::string> names;
+    for (std::string& host : hosts) names.push_back(network_name(uri, std::move(host)));
+    return names;
+  });
   if (!told.empty()) keys.push_back(std::move(told));
   co_return keys;
 }

@@ -27,6 +27,7 @@ std::string rate(std::uint64_t bytes, double seconds) {
 std::string_view verdict(const CopyReport& report) {
   if (report.failure) return report.failure->kind == ErrorKind::mismatch ? "different" : "not finished";
   if (!report.is_good()) return "source changed";
+  if (report.verify == VerifyLevel::sample) return "samples equal";
   return report.verify == VerifyLevel::none ? "ends only" : "equal";
 }
 
@@ -49,6 +50,8 @@ std::string_view to_string(VerifyLevel level) noexcept {
   switch (level) {
     case VerifyLevel::none:
       return "none";
+    case VerifyLevel::sample:
+      return "sample";
     case VerifyLevel::cache:
       return "cache";
     case VerifyLevel::storage:
@@ -67,6 +70,7 @@ std::string to_text(const CopyReport& report) {
   text += fmt::format("  read {}, written {}, zeroed {}, skipped {}", format_bytes(report.read_bytes),
                       format_bytes(report.written_bytes), format_bytes(report.zeroed_bytes),
                       format_bytes(report.skipped_bytes));
+  if (report.finds_holes_by_reading) text += " (holes were found by reading)";
   if (report.resumed_bytes > 0) text += fmt::format(", done before {}", format_bytes(report.resumed_bytes));
   text += fmt::format("\n  allocated: source {}, target {}\n", allocated(report.source_allocated_bytes),
                       allocated(report.target_allocated_bytes));
@@ -105,6 +109,7 @@ json::value to_json(const CopyReport& report) {
           {"zeroed", report.zeroed_bytes},
           {"skipped", report.skipped_bytes},
           {"resumed", report.resumed_bytes},
+          {"holes-found-by-reading", report.finds_holes_by_reading},
           {"source-actual-size", optional_bytes(report.source_allocated_bytes)},
           {"target-actual-size", optional_bytes(report.target_allocated_bytes)},
           {"seconds", std::move(seconds)},

@@ -17,6 +17,7 @@ namespace diskferry {
 /// How a copy is verified. Each level proves what docs/decisions/0005-verification.md says.
 enum class VerifyLevel : std::uint8_t {
   none,     ///< only the first and the last MiB, as always
+  sample,   ///< of sixteen requests one is read back at once
   cache,    ///< what was written is read back at once, from wherever the target serves it
   storage,  ///< it is read back after a flush, past this machine's page cache
 };
@@ -43,7 +44,8 @@ struct CopyReport {
   std::uint64_t written_bytes = 0;
   std::uint64_t zeroed_bytes = 0;
   std::uint64_t skipped_bytes = 0;
-  std::uint64_t resumed_bytes = 0;  ///< done by the interrupted copy before this one
+  bool finds_holes_by_reading = false;  ///< the source's storage cannot tell them
+  std::uint64_t resumed_bytes = 0;      ///< done by the interrupted copy before this one
   std::optional<std::uint64_t> source_allocated_bytes;
   std::optional<std::uint64_t> target_allocated_bytes;
 

@@ -31,7 +31,14 @@ bool is_block_device(const ImageUri& storage) noexcept;
 /// Errors: in_use when the target is one of the source's layers under any name.
 Result<void> refuse_same_storage(const std::vector<SourceLayer>& layers, const TargetState& target,
                                  const ImageUri& name);
+/// Why a guest may not find its partitions on a raw target, whose blocks are larger than its disk's were;
+/// empty where it will.
+std::string sectors_unlike(CopyEngine::Devices devices, std::string_view target_format);
 Error too_small(const ImageUri& target, std::uint64_t has_bytes, std::uint64_t needed_bytes);
+
+/// As far as reading back costs next to nothing: all of what is written where a cache of this host or an NBD
+/// server gives it back, samples where a storage server would have as much to do again.
+VerifyLevel usual_verification(const ImageUri& target);
 
 struct Tuning {
   PlanRules plan;

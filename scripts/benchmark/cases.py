@@ -23,6 +23,7 @@ class Case:
     reach: str                       # what is aimed at, for the table
     contenders: dict[str, Callable[[], Sample]]
     by_rate: bool = False            # compare Sample.rate (more is better) instead of seconds
+    page: str = "benchmarks"         # of docs/, which its row is on
 
 
 class Cases:
@@ -167,6 +168,7 @@ class Cases:
 
     def _storage(self, name, title, kind, copies, reach, reach_of_qcow2):
         raw, qcow2 = self.inputs.sparse_raw, self.inputs.flat_qcow2
+        page = functools.partial(Case, page="benchmarks-storages")
         # By default qemu-img leaves what it wrote in caches; with writeback it flushes them at the end, as ours does.
         flushed = ("-t", "writeback")
         def onto(source, source_format, target_format="raw"):
@@ -175,11 +177,11 @@ class Cases:
                     "diskferry, no verification": copies.onto_ours(*arguments, options=("--no-verify",)),
                     "qemu-img": copies.onto_peer(*arguments),
                     "qemu-img, flushed": copies.onto_peer(*arguments, options=flushed)}
-        yield Case(f"{name}-to", f"raw file to {title}, 4 GiB with 2 GiB of data", reach, onto(raw, "raw"))
-        yield Case(f"{name}-to-from-qcow2", f"qcow2 file to raw on {title}", reach, onto(qcow2, "qcow2"))
+        yield page(f"{name}-to", f"raw file to {title}, 4 GiB with 2 GiB of data", reach, onto(raw, "raw"))
+        yield page(f"{name}-to-from-qcow2", f"qcow2 file to raw on {title}", reach, onto(qcow2, "qcow2"))
         if kind in ("nfs", "rbd"):
-            yield Case(f"{name}-to-qcow2", f"raw file to a qcow2 image on {title}", reach_of_qcow2, onto(raw, "raw", "qcow2"))
-        yield Case(f"{name}-from", f"{title} to a raw file, 4 GiB with 2 GiB of data", reach, {
+            yield page(f"{name}-to-qcow2", f"raw file to a qcow2 image on {title}", reach_of_qcow2, onto(raw, "raw", "qcow2"))
+        yield page(f"{name}-from", f"{title} to a raw file, 4 GiB with 2 GiB of data", reach, {
             "diskferry": copies.from_ours(), "diskferry, no verification": copies.from_ours(("--no-verify",)),
             "qemu-img": copies.from_peer(), "qemu-img, flushed": copies.from_peer(flushed)})
 

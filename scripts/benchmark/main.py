@@ -62,15 +62,20 @@ class Results:
 
 
 def write_docs(results, pairs):
-    page = os.path.join(ROOT, "docs", "benchmarks.md")
+    for name in sorted({case.page for case, _ in results}):
+        write_page(name, [(case, samples) for case, samples in results if case.page == name], pairs)
+
+
+def write_page(name, results, pairs):
+    page = os.path.join(ROOT, "docs", name + ".md")
     with open(page, encoding="utf-8") as file:
         text = file.read()
     facts = "\n".join(f"* {line}" for line in [datetime.date.today().isoformat(), *tables.machine(),
                                                f"{pairs} interleaved runs of each contender after one warm-up"])
     begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
     with open(page, "w", encoding="utf-8") as file:
-        file.write(f"{text[:begin]}\n{facts}\n\n![ratios](benchmarks.svg)\n\n{tables.table(results)}\n{text[end:]}")
-    with open(os.path.join(ROOT, "docs", "benchmarks.svg"), "w", encoding="utf-8") as file:
+        file.write(f"{text[:begin]}\n{facts}\n\n![ratios]({name}.svg)\n\n{tables.table(results)}\n{text[end:]}")
+    with open(os.path.join(ROOT, "docs", name + ".svg"), "w", encoding="utf-8") as file:
         file.write(tables.plot(results))
 
 

@@ -70,20 +70,23 @@ class Confined(ProgramCase):
         self.diskferry("copy", "--overwrite", self.image, self.target)
         self.assertEqual(self.target.read_bytes(), SECRET[:1024])
 
-    @unittest.skipIf(os.geteuid() != 0, "somebody else's files need root to make")
+    def public_place(self):
+        """A folder for every user, with the program; that of the tests is root's alone."""
+        place = pathlib.Path(tempfile.mkdtemp(prefix="foreign-", dir="/tmp"))
+        self.addCleanup(shutil.rmtree, place)
+        place.chmod(0o777)
+        return place, shutil.copy(PROGRAM, place), {"XDG_STATE_HOME": str(place), "HOME": "/nonexistent", "TMPDIR": "/tmp"}
+
     def test_nobody_reads_as_nobody(self):
         """Without root's means: the same confinement, and no file that the user may not read."""
-        as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-        place = pathlib.Path(tempfile.mkdtemp(prefix="foreign-", dir="/tmp"))  # that of the tests is root's alone
-        self.addCleanup(shutil.rmtree, place)
+        self.needs_root("it makes files of somebody else")
+        place, program, env = self.public_place()
+        as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program]
         self.images = place / "images"
         self.images.mkdir()
         self.image, self.secret = self.images / "disk.vmdk", place / "secret"
         self.secret.write_bytes(SECRET)
-        place.chmod(0o777)
-        as_nobody.append(shutil.copy(PROGRAM, place))
         target = place / "copy.raw"
-        env = {"XDG_STATE_HOME": str(place), "HOME": "/nonexistent", "TMPDIR": "/tmp"}
         self.image.write_text(descriptor(str(self.secret)))
         self.diskferry("copy", self.image, target, code=3, prefix=as_nobody, env=env)
         (self.images / "extent").write_bytes(SECRET)
@@ -92,6 +95,40 @@ class Confined(ProgramCase):
         self.assertEqual(target.read_bytes(), SECRET[:1024])
         (self.images / "extent").chmod(0o600)
         self.diskferry("copy", "--overwrite", self.image, target, code=3, prefix=as_nobody, env=env)
+        # The image itself: no folder that is allowed would help.
+        self.image.chmod(0o600)
+        text = self.diskferry("inspect", "-f", "vmdk", self.image, code=3, prefix=as_nobody, env=env).stderr
+        self.assertNotIn("--allow-backing", text)
+
+    def test_a_user_without_a_name(self):
+        self.needs_root("it becomes another user")
+        place, program, env = self.public_place()
+        as_somebody = ["setpriv", "--reuid=1998585857", "--regid=65534", "--clear-groups", program]
+        self.refused("copy", "ssh://127.0.0.1/disk.raw", place / "copy.raw", code=2, says="user@", prefix=as_somebody, env=env)
+
+    def test_as_root_of_a_container(self):
+        """Docker's root may change users, but neither read all files nor look at other processes."""
+        self.needs_root("it is about root's capabilities")
+        as_container = ["setpriv", "--bounding-set=-dac_read_search,-sys_ptrace", PROGRAM]
+        extent = self.images / "extent"
+        extent.write_bytes(SECRET)
+        self.image.write_text(descriptor("extent"))
+        for file in (self.image, extent):
+            file.chmod(0o600)
+        self.diskferry("copy", self.image, self.target, prefix=as_container)
+        self.assertEqual(self.target.read_bytes(), SECRET[:1024])
+        self.refused("copy", "--overwrite", "-O", "raw", self.image, extent, says="of the source", prefix=as_container)
+        self.image.write_text(descriptor(str(self.secret)))
+        self.target.unlink()
+        self.diskferry("copy", self.image, self.target, code=3, prefix=as_container)
+        self.assertFalse(self.target.exists())
+        # We may read it, the child may not; no folder that is allowed would help.
+        os.chown(self.image, 1234, 1234)
+        self.assertNotIn("--allow-backing", self.refused("inspect", self.image, says="mode", prefix=as_container))
+
+    def test_a_folder_for_temporary_files_that_is_not_there(self):
+        self.tool("qemu-img", "create", "-q", "-f", "vmdk", self.image, "1M")
+        self.refused("inspect", self.image, code=(1, 3), env={"TMPDIR": "/nonexistent"}, says="TMPDIR")
 
     def test_names_are_names(self):
         """Whatever a name looks like to QEMU, the file of that name is opened."""
@@ -131,23 +168,26 @@ class Confined(ProgramCase):
     def test_is_only_read(self):
         self.tool("qemu-img", "create", "-q", "-f", "vmdk", self.image, "1M")
         raw = self.make_raw(self.folder / "disk.raw", MIB)
-        self.refused("copy", "-n", "-O", "vmdk", raw, self.image, says="only read")
-        self.refused("copy", "-O", "vdi", raw, self.folder / "new.vdi", says="cannot be created")
+        self.refused("copy", "-n", "-O", "vmdk", raw, self.image, says="not written")
+        self.refused("copy", "-O", "vdi", raw, self.folder / "new.vdi", says="not written")
+        for name in ("new.vmdk", "new.VMDK", "new.Vhd", "new.avhdx", "new.hdd", "new.dmg", "new.QCOW2", "new.ova"):
+            self.refused("copy", raw, self.folder / name, code=2, says="-O raw")
+            self.assertFalse((self.folder / name).exists())
 
-    def copying(self, *words):
+    def copying(self, *words, **options):
         """A copy of 8 MiB that takes long, and its child."""
         raw = self.make_raw(self.folder / "disk.raw")
         self.tool("qemu-img", "convert", "-f", "raw", "-O", "vmdk", raw, self.image)
-        copy = Copy("--rate", "1M", "--request-size", "64K", *words, str(self.image), str(self.target), env=self.env)
+        copy = Copy("--rate", "1M", "--request-size", "64K", *words, str(self.image), str(self.target), env=self.env, **options)
         self.addCleanup(lambda: copy.process.poll() is None and copy.kill())
         copy.wait_for_bytes(MIB)
         return copy
 
     def test_the_child_has_nothing_of_ours(self):
-        with open(self.secret, "rb") as inherited:  # one that we would pass on
-            os.set_inheritable(inherited.fileno(), True)
+        with open(self.secret, "rb") as inherited:
             self.env["SECRET_OF_OURS"] = "x"
-            copy = self.copying()
+            copy = self.copying(pass_fds=[inherited.fileno()])
+            self.assertEqual(os.readlink(f"/proc/{copy.process.pid}/fd/{inherited.fileno()}"), str(self.secret), "we have it")
             proc = pathlib.Path(f"/proc/{copy.child()}")
             environment = proc.joinpath("environ").read_bytes().split(b"\0")
             self.assertEqual({one.partition(b"=")[0] for one in environment if one},

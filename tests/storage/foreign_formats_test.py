@@ -90,6 +90,36 @@ class Formats(ProgramCase):
         self.diskferry("copy", overlay, self.folder / "copy.raw")
         self.same_bytes(self.folder / "copy.raw", reference)
 
+    def over_a_foreign_image(self):
+        """A VHDX with data, and an overlay."""
+        raw = self.make_raw(self.folder / "disk.raw")
+        self.tool("qemu-img", "convert", "-f", "raw", "-O", "vhdx", raw, self.images / "base.vhdx")
+        overlay = self.images / "top.qcow2"
+        self.tool("qemu-img", "create", "-q", "-f", "qcow2", "-b", "base.vhdx", "-F", "vhdx", overlay)
+        return raw, overlay
+
+    def test_the_overlay_is_written(self):
+        """A backing image that is only read is no reason to refuse."""
+        raw, overlay = self.over_a_foreign_image()
+        socket = self.folder / "socket"
+        with subprocess.Popen([PROGRAM, "export", "--writable", "--listen", f"unix:{socket}", overlay], stdout=subprocess.PIPE,
+                              env=self.env) as server:
+            self.assertIn(b"READY", server.stdout.readline())
+            for file in (["-f", "raw", f"nbd+unix:///?socket={socket}"], ["-f", "raw", raw]):
+                self.tool("qemu-io", "-c", "write -q -P 9 3M 100k", *file)
+            server.terminate()
+        self.assertEqual(server.returncode, 0)
+        self.tool("qemu-img", "compare", "-f", "qcow2", "-F", "raw", overlay, raw)
+        self.tool("qemu-img", "check", "-q", "-f", "qcow2", overlay)
+
+    def test_the_top_is_copied_over_a_foreign_image(self):
+        raw, overlay = self.over_a_foreign_image()
+        for file in (["-f", "qcow2", overlay], ["-f", "raw", raw]):
+            self.tool("qemu-io", "-c", "write -q -P 9 3M 100k", *file)
+        target = self.images / "copy.qcow2"
+        self.diskferry("copy", "--top", "--backing", "base.vhdx", "--backing-format", "vhdx", overlay, target)
+        self.tool("qemu-img", "compare", "-f", "qcow2", "-F", "raw", target, raw)
+
     def test_served_over_nbd(self):
         raw = self.make_raw(self.folder / "disk.raw")
         image = self.images / "disk.vhdx"

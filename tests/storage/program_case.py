@@ -3,12 +3,14 @@
     DISKFERRY_PROGRAM=PATH python3 X_test.py [CASE...]
 """
 
+import ctypes
 import json
 import os
 import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -46,13 +48,59 @@ def is_alive(pid):
         return False
 
 
+def started(pid):
+    """When it was started, in ticks since the machine was; process ids begin anew when they are used up."""
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+
+
+def command_line(pid):
+    try:
+        return pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def knock(port):
+    """In the place of a server that is away: waits until somebody connects, and sends him away."""
+    with socket.create_server(("127.0.0.1", port)) as door:
+        door.settimeout(60)
+        door.accept()[0].close()
+
+
+def connections_to(port):
+    """Our ends of the TCP connections to this port of this host, made and being made."""
+    ends = set()
+    for line in pathlib.Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        local, remote, state = line.split()[1:4]
+        if int(remote.partition(":")[2], 16) == port and state in ("01", "02"):
+            ends.add(local)
+    return ends
+
+
+def wait_for_connections(port, count=2):
+    """Until so many connections were made from now on: with a server that answers none, all but the first of them because
+    a request was given up and sent again."""
+    known, seen = connections_to(port), set()
+    def look():
+        seen.update(connections_to(port) - known)
+        return len(seen) >= count
+    wait_until(f"{count} connections were made", look)
+
+
+def landlock_version():
+    """0: there is none; 4 (Linux 6.7) knows ports."""
+    create_ruleset, ask_version = 444, 1
+    return max(0, ctypes.CDLL(None).syscall(create_ruleset, None, 0, ask_version))
+
+
 class Copy:
     """`diskferry copy` in the background, slowly, with its progress."""
 
-    def __init__(self, *words, env=None):
-        self.process = subprocess.Popen([PROGRAM, "copy", "--progress", "json", "--no-verify", *words],
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    def __init__(self, *words, env=None, prefix=(PROGRAM,), pass_fds=()):
+        self.process = subprocess.Popen([*prefix, "copy", "--progress", "json", "--no-verify", *words],
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env, pass_fds=pass_fds)
         self.errors = ""
+        self.report = ""
         self.done_bytes = 0
         self.reader = threading.Thread(target=self._read)
         self.reader.start()
@@ -74,6 +122,7 @@ class Copy:
     def wait(self):
         code = self.process.wait(LIMIT_S)
         self.reader.join()
+        self.report = self.process.stdout.read()
         self.process.stdout.close()
         self.process.stderr.close()
         return code
@@ -82,11 +131,17 @@ class Copy:
         self.process.send_signal(signal.SIGKILL)
         return self.wait()
 
-    def child(self):
-        """The qemu-nbd that was started last, once there is one."""
+    def children(self, with_words=b""):
+        return [one for one in children_of(self.process.pid) if is_alive(one) and with_words in command_line(one)]
+
+    def child(self, with_words=b""):
+        """The qemu-nbd (with this in its arguments) that was started last, once there is one."""
         found = []
         def look():
-            found[:] = [one for one in children_of(self.process.pid) if is_alive(one)]
+            try:
+                found[:] = sorted(self.children(with_words), key=started)
+            except OSError:
+                return False  # it has ended meanwhile
             return found
         wait_until("there is a qemu-nbd", look)
         return found[-1]
@@ -102,6 +157,9 @@ class ProgramCase(unittest.TestCase):
         (self.folder / "images").mkdir()
         self.images = self.folder / "images"
         self.env = {**os.environ, "XDG_STATE_HOME": str(self.folder / "state")}
+
+    def needs_root(self, what):
+        self.assertEqual(os.geteuid(), 0, f"this test has to be run as root: {what}")
 
     def diskferry(self, *words, code=0, env=None, cwd=None, prefix=(PROGRAM,)):
         ran = subprocess.run([*prefix, *map(os.fsencode, map(str, words))], capture_output=True, timeout=LIMIT_S,

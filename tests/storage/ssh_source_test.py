@@ -9,7 +9,9 @@ import subprocess
 import time
 import unittest
 
-from program_case import MIB, Copy, ProgramCase, wait_until
+from program_case import MIB, Copy, ProgramCase, knock, wait_until
+
+SSHD = "/usr/sbin/sshd"
 
 
 def free_port():
@@ -27,8 +29,9 @@ class SshServer:
         config.write_text(f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n"
                           f"AuthorizedKeysFile {authorized}\nStrictModes no\nPasswordAuthentication no\n"
                           "KbdInteractiveAuthentication no\nPermitRootLogin yes\nSubsystem sftp internal-sftp\n")
-        os.makedirs("/run/sshd", exist_ok=True)
-        self.process = subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", config], stderr=open(folder / "log", "ab"),
+        if os.geteuid() == 0:  # whose sshd wants this empty folder, which the package makes when the system starts
+            os.makedirs("/run/sshd", exist_ok=True)
+        self.process = subprocess.Popen([SSHD, "-D", "-e", "-f", config], stderr=open(folder / "log", "ab"),
                                         start_new_session=True)
         wait_until("sshd listens", self.listens)
 
@@ -58,10 +61,10 @@ class SshServer:
         self.process.wait()
 
 
-@unittest.skipIf(not os.path.exists("/usr/sbin/sshd"), "openssh-server is not installed")
 class Ssh(ProgramCase):
     def setUp(self):
         super().setUp()
+        self.assertTrue(os.path.exists(SSHD), "the package openssh-server is missing; scripts/setup installs it")
         self.raw = self.make_raw(self.images / "disk.raw")
         self.target = self.folder / "copy.raw"
         self.server_folder = self.folder / "server"
@@ -140,10 +143,13 @@ class Ssh(ProgramCase):
         self.addCleanup(lambda: (process.kill(), process.wait()))
         wait_until("the agent listens", agent.exists)
         env = {"SSH_AUTH_SOCK": str(agent)}
-        source = self.uri(identity=None)
+        source = self.uri(identity=None, agent="true")
         self.refused("copy", source, self.target, says="authenticat", env=env)
         subprocess.run(["ssh-add", "-q", self.identity], env={**self.env, **env}, check=True)
         self.copies(source, env=env)
+        # It is not asked unless that is said.
+        self.refused("copy", self.uri(identity=None), self.target.with_name("x"), says="authenticat", env=env)
+        self.refused("copy", source, self.target.with_name("x"), code=2, says="SSH_AUTH_SOCK")
 
     def test_a_stranger_is_refused(self):
         self.refused("copy", self.uri(identity=self.key(self.folder / "other")), self.target, says="authenticat")
@@ -151,30 +157,62 @@ class Ssh(ProgramCase):
         self.server.kill()
         self.refused("copy", self.uri(), self.target, code=1, says="127.0.0.1")
 
-    def copying(self, **keys):
-        copy = Copy("--rate", "1M", "--request-size", "64K", self.uri(**keys), str(self.target), env=self.env)
-        copy.wait_for_bytes(MIB)
+    def copying(self, *words, rate="1M", until=MIB, **keys):
+        copy = Copy("--rate", rate, "--request-size", "64K", *words, self.uri(**keys), str(self.target), env=self.env)
+        self.addCleanup(lambda: copy.process.poll() is None and copy.kill())
+        copy.wait_for_bytes(until)
         return copy
+
+    def test_a_source_that_changes_is_noticed(self):
+        copy = self.copying()
+        with open(self.raw, "ab") as file:
+            file.write(bytes(512))
+        self.assertEqual(copy.wait(), 1)
+        self.assertIn("disk.raw: was changed", copy.errors)
 
     def test_a_server_that_comes_back(self):
         copy = self.copying()
         self.server.kill()
         done = copy.done_bytes
-        time.sleep(0.5)  # so that requests do fail meanwhile
-        self.serve(self.server.port)
+        knock(self.server.port)  # requests do fail meanwhile
+        self.server = self.serve(self.server.port)
         copy.wait_for_bytes(done + MIB)
         self.assertEqual(copy.wait(), 0, copy.errors)
         self.same_bytes(self.target, self.raw)
 
     def test_a_server_that_hangs(self):
-        copy = self.copying()
+        copy = self.copying(stall_timeout=1)
+        child = copy.child()
         serving = self.server
         serving.signal_all(signal.SIGSTOP)
         done = copy.done_bytes
-        time.sleep(2)
+        wait_until("a request was given up, and its child with it", lambda: copy.child() != child)
         serving.signal_all(signal.SIGCONT)
         copy.wait_for_bytes(done + MIB)
         self.assertEqual(copy.wait(), 0, copy.errors)
+        self.same_bytes(self.target, self.raw)
+
+    def test_a_server_that_hangs_for_good(self):
+        copy = self.copying(stall_timeout=1, reconnect_timeout=2, connect_timeout=10)
+        serving = self.server
+        serving.signal_all(signal.SIGSTOP)
+        self.addCleanup(serving.signal_all, signal.SIGCONT)
+        begin = time.monotonic()
+        self.assertEqual(copy.wait(), 1)
+        self.assertLess(time.monotonic() - begin, 90)
+        self.assertIn("127.0.0.1", copy.errors)
+        self.assertNotIn("signal 9", copy.errors, "that was us")
+
+    def test_a_server_that_is_away_after_an_idle_time(self):
+        """Between two reads lies more than reconnect-timeout: that the server was away for so long is not so."""
+        self.make_raw(self.raw, 320 << 10)
+        copy = self.copying("--requests", "1", rate="16K", until=64 << 10, reconnect_timeout=2)
+        done = copy.done_bytes
+        self.server.kill()
+        self.server = self.serve(self.server.port)
+        copy.wait_for_bytes(done + (64 << 10))
+        self.assertEqual(copy.wait(), 0, copy.errors)
+        self.assertNotIn("was lost", copy.report, "it did not begin anew")
         self.same_bytes(self.target, self.raw)
 
     def test_a_server_that_is_gone(self):

@@ -2,32 +2,59 @@
 
 ctest runs `begin` before the first test and `end` after the last (tests/support/CMakeLists.txt). Every test has
 FOLDER as its TMPDIR, so a process that carries this name in its environment was started by a test, whatever
-became of its parent. `end` waits SECONDS at the most, for what follows a test process to its end does so just
+became of its parent. Some get an environment of their own (a confined qemu-nbd): these have FOLDER in their command
+line, as their home, or are in it. `end` waits SECONDS at the most, for what follows a test process to its end does so just
 after it; it fails where a process or a file is left, and takes them away.
 """
 
 import os
+import re
 import shutil
 import signal
 import sys
 import time
 
 
+def content(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return b""  # ended meanwhile, or somebody else's
+
+
+def place(path):
+    try:
+        return os.fsencode(os.readlink(path))
+    except OSError:
+        return b""
+
+
+def ours():
+    """This process and those it comes from: they name FOLDER and are no test."""
+    number, found = os.getpid(), set()
+    while number > 1 and number not in found:
+        found.add(number)
+        fields = content(f"/proc/{number}/stat").rpartition(b")")[2].split()
+        number = int(fields[1]) if fields else 0
+    return found
+
+
 def processes(folder):
     """Number and command line of each process that a test started."""
-    mark = b"TMPDIR=" + os.fsencode(folder)
-    found = {}
-    for number in filter(str.isdigit, os.listdir("/proc")):
-        if int(number) == os.getpid():
+    folder = os.fsencode(folder)
+    inside = re.compile(re.escape(folder) + rb"(/|$)")
+    named = re.compile(re.escape(folder) + rb"([/\0\s'\",;]|$)")
+    found, passed_over = {}, ours()
+    for number in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        if number in passed_over:
             continue
-        try:
-            with open(f"/proc/{number}/environ", "rb") as environment:
-                if mark not in environment.read().split(b"\0"):
-                    continue
-            with open(f"/proc/{number}/cmdline", "rb") as command:
-                found[int(number)] = command.read().replace(b"\0", b" ").decode(errors="replace").strip()
-        except OSError:
-            pass  # ended meanwhile, or somebody else's
+        command = content(f"/proc/{number}/cmdline")
+        environment = content(f"/proc/{number}/environ").split(b"\0")
+        is_started = b"TMPDIR=" + folder in environment or any(one.startswith(b"HOME=" + folder + b"/") for one in environment)
+        is_in_it = any(inside.match(place(f"/proc/{number}/{one}")) for one in ("cwd", "root"))
+        if command and (is_started or is_in_it or named.search(command)):
+            found[number] = command.replace(b"\0", b" ").decode(errors="replace").strip()
     return found
 
 
@@ -55,7 +82,7 @@ def end(folder, seconds):
         print(f"left behind: process {number}: {command}")
         try:
             os.kill(number, signal.SIGKILL)
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):
             pass
     names = files(folder)
     for name in names:

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <vector>
 
 namespace diskferry::test {
 namespace {
@@ -13,7 +14,8 @@ namespace {
 constexpr std::string_view mounts =
     "22 27 0:20 / /sys rw shared:7 - sysfs sysfs rw\n"
     "27 1 254:1 / / rw,relatime shared:1 - ext4 /dev/vda1 rw\n"
-    "90 27 0:50 / /mnt/a rw shared:30 - nfs4 Server.Example:/export rw,vers=4.2\n"
+    "90 27 0:50 / /mnt/a rw shared:30 - nfs4 Server.Example:/export "
+    "rw,vers=4.2,clientaddr=10.0.0.9,addr=10.0.0.5\n"
     "91 27 0:51 /vms /mnt/b\\040c rw shared:31 - nfs [fd00::1]:/volume rw\n"
     "92 90 254:2 / /mnt/a/local rw - xfs /dev/vdb rw\n"
     "93 27 0:52 / /mnt/d rw - fuse.sshfs user@host:/x rw\n"
@@ -22,26 +24,30 @@ constexpr std::string_view mounts =
 struct Row {
   std::string name;
   std::string path;
-  std::string expected;
+  std::vector<std::string> expected;
 };
 void PrintTo(const Row& row, std::ostream* out) {
   *out << row.name;
 }
 class NfsName : public testing::TestWithParam<Row> {};
 TEST_P(NfsName, IsThatOfTheServer) {
-  EXPECT_EQ(nfs_name(mounts, GetParam().path), GetParam().expected);
+  EXPECT_EQ(nfs_names(mounts, GetParam().path), GetParam().expected);
 }
 INSTANTIATE_TEST_SUITE_P(
     Rows, NfsName,
-    testing::Values(Row{"mounted", "/mnt/a/x/d.raw", "nfs|server.example|0||export/x/d.raw"},
-                    Row{"part_of_an_export", "/mnt/b c/d", "nfs|fd00::1|0||volume/vms/d"},
-                    Row{"local_below_it", "/mnt/a/local/d", ""}, Row{"beside_it", "/mnt/ab/d", ""},
-                    Row{"other_kind", "/mnt/d/d", ""}, Row{"local", "/srv/d", ""}),
+    testing::Values(Row{"mounted",
+                        "/mnt/a/x/d.raw",
+                        {"nfs|server.example|0||export/x/d.raw", "nfs|10.0.0.5|0||export/x/d.raw"}},
+                    Row{"part_of_an_export", "/mnt/b c/d", {"nfs|fd00::1|0||volume/vms/d"}},
+                    Row{"local_below_it", "/mnt/a/local/d", {}}, Row{"beside_it", "/mnt/ab/d", {}},
+                    Row{"other_kind", "/mnt/d/d", {}}, Row{"local", "/srv/d", {}}),
     [](const auto& row) { return row.param.name; });
 
 TEST(NfsName, IsAlsoTheOneOfTheUri) {
   const ImageUri uri = must(ImageUri::parse("nfs://SERVER.example/export/x/d.raw?nfsport=2050"));
-  EXPECT_EQ(network_name(uri), nfs_name(mounts, "/mnt/a/x/d.raw"));
+  EXPECT_EQ(network_name(uri), nfs_names(mounts, "/mnt/a/x/d.raw").front());
+  const ImageUri by_address = must(ImageUri::parse("nfs://10.0.0.5:2049/export/x/d.raw"));
+  EXPECT_EQ(network_name(by_address), nfs_names(mounts, "/mnt/a/x/d.raw").back());
 }
 
 TEST(MappedRbd, IsNamedByItsIds) {

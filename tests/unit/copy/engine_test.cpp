@@ -45,7 +45,7 @@ Task<Result<std::vector<std::byte>>> read_all(BlockDevice& device) {
 }
 
 struct Arrangement {
-  EngineOptions engine{.request_bytes = 64 * kib, .requests = 4, .read_back = true};
+  EngineOptions engine{.request_bytes = 64 * kib, .requests = 4, .read_back_every = 1};
   std::vector<Piece>* durable = nullptr;  ///< gets what checkpoints made durable
   RangeSet done;
 };

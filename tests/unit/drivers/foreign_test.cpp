@@ -1,19 +1,25 @@
-// The pure parts of drivers/foreign: what QEMU is told, what it said, which system calls a child gets; and
-// which names and contents make a format (drivers/image/format).
+// The pure parts of drivers/foreign: what QEMU is told, what it said, when a child is started again, whose
+// rights it has and which system calls it gets; and which names and contents make a format
+// (drivers/image/format).
+#include "drivers/foreign/confinement.hpp"
 #include "drivers/foreign/endpoint.hpp"
 #include "drivers/foreign/formats.hpp"
 #include "drivers/foreign/last_words.hpp"
 #include "drivers/foreign/node_options.hpp"
+#include "drivers/foreign/restart_rule.hpp"
 #include "drivers/foreign/syscall_filter.hpp"
 #include "drivers/image/format.hpp"
 
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <fcntl.h>
 #include <linux/audit.h>
+#include <linux/capability.h>
 #include <linux/sched.h>
 #include <linux/seccomp.h>
 #include <map>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -82,9 +88,12 @@ TEST(ForeignOptions, WhatMakesNoSenseIsRefused) {
       {"https://host/x?password-file=/p", "user"},
       {"http://host/x?ca-file=/c", "https"},
       {"http://host/x?tls-verify-peer=true", "https"},
+      {"http://host/x?cookie-file=/c", "https"},
       {"https://host/x?ca-file=/c&tls-verify-peer=false", "exclude"},
       {"https://host/x?connections=0", "connections"},
       {"https://host/x?stall-timeout=0", "more than 0"},
+      {"https://host/x?stall-timeout=10001", "10000"},
+      {"ssh://host/x?agent=maybe", "agent"},
       {"https://host/x?reconnect-timeout=-1", "reconnect-timeout"},
       {"ssh://host/x?host-key-check=maybe", "host-key-check"},
       {"ssh://host/x?host-key=MD5:00", "SHA256"},
@@ -101,10 +110,33 @@ TEST(ForeignOptions, WhatMakesNoSenseIsRefused) {
   }
 }
 
+TEST(ForeignOptions, TheAgentIsAskedWhereThatIsSaid) {
+  const auto uses_agent = [](const std::string& uri) {
+    return parse_endpoint(*ImageUri::parse(uri))->uses_agent;
+  };
+  EXPECT_FALSE(uses_agent("ssh://host/x"));
+  EXPECT_FALSE(uses_agent("ssh://host/x?agent=no"));
+  EXPECT_TRUE(uses_agent("ssh://host/x?agent=true"));
+}
+
+TEST(ForeignOptions, AContentHasAnIdentity) {
+  const auto identity = [](const std::string& uri, std::uint64_t size, std::string_view ends) {
+    return content_identity(*parse_endpoint(*ImageUri::parse(uri)), size, std::as_bytes(std::span(ends)));
+  };
+  const std::string known = identity("https://host/x", 1024, "ab");
+  EXPECT_EQ(known, identity("https://alice@host:443/x?connections=2", 1024, "ab")) << "how it is read";
+  EXPECT_NE(known, identity("https://host/x", 1536, "ab"));
+  EXPECT_NE(known, identity("https://host/x", 1024, "ac"));
+  EXPECT_NE(known, identity("https://host/y", 1024, "ab"));
+  EXPECT_NE(known, identity("https://other/x", 1024, "ab"));
+  EXPECT_EQ(known.find("alice"), std::string::npos);
+}
+
 // --- what it said -----------------------------------------------------------------------------------------
 
 Error after_exit(std::string_view said, bool was_open = false) {
-  return error_of({.wait_status = 1 << 8, .was_open = was_open, .said = said}, "disk.vmdk");
+  return error_of({.wait_status = 1 << 8, .was_open = was_open, .said = said, .path = "/images/disk.vmdk"},
+                  "disk.vmdk");
 }
 
 TEST(ForeignErrors, WhatQemuSaysHasAKind) {
@@ -134,6 +166,15 @@ TEST(ForeignErrors, WhatQemuSaysHasAKind) {
        ErrorKind::permission},
       {opening + "failed to authenticate using publickey authentication\n", ErrorKind::permission},
       {"", ErrorKind::corrupt},
+      // Names that look like a reason.
+      {opening + "Could not open '/No such file or directory': Permission denied\n", ErrorKind::permission},
+      {opening + "Could not open '/a': Permission denied': No such file or directory\n",
+       ErrorKind::not_found},
+      {opening + "Unsupported image type 'Permission denied'\n", ErrorKind::unsupported},
+      {opening + "failed to open remote file '/certificate': SFTP server: No such file\n",
+       ErrorKind::not_found},
+      {opening + "Could not open '/" + std::string(500, 'x') + "': No such file or directory\n",
+       ErrorKind::not_found},
   };
   for (const Row& row : rows) {
     const Error error = after_exit(row.said);
@@ -142,6 +183,27 @@ TEST(ForeignErrors, WhatQemuSaysHasAKind) {
     EXPECT_EQ(error.message().find('\n'), std::string::npos);
   }
   EXPECT_EQ(after_exit("it fell over\n", true).kind(), ErrorKind::io);
+}
+
+/// Whoever made the image must not talk the operator into opening a folder where that is not what is wrong.
+TEST(ForeignErrors, ARemedyIsForWhatWasRefused) {
+  const auto remedy = [](std::string_view path, const std::string& said) {
+    return error_of({.wait_status = 1 << 8, .said = said, .path = path}, "disk.vmdk").remedy();
+  };
+  const std::string opening = "qemu-nbd: Failed to blk_new_open 'driver=vmdk': ";
+  const std::string allow = "--allow-backing";
+  for (const char* reason : {"Permission denied", "Operation not permitted"}) {
+    const auto refused = [&](const std::string& name) {
+      return opening + "Could not open '" + name + "': " + reason;
+    };
+    EXPECT_NE(remedy("/i/disk.vmdk", refused("/etc/x")).find(allow), std::string::npos);
+    EXPECT_EQ(remedy("/i/disk.vmdk", refused("/i/disk.vmdk")).find(allow), std::string::npos);
+    EXPECT_NE(remedy("/i/disk.vmdk", refused("/i/disk.vmdk")).find("mode"), std::string::npos);
+    EXPECT_NE(remedy("/i/a': b.vmdk", refused("/i/a': b.vmdk")).find("mode"), std::string::npos);
+    EXPECT_EQ(remedy("/i/disk.vmdk", opening + "it failed: " + reason).find(allow), std::string::npos);
+    EXPECT_EQ(remedy("", refused("/etc/x")).find(allow), std::string::npos) << "an image on a server";
+    EXPECT_NE(remedy("", opening + "SFTP server: " + reason).find("server"), std::string::npos);
+  }
 }
 
 TEST(ForeignErrors, ASignalIsACrash) {
@@ -157,6 +219,87 @@ TEST(ForeignErrors, HostileWordsAreShortAndPrintable) {
   EXPECT_EQ(last_words(""), "");
   EXPECT_EQ(last_words("\n\n"), "");
   EXPECT_EQ(last_words("qemu: module not found\nqemu-nbd: the reason\nadvice\n"), "the reason");
+}
+
+// --- when it ended ----------------------------------------------------------------------------------------
+
+TEST(ForeignRestart, FollowsFromTheEnd) {
+  using std::chrono::seconds;
+  struct Row {
+    const char* what;
+    ChildEnd end;
+    AfterEnd next;
+  };
+  const std::vector<Row> rows{
+      {"it never opened the image", {.by_signal = true}, AfterEnd::give_up},
+      {"a first crash", {.was_open = true, .by_signal = true}, AfterEnd::restart_after_crash},
+      {"a second one", {.was_open = true, .by_signal = true, .crashes = 1}, AfterEnd::give_up},
+      {"a file that it does not read any more", {.was_open = true}, AfterEnd::restart_after_crash},
+      {"and again", {.was_open = true, .crashes = 1}, AfterEnd::give_up},
+      {"what it reads through began anew",
+       {.was_open = true, .was_asked = true, .by_signal = true, .crashes = 1},
+       AfterEnd::restart},
+      {"a crash while the server is away",
+       {.was_open = true, .by_signal = true, .away = seconds(9), .keep_trying = seconds(8)},
+       AfterEnd::restart_after_crash},
+      {"a server that is away",
+       {.was_open = true, .crashes = 1, .away = seconds(8), .keep_trying = seconds(8)},
+       AfterEnd::restart_after_pause},
+      {"for too long", {.was_open = true, .away = seconds(9), .keep_trying = seconds(8)}, AfterEnd::give_up},
+      {"a server that does not answer",
+       {.was_open = true,
+        .was_asked = true,
+        .by_signal = true,
+        .away = seconds(1),
+        .keep_trying = seconds(8)},
+       AfterEnd::restart_after_pause},
+      {"for too long",
+       {.was_open = true,
+        .was_asked = true,
+        .by_signal = true,
+        .away = seconds(9),
+        .keep_trying = seconds(8)},
+       AfterEnd::unanswered},
+  };
+  for (const Row& row : rows) EXPECT_EQ(after_end(row.end), row.next) << row.what;
+}
+
+// --- whose rights it has ----------------------------------------------------------------------------------
+
+TEST(ForeignRights, AreThoseThatRootCanGive) {
+  const auto some = [](std::initializer_list<unsigned> numbers) {
+    std::uint64_t all = 0;
+    for (const unsigned number : numbers) all |= std::uint64_t{1} << number;
+    return all;
+  };
+  constexpr std::uint64_t root = ~std::uint64_t{0};
+  const std::uint64_t docker = some({CAP_DAC_OVERRIDE, CAP_SETUID, CAP_SETGID, CAP_SETPCAP, CAP_KILL});
+  struct Row {
+    const char* what;
+    Rights wanted;
+    std::uint64_t has;
+    bool changes_user;
+    bool can_read_all;
+  };
+  const std::vector<Row> rows{
+      {"root", Rights::reader, root, true, true},
+      {"root, for a stranger", Rights::stranger, root, true, false},
+      {"root, for itself", Rights::own, root, false, false},
+      {"a user", Rights::reader, 0, false, false},
+      {"a user, for a stranger", Rights::stranger, 0, false, false},
+      {"a container", Rights::reader, docker, false, false},
+      {"a container, for a stranger", Rights::stranger, docker, true, false},
+      {"a container that may read", Rights::reader, docker | some({CAP_DAC_READ_SEARCH}), false, true},
+      {"and look at others", Rights::reader, docker | some({CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE}), true,
+       true},
+      {"one that may change no users", Rights::reader, some({CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE}), false,
+       true},
+  };
+  for (const Row& row : rows) {
+    const ChildRights rights = child_rights(row.wanted, row.has);
+    EXPECT_EQ(rights.changes_user, row.changes_user) << row.what;
+    EXPECT_EQ(rights.can_read_all, row.can_read_all) << row.what;
+  }
 }
 
 // --- the filter of system calls ---------------------------------------------------------------------------
@@ -196,7 +339,8 @@ class Filter {
   explicit Filter(Sockets sockets) : filter_(make_filter(sockets)) {
     for (const std::size_t at : filter_.own_pid_at) filter_.program[at].k = own_pid;
   }
-  std::uint32_t operator()(long call, std::uint64_t first = 0) const {
+  std::uint32_t operator()(long call, std::uint64_t first = 0, std::uint64_t second = 0,
+                           std::uint64_t third = 0) const {
     seccomp_data data{};
     data.nr = static_cast<int>(call);
 #if defined(__x86_64__)
@@ -205,6 +349,8 @@ class Filter {
     data.arch = AUDIT_ARCH_AARCH64;
 #endif
     data.args[0] = first;
+    data.args[1] = second;
+    data.args[2] = third;
     return answer(filter_.program, data);
   }
   std::uint32_t of_architecture(std::uint32_t architecture) const {
@@ -227,16 +373,46 @@ TEST(ForeignFilter, WhatAReaderOfImagesNeedsIsAllowed) {
     EXPECT_EQ(filter(SYS_clone, CLONE_VM | CLONE_THREAD), allowed);
     EXPECT_EQ(filter(SYS_tgkill, Filter::own_pid), allowed);
     EXPECT_EQ(filter(SYS_prlimit64, 0), allowed);
+    EXPECT_EQ(filter(SYS_openat, 3, 0, O_RDONLY | O_CLOEXEC), allowed);
+    EXPECT_EQ(filter(SYS_prctl, PR_SET_NAME), allowed);
   }
 }
 
 TEST(ForeignFilter, WhatReachesOutIsRefused) {
   for (const Sockets sockets : {Sockets::none, Sockets::internet, Sockets::internet_and_unix}) {
     const Filter filter(sockets);
-    for (const long call :
-         {SYS_open_by_handle_at, SYS_io_uring_setup, SYS_ptrace, SYS_process_vm_readv, SYS_kill, SYS_mount,
-          SYS_unshare, SYS_setns, SYS_bpf, SYS_keyctl, SYS_pidfd_getfd})
+    for (const long call : {SYS_open_by_handle_at,
+                            SYS_io_uring_setup,
+                            SYS_ptrace,
+                            SYS_process_vm_readv,
+                            SYS_kill,
+                            SYS_mount,
+                            SYS_unshare,
+                            SYS_setns,
+                            SYS_bpf,
+                            SYS_keyctl,
+                            SYS_pidfd_getfd,
+                            SYS_truncate,
+                            SYS_ftruncate,
+                            SYS_fallocate,
+                            SYS_fchmod,
+                            SYS_fchmodat,
+                            452 /* fchmodat2 */,
+                            SYS_fchown,
+                            SYS_fchownat,
+                            SYS_setxattr,
+                            SYS_fremovexattr,
+                            463 /* setxattrat */,
+                            SYS_utimensat,
+                            SYS_shmget,
+                            SYS_shmat,
+                            SYS_msgget,
+                            SYS_semget,
+                            SYS_mq_open})
       EXPECT_EQ(filter(call), refused) << call;
+    EXPECT_EQ(filter(SYS_openat, 3, 0, O_RDONLY | O_TRUNC), refused) << "emptying what may be read";
+    EXPECT_EQ(filter(SYS_openat2), SECCOMP_RET_ERRNO | ENOSYS);
+    EXPECT_EQ(filter(SYS_prctl, PR_SET_PDEATHSIG), refused) << "outliving us";
     EXPECT_EQ(filter(SYS_clone, SIGCHLD), refused) << "a new process";
     EXPECT_EQ(filter(SYS_clone3), SECCOMP_RET_ERRNO | ENOSYS);
     EXPECT_EQ(filter(SYS_tgkill, 1), refused) << "a signal to another process";
@@ -248,6 +424,11 @@ TEST(ForeignFilter, WhatReachesOutIsRefused) {
     EXPECT_EQ(filter(SYS_read | 0x40000000), SECCOMP_RET_KILL_PROCESS) << "x32";
     EXPECT_EQ(filter(SYS_fork), refused);
     EXPECT_EQ(filter(SYS_vfork), refused);
+    for (const long call :
+         {SYS_creat, SYS_chmod, SYS_chown, SYS_lchown, SYS_utime, SYS_utimes, SYS_futimesat})
+      EXPECT_EQ(filter(call), refused) << call;
+    EXPECT_EQ(filter(SYS_open, 0, O_RDONLY), allowed);
+    EXPECT_EQ(filter(SYS_open, 0, O_RDONLY | O_TRUNC), refused);
 #endif
   }
 }
@@ -289,6 +470,17 @@ TEST(ForeignFormats, ANameSaysOneFormat) {
   EXPECT_FALSE(reads_format("qcow2"));
   EXPECT_FALSE(reads_format("luks"));
   EXPECT_FALSE(reads_format(""));
+}
+
+TEST(ForeignFormats, NoRawDiskGetsTheNameOfAnotherFormat) {
+  for (const std::string_view ending :
+       {".vmdk", ".vhdx", ".avhdx", ".vhd", ".avhd", ".vpc", ".vdi", ".qed", ".hdd", ".hds", ".parallels",
+        ".qcow", ".qcow2", ".dmg", ".bochs", ".cloop", ".ova"})
+    EXPECT_EQ(ending_of_format("/a/disk" + std::string(ending)), ending);
+  EXPECT_EQ(ending_of_format("vm.VMDK"), ".vmdk");
+  EXPECT_EQ(ending_of_format("vm.Qcow2"), ".qcow2");
+  for (const std::string_view name : {"disk", "disk.raw", "disk.img", "vmdk", ".vmdk", "disk.vmdk.img", ""})
+    EXPECT_EQ(ending_of_format(name), "") << name;
 }
 
 TEST(ForeignFormats, RawExtentsAreTheGuests) {

@@ -98,6 +98,17 @@ TEST(GlusterEndpoint, OneMountIsForTheSameServersVolumeAndTimeout) {
     EXPECT_NE(key("gluster://h/v/a"), key(other)) << other;
 }
 
+TEST(GlusterEndpoint, ChangesOutlastTheLibrarysOwnLimit) {
+  using std::chrono::seconds;
+  EXPECT_EQ(must(endpoint("gluster://h/v/d")).change_limit(), seconds(10 + 420));
+  EXPECT_EQ(
+      must(endpoint("gluster://h/v/d?stall-timeout=1&connect-timeout=2&reconnect-timeout=0")).change_limit(),
+      seconds(2 + 10));
+  EXPECT_EQ(must(endpoint("gluster://h/v/d?stall-timeout=1&reconnect-timeout=900")).change_limit(),
+            seconds(900))
+      << "never less than a lost brick is waited for";
+}
+
 struct Row {
   const char* name;
   int number;

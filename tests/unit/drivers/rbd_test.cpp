@@ -1,12 +1,16 @@
 // The pure parts of the RBD driver: URIs in both forms, what the library's results mean, what is allocated,
-// and what a monitor says of its space.
+// what a monitor says of its space, and how calls that block take turns and are stopped.
+#include "diskferry/task_group.hpp"
 #include "drivers/rbd/allocation.hpp"
+#include "drivers/rbd/blocking.hpp"
 #include "drivers/rbd/cluster.hpp"
 #include "drivers/rbd/endpoint.hpp"
 #include "drivers/rbd/status.hpp"
 #include "tests/support/test_runtime.hpp"
 
 #include <cerrno>
+#include <latch>
+#include <thread>
 
 #include <gtest/gtest.h>
 
@@ -183,6 +187,75 @@ TEST(RbdFreeSpace, IsUnknownWhereTheAnswerMakesNoSense) {
         R"({"pools":[{"id":1,"stats":[]}]})", R"({"pools":[{"id":1,"stats":{"max_avail":-1}}]})",
         R"({"pools":[{"id":1,"stats":{"max_avail":"many"}}]})"})
     EXPECT_EQ(free_bytes_of(answer, 1), std::nullopt) << answer;
+}
+
+Task<Result<void>> hang(BlockingPool& pool, std::latch& may_end) {
+  co_return co_await run_blocking(pool, [&may_end] {
+    may_end.wait();
+    return Result<void>{};
+  });
+}
+Task<Result<void>> call_of_another_driver(BlockingPool& pool) {
+  const auto called = co_await pool.run_or_give_up([] { return true; });
+  if (!called.has_value()) co_return unexpected(cancelled_error("call"));
+  co_return Result<void>{};
+}
+/// What each gives beside more calls that hang than there are turns.
+struct BesideHungCalls {
+  Result<void> other_driver{};
+  Result<void> waits_its_turn{};
+};
+Task<Result<void>> call_beside_hung_ones(BlockingPool& pool, BesideHungCalls& into) {
+  Clock& clock = test::runtime().context().clock;
+  std::latch may_end(1);
+  TaskGroup hung(test::runtime().reactor(0));
+  for (std::uint64_t i = 0; i < 2 * calls_max; ++i) hung.spawn(hang(pool, may_end));
+  into.waits_its_turn =
+      co_await with_deadline(clock, std::chrono::milliseconds(50), "hang", hang(pool, may_end));
+  into.other_driver =
+      co_await with_deadline(clock, std::chrono::seconds(10), "call", call_of_another_driver(pool));
+  may_end.count_down();
+  co_return co_await hung.join();
+}
+
+TEST(RbdCalls, ThatHangLeaveThreadsToAllOthers) {
+  BlockingPool pool(calls_max + 1);
+  BesideHungCalls gave;
+  must(test::run(call_beside_hung_ones(pool, gave)));
+  must(gave.other_driver);
+  ASSERT_FALSE(gave.waits_its_turn);
+  EXPECT_EQ(gave.waits_its_turn.error().kind(), ErrorKind::timed_out) << "who waits for a turn may leave";
+}
+
+Result<void> work_until_told(std::atomic<bool>& stop) {
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (!stop && std::chrono::steady_clock::now() < give_up)
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  if (!stop) return {};
+  return unexpected(fail(ErrorKind::io, "told to stop"));
+}
+Task<Result<void>> cancel_while_it_works(BlockingPool& pool) {
+  TaskGroup group(test::runtime().reactor(0));
+  group.spawn(run_until_stopped(pool, work_until_told));
+  DISKFERRY_CO_CHECK(co_await test::runtime().context().clock.sleep_for(std::chrono::milliseconds(20)));
+  group.cancel();
+  co_return co_await group.join();
+}
+
+TEST(RbdLongWork, IsToldToStopAndWaitedFor) {
+  BlockingPool pool(1);
+  const auto ended = test::run(cancel_while_it_works(pool));
+  ASSERT_FALSE(ended);
+  EXPECT_EQ(ended.error().kind(), ErrorKind::io)
+      << "it is the work's own answer: " << ended.error().message();
+}
+
+TEST(RbdProgress, EndsTheLibrarysCallWhereTold) {
+  std::atomic<bool> stop = false;
+  EXPECT_EQ(stop_where_told(1, 2, &stop), 0);
+  EXPECT_EQ(stop_where_told(1, 2, nullptr), 0) << "of a call that nobody stops";
+  stop = true;
+  EXPECT_EQ(stop_where_told(1, 2, &stop), stop_here);
 }
 
 }  // namespace

@@ -230,11 +230,11 @@ INSTANTIATE_TEST_SUITE_P(
                        at_target(f).size_bytes = 10 * gib;
                      },
                      {"warning target-overwritten vda"}},
-        PreflightRow{"network_of_another_size",
+        PreflightRow{"network_too_small",
                      [](Facts& f) {
                        set_target(f, "rbd://pool/web", "raw");
                        at_target(f).exists = true;
-                       at_target(f).size_bytes = 11 * gib;
+                       at_target(f).size_bytes = 9 * gib;
                      },
                      {"blocker target-size vda", "warning target-overwritten vda"}},
         PreflightRow{"network_missing",

@@ -243,7 +243,7 @@ TEST(StorageView, EveryFieldComesBack) {
   StorageView view = file_view();
   view.is_block_device = true;
   view.file_system = "xfs";
-  view.device_name = "naa.1";
+  view.device_name = "naa.61";
   view.addresses = {"a", "b"};
   view.samples = "s";
   view.problem = "p";
@@ -295,8 +295,8 @@ TEST_F(WorldWideName, IsNotWhatCheapDisksSay) {
 }
 
 TEST_F(WorldWideName, OfAMappedDeviceIncludesWhatItLiesOn) {
-  add("8:0", "sda", {{"device/wwid", "naa.1"}});
-  add("8:16", "sdb", {{"device/wwid", "naa.1"}});
+  add("8:0", "sda", {{"device/wwid", "naa.61"}});
+  add("8:16", "sdb", {{"device/wwid", "naa.61"}});
   add("8:32", "sdc", {{"device/wwid", "t10.local"}});
   add("253:0", "dm-0", {{"dm/uuid", "mpath-36001"}});
   lie_on("dm-0", "sda");
@@ -305,8 +305,8 @@ TEST_F(WorldWideName, OfAMappedDeviceIncludesWhatItLiesOn) {
   lie_on("dm-1", "dm-0");
   add("253:2", "dm-2", {{"dm/uuid", "LVM-local"}});
   lie_on("dm-2", "sdc");
-  EXPECT_EQ(name("253:0"), "mpath-36001(naa.1)");
-  EXPECT_EQ(name("253:1"), "LVM-xyz(mpath-36001(naa.1))");
+  EXPECT_EQ(name("253:0"), "mpath-36001(naa.61)");
+  EXPECT_EQ(name("253:1"), "LVM-xyz(mpath-36001(naa.61))");
   EXPECT_EQ(name("253:2"), "") << "a volume on a disk of this host alone";
 }
 
