@@ -13,7 +13,7 @@ from run import Sample
 from storages import STORAGES, StorageCopies
 
 
-WIRE_MS = 5  # of a packet and its answer, together
+WIRE_MS = 5  # of each packet, each way
 
 
 @dataclasses.dataclass
@@ -164,7 +164,7 @@ class Cases:
 
     def far_storage(self, kind):
         yield from self._storage(f"far-{kind}", f"{STORAGES[kind].title} with 5 ms on the wire", kind,
-                                 StorageCopies(kind, self.inputs, self.ours, delay_ms=WIRE_MS / 2), "3", "3")
+                                 StorageCopies(kind, self.inputs, self.ours, delay_ms=WIRE_MS), "3", "3")
 
     def _storage(self, name, title, kind, copies, reach, reach_of_qcow2):
         raw, qcow2 = self.inputs.sparse_raw, self.inputs.flat_qcow2

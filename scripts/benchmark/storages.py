@@ -175,7 +175,7 @@ class StorageCopies:
         far = make_storage(bed, bed.b, self.kind.far_kind)
         far.options = tuple(word for key, value in options.items() for word in (f"--{key}", "yes" if value is True else value))
         stack.enter_context(far)
-        bed.link(delay_ms=self.delay_ms)
+        bed.link(delay_ms=self.delay_ms, is_fast=True)
         return self.kind(far.server, ("nsenter", "-t", str(bed.a.pid), "--net", "--"))
 
     def _command(self, words, before):

@@ -228,9 +228,10 @@ class Testbed:
         if left:
             raise Failed("; ".join(left))
 
-    def link(self, mbit=None, delay_ms=None):
-        """Sets the wire's rate (Mbit/s, each way) and delay (ms, each way); None is without a limit. Ends a cut."""
-        self._apply({**self._link(), "mbit": mbit, "delay_ms": delay_ms, "cut": False})
+    def link(self, mbit=None, delay_ms=None, is_fast=False):
+        """Sets the wire's rate (Mbit/s, each way) and delay (ms, each way); None is without a limit. Ends a cut. `is_fast`: see
+        link.shape()."""
+        self._apply({**self._link(), "mbit": mbit, "delay_ms": delay_ms, "is_fast": is_fast, "cut": False})
 
     def link_cut(self):
         """Drops every packet from now on, in both directions."""
@@ -247,7 +248,7 @@ class Testbed:
     def _link(self):
         if self._link_file.exists():
             return json.loads(self._link_file.read_text(encoding="utf-8"))
-        return {"mbit": None, "delay_ms": None, "cut": False, "carried": 0}
+        return {"mbit": None, "delay_ms": None, "is_fast": False, "cut": False, "carried": 0}
 
     def _apply(self, wanted):
         # A delay line takes its counter with it.
@@ -255,7 +256,7 @@ class Testbed:
         if wanted["cut"]:
             link.cut(self.hosts)
         else:
-            link.shape(self.hosts, wanted["mbit"], wanted["delay_ms"])
+            link.shape(self.hosts, wanted["mbit"], wanted["delay_ms"], wanted["is_fast"])
         self._link_file.write_text(json.dumps(wanted), encoding="utf-8")
 
     def status(self):
