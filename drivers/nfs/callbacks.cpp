@@ -148,7 +148,8 @@ void Callbacks::done(int result, nfs_context*, void* data, void* owned) {
 void Callbacks::opened(int result, nfs_context*, void* data, void* owned) {
   finish(owned, result, [&](NfsSession::Call& call) {
     if (result < 0) return take_text(call, data);
-    call.file = static_cast<nfsfh*>(data);
+    // At once the session's, which closes it, whoever may have stopped waiting for it.
+    call.session.file_ = static_cast<nfsfh*>(data);
   });
 }
 

@@ -30,12 +30,13 @@ struct InFlight {
 
 /// A function of libnfs that somebody waits for.
 struct NfsSession::Call {
+  explicit Call(NfsSession& of) : session(of) {}
+  NfsSession& session;  ///< outlives the callback: its context calls it, at the latest when it is destroyed
   std::mutex guard{};
   WaitQueue waiting{};
   bool is_done = false;
   int result = 0;
   std::string text{};
-  nfsfh* file = nullptr;
   nfs_stat_64 facts{};
   nfs_statvfs_64 space{};
 };

@@ -70,7 +70,7 @@ Result<void> NfsSession::make_context() {
 }
 
 Task<Result<std::shared_ptr<NfsSession::Call>>> NfsSession::call(std::string operation, Start start) {
-  const auto call = std::make_shared<Call>();
+  const auto call = std::make_shared<Call>(*this);
   auto owned = std::make_unique<std::shared_ptr<Call>>(call);
   if (context_ == nullptr) co_return unexpected(lost(std::move(operation)));
   if (start(context_, owned.get()) < 0)
@@ -123,12 +123,11 @@ Task<Result<void>> NfsSession::mount() {
 
 Task<Result<FileFacts>> NfsSession::open_file(Purpose purpose) {
   const int flags = purpose == Purpose::write ? O_RDWR : O_RDONLY;
-  DISKFERRY_CO_TRY(const auto opened, co_await call("open", [this, flags](nfs_context* context, void* owned) {
-                     return nfs_open_async(context, endpoint_.file.c_str(), flags, Callbacks::opened, owned);
-                   }));
+  DISKFERRY_CO_CHECK(co_await call("open", [this, flags](nfs_context* context, void* owned) {
+    return nfs_open_async(context, endpoint_.file.c_str(), flags, Callbacks::opened, owned);
+  }));
   // Here and below: a server that goes away just after its answer takes the context along.
   if (context_ == nullptr) co_return unexpected(lost("open"));
-  file_ = opened->file;
   DISKFERRY_CO_TRY(const auto looked, co_await call("look at", [this](nfs_context* context, void* owned) {
                      return nfs_fstat64_async(context, file_, Callbacks::looked, owned);
                    }));
@@ -173,12 +172,10 @@ Error NfsSession::explained(Error error) const {
 
 Task<Result<void>> NfsSession::create(std::uint64_t size_bytes, bool may_exist) {
   const int flags = O_CREAT | O_RDWR | (may_exist ? O_TRUNC : O_EXCL);
-  DISKFERRY_CO_TRY(const auto made, co_await call("create", [this, flags](nfs_context* context, void* owned) {
-                     return nfs_create_async(context, endpoint_.file.c_str(), flags, new_file_mode,
-                                             Callbacks::opened, owned);
-                   }));
+  DISKFERRY_CO_CHECK(co_await call("create", [this, flags](nfs_context* context, void* owned) {
+    return nfs_create_async(context, endpoint_.file.c_str(), flags, new_file_mode, Callbacks::opened, owned);
+  }));
   if (context_ == nullptr) co_return unexpected(lost("create"));
-  file_ = made->file;
   auto sized = co_await call("create", [this, size_bytes](nfs_context* context, void* owned) {
     return nfs_ftruncate_async(context, file_, size_bytes, Callbacks::done, owned);
   });
