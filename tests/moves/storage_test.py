@@ -98,7 +98,7 @@ def iscsi_larger(place):
     expect_defined(place, storage)
     slices = [one.attrib for one in disk_of(place.bed.b, place.vm.name, "vda").iter("slice")]
     expect(slices == [{"type": "storage", "offset": "0", "size": str(DISK_MIB * MIB)}], f"the slice is {slices}")
-    place.vm.stop(place.bed.b)
+    place.bed.b.virsh("destroy", place.vm.name)
     place.check(storage.file(VOLUME), "raw", place.bed.b)
     back = f"{IMAGES}/back.raw"
     ended = place.begin({"vda": back}, source=place.bed.b, target=place.bed.a, options=("--cold",)).wait_end(status="done")
