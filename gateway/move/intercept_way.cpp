@@ -126,7 +126,8 @@ Task<Result<void>> InterceptWay::migrate() {
 Task<Result<void>> InterceptWay::settle_failure(Error said) {
   const bool was_cancelled = co_await is_cancelled();
   co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
-  spdlog::info("move {}: the hypervisor says: {}{}", move_.job.id, said.message(), was_cancelled ? " (cancelled)" : "");
+  spdlog::info("move {}: the hypervisor says: {}{}", move_.job.id, said.message(),
+               was_cancelled ? " (cancelled)" : "");
   if (auto fenced = co_await fence_source(); !fenced)
     spdlog::warn("move {}: {}", move_.job.id, fenced.error().message());
   DISKFERRY_CO_CHECK(co_await find_out());

@@ -1,9 +1,9 @@
-/* delay_line FD MILLISECONDS [large]: carries Ethernet frames between two hosts and keeps each for some time, for
- * kernels without netem (link.py decides). It makes a tap device `delay0` in the network it is started in and
- * one in the network that the file FD is; what goes into one comes out of the other. Prints a line when both
- * are there, then goes into the background, and ends when a device does. With `large` the kernel hands over what TCP
- * sends in pieces of up to 64 KiB, each with a header that says how to cut it: ten times as much passes (2 GB/s), and a
- * frame here is no frame of a real wire any more. */
+/* delay_line FD MILLISECONDS [large]: carries Ethernet frames between two hosts and keeps each for some time,
+ * for kernels without netem (link.py decides). It makes a tap device `delay0` in the network it is started in
+ * and one in the network that the file FD is; what goes into one comes out of the other. Prints a line when
+ * both are there, then goes into the background, and ends when a device does. With `large` the kernel hands
+ * over what TCP sends in pieces of up to 64 KiB, each with a header that says how to cut it: ten times as
+ * much passes (2 GB/s), and a frame here is no frame of a real wire any more. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +21,7 @@
 
 enum {
   FRAME_BYTES_MAX = 66 * 1024, /* a large one with its headers */
-  FRAMES_MAX = 16384, /* on the way in one direction; further ones are lost, as in a switch */
+  FRAMES_MAX = 16384,          /* on the way in one direction; further ones are lost, as in a switch */
   LARGE_FRAMES_MAX = 2048,
 };
 
@@ -57,7 +57,8 @@ static int open_tap(int large) {
   strcpy(request.ifr_name, "delay0");
   request.ifr_flags = (short)(IFF_TAP | IFF_NO_PI | (large ? IFF_VNET_HDR : 0));
   if (fd < 0 || ioctl(fd, TUNSETIFF, &request) < 0) fatal("making a tap device");
-  if (large && ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6) < 0) fatal("taking large frames");
+  if (large && ioctl(fd, TUNSETOFFLOAD, TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6) < 0)
+    fatal("taking large frames");
   return fd;
 }
 
