@@ -50,6 +50,7 @@ class NfsStorage:
 
     def remove(self, volume):
         with contextlib.suppress(FileNotFoundError):
+            os.truncate(self.server.file(volume), 0)  # Ganesha keeps what it had open
             self.server.file(volume).unlink()
 
     def fill(self, volume, source):

@@ -205,8 +205,8 @@ class Ssh(ProgramCase):
 
     def test_a_server_that_is_away_after_an_idle_time(self):
         """Between two reads lies more than reconnect-timeout: that the server was away for so long is not so."""
-        self.make_raw(self.raw, 256 << 10)
-        copy = self.copying("--requests", "1", rate="8K", until=64 << 10, reconnect_timeout=6)
+        self.make_raw(self.raw, 192 << 10)
+        copy = self.copying("--requests", "1", rate="4K", until=64 << 10, reconnect_timeout=14)
         done = copy.done_bytes
         self.server.kill()
         self.server = self.serve(self.server.port)

@@ -55,6 +55,7 @@ struct Outcome {
   std::uint64_t written_bytes = 0;
   std::uint64_t zeroed_bytes = 0;
   std::uint64_t skipped_bytes = 0;
+  std::uint64_t verified_bytes = 0;
 };
 
 Task<Result<Outcome>> copy_disks(Disk& source, Disk& target, Arrangement setup) {
@@ -81,6 +82,7 @@ Task<Result<Outcome>> copy_disks(Disk& source, Disk& target, Arrangement setup) 
   outcome.written_bytes = counters.written_bytes;
   outcome.zeroed_bytes = counters.zeroed_bytes;
   outcome.skipped_bytes = counters.skipped_bytes;
+  outcome.verified_bytes = counters.verified_bytes;
   co_return outcome;
 }
 Outcome copy(Disk& source, Disk& target, Arrangement setup = {}) {
@@ -149,6 +151,31 @@ TEST(CopyEngine, WritesEveryZeroToATargetFullOfOtherBytes) {
     close(source);
     close(used);
   }
+}
+
+TEST(CopyEngine, ReadsNoZerosBackThatItLeftOut) {
+  auto source = make_disk({.size_bytes = 1 * mib, .can_report_extents = false});
+  auto target = make_disk({.size_bytes = 1 * mib});
+  must(run(fill(*source.inner, {0, 64 * kib}, std::nullopt)));
+  must(run(fill(*source.inner, {960 * kib, 64 * kib}, std::nullopt)));
+  const EngineOptions one_unit{.request_bytes = 1 * mib, .requests = 1, .read_back_every = 1};
+  const auto outcome = copy(source, target, {.engine = one_unit, .done = {}});
+  must(outcome.result);
+  EXPECT_EQ(outcome.skipped_bytes, 896 * kib);
+  EXPECT_EQ(outcome.verified_bytes, 128 * kib);
+  EXPECT_EQ(must(run(read_all(*source.inner))), must(run(read_all(*target.inner))));
+  for (Disk* disk : {&source, &target}) close(*disk);
+}
+
+TEST(CopyEngine, ReadsSamplesBack) {
+  auto source = make_disk({.size_bytes = 2 * mib});
+  auto target = make_disk({.size_bytes = 2 * mib});
+  must(run(fill(*source.inner, {0, 2 * mib}, std::nullopt)));
+  const EngineOptions samples{.request_bytes = 64 * kib, .requests = 4, .read_back_every = 16};
+  const auto outcome = copy(source, target, {.engine = samples, .done = {}});
+  must(outcome.result);
+  EXPECT_EQ(outcome.verified_bytes, 2 * 64 * kib) << "two of 32 units";
+  for (Disk* disk : {&source, &target}) close(*disk);
 }
 
 TEST(CopyEngine, OddSizesAndLargerTargets) {
