@@ -204,15 +204,14 @@ class Ssh(ProgramCase):
         self.assertNotIn("signal 9", copy.errors, "that was us")
 
     def test_a_server_that_is_away_after_an_idle_time(self):
-        """Between two reads lies more than reconnect-timeout: that the server was away for so long is not so."""
+        """Between two reads lies more than reconnect-timeout, which is no reason to end."""
         self.make_raw(self.raw, 192 << 10)
-        copy = self.copying("--requests", "1", rate="4K", until=64 << 10, reconnect_timeout=14)
+        copy = self.copying("--requests", "1", rate="8K", until=64 << 10, reconnect_timeout=6)
         done = copy.done_bytes
         self.server.kill()
         self.server = self.serve(self.server.port)
         copy.wait_for_bytes(done + (64 << 10))
         self.assertEqual(copy.wait(), 0, copy.errors)
-        self.assertNotIn("was lost", copy.report, "it did not begin anew")
         self.same_bytes(self.target, self.raw)
 
     def test_a_server_that_is_gone(self):
