@@ -17,9 +17,9 @@ const std::map<std::string, ImageCreateOptions::Preallocate> preallocations{
     {"metadata", ImageCreateOptions::Preallocate::metadata},
     {"full", ImageCreateOptions::Preallocate::full}};
 const std::map<std::string, std::optional<VerifyLevel>> verify_levels{{"none", VerifyLevel::none},
-                                                       {"sample", VerifyLevel::sample},
-                                                       {"cache", VerifyLevel::cache},
-                                                       {"storage", VerifyLevel::storage}};
+                                                                      {"sample", VerifyLevel::sample},
+                                                                      {"cache", VerifyLevel::cache},
+                                                                      {"storage", VerifyLevel::storage}};
 
 /// A raw disk under the name of another format would be taken for that format by whoever opens it.
 Result<void> check_target_name(const ImageUri& target) {
