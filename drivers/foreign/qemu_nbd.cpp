@@ -21,8 +21,6 @@ namespace {
 constexpr std::size_t said_bytes_max = 4096;
 constexpr Duration first_pause = std::chrono::milliseconds(100);
 constexpr Duration pause_max = std::chrono::seconds(2);
-/// A child needs so long to open what is on a server: one that is younger is let live.
-constexpr Duration opening_min = std::chrono::seconds(1);
 /// More than we ever make connections at once (16), and those which it has not yet noticed to be gone.
 constexpr std::string_view clients_max = "64";
 
@@ -159,7 +157,6 @@ Result<void> QemuNbd::start_child() {
   std::lock_guard lock(guard_);
   if (is_stopping_) return unexpected(cancelled_error("start", program_));
   DISKFERRY_TRY(pid_, start_confined(program));
-  began_ns_ = now_ns();
   errors_ = std::move(errors);
   said_.clear();
   return {};
@@ -270,9 +267,8 @@ Duration QemuNbd::time_away() const noexcept {
 void QemuNbd::ask_restart() {
   std::lock_guard lock(guard_);
   if (pid_ <= 0 || is_stopping_) return;
-  note_failure();
-  if (Duration(now_ns() - began_ns_) < opening_min) return;
   is_restart_asked_ = true;
+  note_failure();
   ::kill(pid_, SIGKILL);
 }
 

@@ -103,7 +103,6 @@ class QemuNbd {
   bool is_open_ = false;
   bool is_stopping_ = false;
   bool is_restart_asked_ = false;
-  std::int64_t began_ns_ = 0;  // the child that runs
   unsigned crashes_ = 0;
   std::optional<Error> death_;
   std::thread thread_;

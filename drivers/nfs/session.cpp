@@ -76,8 +76,6 @@ void NfsSession::drop_context() {
   if (context == nullptr) return;
   // Destroying the context does not free the file.
   if (file != nullptr) nfs_close_async(context, file, Callbacks::nothing, nullptr);
-  // While it connects, neither does it free whom to tell of that: they are told that it failed.
-  if (file == nullptr) (void)nfs_service(context, POLLHUP);
   nfs_destroy_context(context);
   is_null_in_flight_ = false;
   doom_.clear();
