@@ -13,7 +13,6 @@
 namespace diskferry::iscsi {
 namespace {
 
-constexpr std::size_t connections_default_min = 4;
 /// What a LUN without a limit of its own gets at once: more does not make it faster.
 constexpr std::uint32_t transfer_bytes_limit = 4 * mib;
 /// Without sending data, where the storage only notes it, and where it writes zeros: bounded by how long a
@@ -110,10 +109,9 @@ Task<Result<void>> Storage::open(unsigned wanted) {
   unmaps_same_ = facts_.can_write_same_unmap && facts_.unmapped_reads_zero;
   writes_same_ = facts_.can_write_same;
   add(first, true);
-  std::size_t count = wanted_connections(
-      {.in_uri = endpoint_.connections,
-       .bound = wanted,
-       .otherwise = std::clamp<std::size_t>(2 * reactors, connections_default_min, connections_max)});
+  std::size_t count = wanted_connections({.in_uri = endpoint_.connections,
+                                          .bound = wanted,
+                                          .otherwise = usual_connections(reactors, connections_max)});
   // Only the loss of its one connection tells that a target may have lost its power, and what it had cached.
   if (purpose_ == Purpose::write && may_lose_writes() && !claim_.is_proof()) count = 1;
   for (std::size_t i = 1; i < count; ++i) add(make_session(reactor + i), false);

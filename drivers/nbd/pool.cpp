@@ -13,7 +13,6 @@ namespace asio = boost::asio;
 namespace {
 /// NBD_CMD_DISC has no answer; the server only has to close.
 constexpr Duration disconnect_limit = std::chrono::seconds(2);
-constexpr unsigned connections_default_min = 4;  // nbdcopy's
 /// A UNIX socket has no round trip to hide: one connection for each thread that works, and no more. Between
 /// two UNIX sockets on 2 cores, 2 GiB verified: 1.5 s with 2 connections, 1.9 s with 4, 3.7 s with 1.
 constexpr std::size_t unix_connections_min = 2;
@@ -24,9 +23,9 @@ constexpr unsigned garbled_max = 2;
 std::size_t connections_for(const ServerInfo& server, const Endpoint& endpoint, unsigned bound,
                             std::size_t reactors) {
   if (!server.can_multi_connection) return 1;  // "clients SHOULD NOT multiplex" (NBD_FLAG_CAN_MULTI_CONN)
-  const std::size_t otherwise =
-      endpoint.is_unix() ? std::clamp(reactors, unix_connections_min, unix_connections_max)
-                         : std::clamp<std::size_t>(2 * reactors, connections_default_min, connections_max);
+  const std::size_t otherwise = endpoint.is_unix()
+                                    ? std::clamp(reactors, unix_connections_min, unix_connections_max)
+                                    : usual_connections(reactors, connections_max);
   return wanted_connections({.in_uri = endpoint.connections, .bound = bound, .otherwise = otherwise});
 }
 }  // namespace

@@ -12,7 +12,6 @@
 namespace diskferry::nfs {
 namespace {
 
-constexpr unsigned connections_default_min = 4;
 /// A server in its grace period, or whose disks sleep, asks to come again (NFS3ERR_JUKEBOX).
 constexpr Duration later_pause_min = std::chrono::milliseconds(100);
 constexpr Duration later_pause_max = std::chrono::seconds(2);
@@ -50,10 +49,10 @@ Task<Result<void>> Storage::open(unsigned wanted) {
   DISKFERRY_CO_TRY(facts_, co_await run_on(first->executor(), connect_first(first)));
   size_bytes_.store(facts_.size_bytes);
   sessions_.add(first, true);
-  const std::size_t count = wanted_connections(
-      {.in_uri = endpoint_.connections,
-       .bound = wanted,
-       .otherwise = std::clamp<std::size_t>(2 * reactors.size(), connections_default_min, connections_max)});
+  const std::size_t count =
+      wanted_connections({.in_uri = endpoint_.connections,
+                          .bound = wanted,
+                          .otherwise = usual_connections(reactors.size(), connections_max)});
   for (std::size_t i = 1; i < count; ++i) sessions_.add(make(i), false);
   sessions_.start();
   co_return Result<void>{};

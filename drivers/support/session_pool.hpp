@@ -30,6 +30,13 @@ constexpr std::size_t wanted_connections(const ConnectionCounts& counts) noexcep
   return counts.bound == 0 ? wanted : std::min<std::size_t>(wanted, counts.bound);
 }
 
+/// To a server over a network, where a driver knows no better: two for each thread that works, and as many as
+/// nbdcopy's at least.
+constexpr std::size_t usual_connections(std::size_t reactors, std::size_t connections_max) noexcept {
+  constexpr std::size_t connections_min = 4;
+  return std::clamp(2 * reactors, connections_min, connections_max);
+}
+
 /// One connection on one reactor. Thread: is_up() and load() from any; all else on executor()'s thread.
 class Session {
  public:
