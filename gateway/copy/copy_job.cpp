@@ -258,8 +258,8 @@ class CopyJob {
     DISKFERRY_CO_CHECK(co_await verify_ends());
     report_.verify_s = seconds(context_.clock.now() - verify_begin);
     count_up();
-    DISKFERRY_CO_TRY(auto layers_now, co_await look_at_layers(context_, layer_uris_));
-    report_.changed_layers = changed_layers(noted_layers(layers_), noted_layers(std::move(layers_now)));
+    DISKFERRY_CO_TRY(const auto layers_now, co_await note_layers(context_, layer_uris_));
+    report_.changed_layers = changed_layers(noted_layers(layers_), layers_now);
     report_.source_allocated_bytes = co_await allocated_bytes(context_, layer_uris_);
     report_.target_allocated_bytes = co_await allocated_bytes(context_, {request_.target});
     // A copy of a source that changed cannot be resumed either.

@@ -149,7 +149,12 @@ class Forecast {
       block(too_small(request_.target, *forecast_.target_bytes, forecast_.size_bytes));
   }
 
-  void block(const Error& error) { forecast_.blockers.push_back(error.message()); }
+  /// Once, whoever finds it: an obstacle can be the reason of a decision, too.
+  void block(const Error& error) {
+    std::string text = error.message();
+    auto& blockers = forecast_.blockers;
+    if (std::ranges::find(blockers, text) == blockers.end()) blockers.push_back(std::move(text));
+  }
 
   DriverContext& context_;
   CopyRequest request_;

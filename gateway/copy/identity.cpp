@@ -90,6 +90,27 @@ Task<std::vector<std::string>> hosts_of(DriverContext& context, ImageUri uri) {
   co_return hosts;
 }
 
+struct ToldLayer {
+  LedgerLayer noted{};
+  std::string told{};  // what a network storage calls it
+};
+
+Task<Result<ToldLayer>> note_layer(DriverContext& context, ImageUri uri) {
+  ToldLayer layer{.noted = {.uri = uri.to_string(), .identity = {}}};
+  LayerIdentity& identity = layer.noted.identity;
+  if (uri.is_file()) {
+    DISKFERRY_CO_TRY(identity,
+                     co_await context.blocking_pool.run([&uri] { return identity_of_file(uri.path()); }));
+    co_return layer;
+  }
+  DISKFERRY_CO_TRY(VolumeFacts volume, co_await look_at_volume(context, std::move(uri), {}));
+  identity = {.size_bytes = volume.size_bytes, .modified_ns = volume.modified_ns};
+  if (!volume.identity.empty())
+    identity.header_hash = XXH3_64bits(volume.identity.data(), volume.identity.size());
+  layer.told = std::move(volume.identity);
+  co_return layer;
+}
+
 }  // namespace
 
 Task<Result<std::vector<std::string>>> storage_keys(DriverContext& context, ImageUri uri) {
@@ -119,10 +140,14 @@ std::string common_key(const std::vector<std::string>& one, const std::vector<st
   return both == one.end() ? std::string() : *both;
 }
 
+std::string network_identity(const ImageUri& uri, std::string told) {
+  return told.empty() ? network_name(uri) : std::move(told);
+}
+
 Task<Result<std::string>> storage_identity(DriverContext& context, ImageUri uri) {
   if (!uri.is_file()) {
     DISKFERRY_CO_TRY(std::string told, co_await told_identity(context, uri));
-    co_return told.empty() ? network_name(uri) : std::move(told);
+    co_return network_identity(uri, std::move(told));
   }
   co_return co_await context.blocking_pool.run([&uri]() -> Result<std::string> {
     auto file = identity_of_file(uri.path());
@@ -139,22 +164,20 @@ Task<Result<std::string>> storage_identity(DriverContext& context, ImageUri uri)
 Task<Result<std::vector<SourceLayer>>> look_at_layers(DriverContext& context, std::vector<ImageUri> layers) {
   std::vector<SourceLayer> found;
   for (const ImageUri& uri : layers) {
-    SourceLayer layer{.noted = {.uri = uri.to_string(), .identity = {}}};
-    std::string told;
-    if (uri.is_file()) {
-      DISKFERRY_CO_TRY(layer.noted.identity,
-                       co_await context.blocking_pool.run([&uri] { return identity_of_file(uri.path()); }));
-    } else {
-      DISKFERRY_CO_TRY(VolumeFacts volume, co_await look_at_volume(context, uri, {}));
-      layer.noted.identity = {.size_bytes = volume.size_bytes, .modified_ns = volume.modified_ns};
-      if (!volume.identity.empty())
-        layer.noted.identity.header_hash = XXH3_64bits(volume.identity.data(), volume.identity.size());
-      told = std::move(volume.identity);
-    }
-    DISKFERRY_CO_TRY(layer.keys, co_await storage_keys(context, uri, std::move(told)));
-    found.push_back(std::move(layer));
+    DISKFERRY_CO_TRY(ToldLayer layer, co_await note_layer(context, uri));
+    DISKFERRY_CO_TRY(auto keys, co_await storage_keys(context, uri, std::move(layer.told)));
+    found.push_back({.noted = std::move(layer.noted), .keys = std::move(keys)});
   }
   co_return found;
+}
+
+Task<Result<std::vector<LedgerLayer>>> note_layers(DriverContext& context, std::vector<ImageUri> layers) {
+  std::vector<LedgerLayer> noted;
+  for (const ImageUri& uri : layers) {
+    DISKFERRY_CO_TRY(ToldLayer layer, co_await note_layer(context, uri));
+    noted.push_back(std::move(layer.noted));
+  }
+  co_return noted;
 }
 
 std::vector<LedgerLayer> noted_layers(std::vector<SourceLayer> layers) {

@@ -26,6 +26,8 @@ std::string common_key(const std::vector<std::string>& one, const std::vector<st
 /// wherever it is mounted, while device numbers differ. Equal texts: the same storage. Empty: there is
 /// nothing.
 Task<Result<std::string>> storage_identity(DriverContext& context, ImageUri uri);
+/// The same of network storage that was just looked at. Blocks for a moment.
+std::string network_identity(const ImageUri& uri, std::string told);
 
 /// A layer of a source as it is now.
 struct SourceLayer {
@@ -35,6 +37,8 @@ struct SourceLayer {
 /// Every layer, looked at once. Errors: of the storage.
 Task<Result<std::vector<SourceLayer>>> look_at_layers(DriverContext& context, std::vector<ImageUri> layers);
 std::vector<LedgerLayer> noted_layers(std::vector<SourceLayer> layers);
+/// The same without the keys, which names are looked up for.
+Task<Result<std::vector<LedgerLayer>>> note_layers(DriverContext& context, std::vector<ImageUri> layers);
 
 /// The layers' names that have changed; empty when none has.
 std::string changed_layers(const std::vector<LedgerLayer>& then, const std::vector<LedgerLayer>& now);

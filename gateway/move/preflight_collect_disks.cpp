@@ -55,7 +55,6 @@ Task<Result<VolumeFacts>> look_by_opening(DriverContext& context, ImageUri uri) 
 
 Task<Result<TargetDiskFacts>> look_at_storage(DriverContext& context, ImageUri uri) {
   DISKFERRY_CO_TRY(const Driver* driver, find_driver(uri));
-  DISKFERRY_CO_TRY(const std::string identity, co_await storage_identity(context, uri));
   DISKFERRY_CO_TRY(const VolumeFacts volume,
                    driver->look == nullptr ? co_await look_by_opening(context, uri)
                                            : co_await look_at_volume(context, uri, {.for_writing = true}));
@@ -66,7 +65,7 @@ Task<Result<TargetDiskFacts>> look_at_storage(DriverContext& context, ImageUri u
                             .size_bytes = volume.size_bytes,
                             .space_available_bytes = volume.free_bytes.value_or(0),
                             .problem = std::move(problem),
-                            .identity = identity,
+                            .identity = network_identity(uri, volume.identity),
                             .block_bytes = volume.block_bytes,
                             .can_create = driver->create != nullptr};
 }
