@@ -25,12 +25,9 @@ from storage.iscsi import Iscsi  # noqa: E402
 from storage.nfs import Nfs  # noqa: E402
 
 
-class NfsStorage:
-    """QEMU's driver knows no ports: it asks the portmapper."""
+class Storage:
+    """What is like this with most."""
 
-    title = "NFS"
-    far_kind = "nfs"  # what hosts/host_storage.py calls it
-    server_kind = Nfs
     environment = None
     qemu_creates = True
 
@@ -38,12 +35,20 @@ class NfsStorage:
         """`inside`: the words in front of a command that is to reach the server."""
         self.server, self.inside = server, inside
 
+    def ours(self, volume):
+        return self.server.uri(volume)
+
+
+class NfsStorage(Storage):
+    """QEMU's driver knows no ports: it asks the portmapper."""
+
+    title = "NFS"
+    far_kind = "nfs"  # what hosts/host_storage.py calls it
+    server_kind = Nfs
+
     @staticmethod
     def options(_):
         return {"pmap": True}
-
-    def ours(self, volume):
-        return self.server.uri(volume)
 
     def peer(self, volume):
         return self.server.qemu_uri(volume)
@@ -80,17 +85,16 @@ class GlusterStorage(NfsStorage):
                        env=self.environment)
 
 
-class IscsiStorage:
+class IscsiStorage(Storage):
     """One thin LUN, as large as the disk: it is emptied between runs, and nobody creates it."""
 
     title = "iSCSI"
     far_kind = "iscsi"
     server_kind = Iscsi
-    environment = None
     qemu_creates = False
 
     def __init__(self, server, inside=()):
-        self.server, self.inside = server, inside
+        super().__init__(server, inside)
         self._size = os.path.getsize(server.image(1))
 
     @staticmethod
@@ -111,24 +115,16 @@ class IscsiStorage:
         subprocess.run(["cp", "--sparse=always", source, self.server.image(1)], check=True)
 
 
-class CephStorage:
+class CephStorage(Storage):
     """An image that the copy creates, with Ceph's default features for both."""
 
     title = "Ceph RBD"
     far_kind = "ceph"
     server_kind = Ceph
-    environment = None
-    qemu_creates = True
-
-    def __init__(self, server, inside=()):
-        self.server, self.inside = server, inside
 
     @staticmethod
     def options(size):
         return {"size": 4 * size}
-
-    def ours(self, volume):
-        return self.server.uri(volume)
 
     def peer(self, volume):
         return self.server.qemu_uri(volume)

@@ -2,7 +2,7 @@
 
 from processes import run
 from storage.gluster import Gluster
-from storage_base import FileStorage, with_keys
+from storage_base import FileStorage
 
 
 class GlusterStorage(FileStorage):
@@ -13,14 +13,10 @@ class GlusterStorage(FileStorage):
 
     def __init__(self, folder, small=0):
         self.server = Gluster(folder, small=small)
-        self.file = self.server.file
 
     @property
     def store(self):
         return self.server.brick.parent
-
-    def uri(self, volume, keys=None):
-        return with_keys(self.server.uri(volume), keys or {})
 
     def write(self, volume, source):
         """Through the volume by QEMU, for a file in a brick has attributes."""

@@ -4,7 +4,7 @@ import os
 import shutil
 
 from storage.nfs import Nfs
-from storage_base import FileStorage, with_keys
+from storage_base import FileStorage
 
 
 class NfsStorage(FileStorage):
@@ -15,14 +15,10 @@ class NfsStorage(FileStorage):
 
     def __init__(self, folder, small=0):
         self.server = Nfs(folder, small=small)
-        self.file = self.server.file
 
     @property
     def store(self):
         return self.server.path
-
-    def uri(self, volume, keys=None):
-        return with_keys(self.server.uri(volume), keys or {})
 
     def write(self, volume, source):
         """The content of the file `source` as a volume, without diskferry."""

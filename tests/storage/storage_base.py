@@ -14,7 +14,13 @@ def with_keys(uri, keys):
 
 
 class FileStorage:
-    """Volumes that are files of the server's own: file(volume), in a store that has the folder `store`."""
+    """Volumes that are files of the server's own, in a store that has the folder `store`."""
+
+    def file(self, volume):
+        return self.server.file(volume)
+
+    def uri(self, volume, keys=None):
+        return with_keys(self.server.uri(volume), keys or {})
 
     def make_room(self, volume, size):
         """For a target that we cannot create."""

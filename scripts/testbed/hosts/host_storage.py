@@ -90,7 +90,7 @@ class HostStorage:
 
     def uri(self, volume):
         """diskferry's."""
-        raise NotImplementedError
+        return self.server.uri(volume)
 
     def make(self, volume, size):
         """An empty volume of `size` bytes."""
@@ -210,9 +210,6 @@ class CephOnHost(HostStorage):
     def name(self, volume):
         return f"{POOL}/{volume}"
 
-    def uri(self, volume):
-        return self.server.uri(volume)
-
     def make(self, volume, size):
         self._rbd("create", "--size", f"{size}B", "--image-feature", "layering,exclusive-lock", self.name(volume))
 
@@ -257,9 +254,6 @@ class GlusterOnHost(HostStorage):
 
     def name(self, volume):
         return f"{VOLUME}/{volume}"
-
-    def uri(self, volume):
-        return self.server.uri(volume)
 
 
 KINDS = {one.kind: one for one in (NfsOnHost, IscsiOnHost, IscsiChapOnHost, CephOnHost, CephUserOnHost, GlusterOnHost)}
