@@ -280,7 +280,7 @@ pid_t vfork_child(Plan& plan) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   // Not fork(): it would copy the page tables of all our memory.
-  const pid_t pid = ::vfork();
+  const pid_t pid = ::vfork();  // NOLINT(bugprone-unsafe-functions): posix_spawn() cannot confine the child
   if (pid == 0) Child(plan).become();
   const int failed = errno;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);

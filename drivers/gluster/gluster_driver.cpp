@@ -105,6 +105,7 @@ const Driver gluster_driver{.scheme = "gluster",
                             .open = gluster::open,
                             .create = gluster::create,
                             .look = gluster::look,
-                            .remove = gluster::remove};
+                            .remove = gluster::remove,
+                            .server_request_bytes = 512u << 10};
 
 }  // namespace diskferry

@@ -209,7 +209,11 @@ void Table::trim() {
   std::lock_guard lock(guard_);
   const auto is_idle = [](const Entry& one) { return one.volume.use_count() == 1; };
   auto idle = static_cast<std::size_t>(std::ranges::count_if(mounted_, is_idle));
-  std::erase_if(mounted_, [&](const Entry& one) { return is_idle(one) && idle > idle_max && idle-- > 0; });
+  std::erase_if(mounted_, [&](const Entry& one) {
+    if (!is_idle(one) || idle <= idle_max) return false;
+    --idle;
+    return true;
+  });
 }
 
 Task<Result<void>> wait_for_outcome(AttemptPtr attempt) {

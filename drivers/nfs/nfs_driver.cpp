@@ -143,6 +143,7 @@ const Driver nfs_driver{.scheme = "nfs",
                         .open = nfs::open,
                         .create = nfs::create,
                         .look = nfs::look,
-                        .remove = nfs::remove};
+                        .remove = nfs::remove,
+                        .server_request_bytes = 512u << 10};
 
 }  // namespace diskferry

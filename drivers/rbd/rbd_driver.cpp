@@ -77,6 +77,8 @@ const Driver rbd_driver{.scheme = "rbd",
                         .open = rbd::open,
                         .create = rbd::create,
                         .look = rbd::look,
-                        .remove = rbd::remove};
+                        .remove = rbd::remove,
+                        // 256 KiB 8.9 s, these 6.5, 4 MiB 7.6
+                        .server_request_bytes = 1u << 20};
 
 }  // namespace diskferry

@@ -118,6 +118,11 @@ Result<CopyRequest> CopyOptions::request() const {
   if (!backing.empty() && backing_format.empty()) {
     DISKFERRY_TRY(const ImageUri backing_uri, ImageUri::parse(backing));
     request.backing_format = format_for_target(backing_uri);
+    if (const std::string_view ending = ending_of_format(backing_uri.path());
+        request.backing_format == "raw" && !ending.empty())
+      return unexpected(fail(ErrorKind::invalid_argument, "copy", backing)
+                            .why(fmt::format("its name ends in {}, and its format is not given", ending))
+                            .remedy("add --backing-format raw, qcow2, vmdk, ..."));
   }
   request.verify = no_verify ? std::optional(VerifyLevel::none) : verify;
   request.target_connections = source.connections;

@@ -19,26 +19,16 @@ namespace {
 constexpr std::uint64_t local_request_bytes = 512 * kib;
 /// Over NBD larger requests are slower (measured by nbdcopy's authors: 2 MiB costs 1.2 times as much).
 constexpr std::uint64_t network_request_bytes = 256 * kib;
-/// Servers of storage, by scheme: the requests that 2 GiB got there with fastest, to a server on this host
-/// (Ceph: 256 KiB 8.9 s, 1 MiB 6.5, 4 MiB 7.6; iSCSI: 4.9, 512 KiB 4.6, 1 MiB 4.6).
-struct StorageServer {
-  std::string_view scheme;
-  std::uint64_t request_bytes;
-};
-constexpr std::array storage_servers{StorageServer{"nfs", 512 * kib}, StorageServer{"iscsi", 512 * kib},
-                                     StorageServer{"rbd", 1 * mib}, StorageServer{"gluster", 512 * kib}};
-
-const StorageServer* storage_server(const ImageUri& uri) {
-  const auto found =
-      std::ranges::find(storage_servers, std::string_view(uri.scheme()), &StorageServer::scheme);
-  return found == storage_servers.end() ? nullptr : &*found;
+/// 0: not a storage server's.
+std::uint64_t server_request_bytes(const ImageUri& uri) {
+  const auto driver = find_driver(uri);
+  return driver ? (*driver)->server_request_bytes : 0;
 }
 
 std::uint64_t best_request_bytes(const CopyRequest& request) {
   if (request.source.is_on_this_host() && request.target.is_on_this_host()) return local_request_bytes;
-  std::uint64_t best = 0;
-  for (const ImageUri* uri : {&request.source, &request.target})
-    if (const StorageServer* server = storage_server(*uri)) best = std::max(best, server->request_bytes);
+  const std::uint64_t best =
+      std::max(server_request_bytes(request.source), server_request_bytes(request.target));
   return best != 0 ? best : network_request_bytes;
 }
 
@@ -177,7 +167,7 @@ Error too_small(const ImageUri& target, std::uint64_t has_bytes, std::uint64_t n
 }
 
 VerifyLevel usual_verification(const ImageUri& target) {
-  return storage_server(target) != nullptr ? VerifyLevel::sample : VerifyLevel::cache;
+  return server_request_bytes(target) != 0 ? VerifyLevel::sample : VerifyLevel::cache;
 }
 
 Tuning tune(const CopyRequest& request, CopyEngine::Devices devices, std::string_view target_format,

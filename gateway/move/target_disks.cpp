@@ -70,16 +70,9 @@ Task<Result<TargetDiskFacts>> TargetDisks::look(TargetDiskRequest request) {
     co_return facts;
   }
   facts.exists = state->volume.exists;
-  if (uri.is_file()) {
-    const std::filesystem::path folder = std::filesystem::absolute(uri.path()).parent_path();
-    std::error_code failed;
-    const auto space =
-        co_await context_.blocking_pool.run([&] { return std::filesystem::space(folder, failed); });
-    if (failed)
-      facts.problem = printable(folder.string()) + ": " + failed.message();
-    else
-      facts.space_available_bytes = space.available;
-  }
+  facts.space_available_bytes = state->volume.free_bytes.value_or(0);
+  if (!facts.exists && !state->volume.obstacles.empty())
+    facts.problem = state->volume.obstacles.front().message();
   if (!facts.exists) co_return facts;
   DISKFERRY_CO_TRY(facts.identity, co_await storage_identity(context_, uri));
   auto image = co_await open_image(context_, uri, {.format = request.format, .force_share = true});

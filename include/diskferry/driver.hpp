@@ -99,6 +99,9 @@ struct Driver {
   Task<Result<VolumeFacts>> (*look)(DriverContext& context, ImageUri uri, LookOptions options) = nullptr;
   /// Deletes a volume; nullptr where the storage cannot.
   Task<Result<void>> (*remove)(DriverContext& context, ImageUri uri) = nullptr;
+  /// Of a storage server: the requests with data that 2 GiB got there with fastest, measured on one host.
+  /// 0: it is none (a file, memory), or another protocol in front of one (NBD).
+  std::uint32_t server_request_bytes = 0;
 };
 
 }  // namespace diskferry
