@@ -123,9 +123,6 @@ Explanation explain_text(const Endpoint& endpoint, const LibraryError& error) {
         ErrorKind::permission,
         "the server may want a certificate of this client: put client-cert.pem and client-key.pem, signed by "
         "an authority that the server knows, into the folder of tls-certificates"};
-  // Refusals come as alerts; this is a server that ended in the middle, and may come back.
-  if (says("non-properly terminated") || says("in the pull function") || says("in the push function"))
-    return {ErrorKind::gone, "look into the server's log, and check keys and certificates on both sides"};
   // GnuTLS refuses an address as the name that a client calls a server by, and libnbd sends what it has.
   if (says("gnutls_handshake") && endpoint.host.find(':') != std::string::npos)
     return {ErrorKind::permission,
