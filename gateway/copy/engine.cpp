@@ -36,6 +36,17 @@ std::vector<Range> parts_to_read_back(std::span<const DataRun> runs, bool leaves
   return parts;
 }
 
+/// Gives a unit back, however it ends.
+struct UnitEnd {
+  WorkSource& work;
+  const Work unit;
+  bool is_done = false;
+  UnitEnd(WorkSource& from, Work taken) : work(from), unit(taken) {}
+  ~UnitEnd() { work.ended(unit, is_done); }
+  UnitEnd(const UnitEnd&) = delete;
+  UnitEnd& operator=(const UnitEnd&) = delete;
+};
+
 }  // namespace
 
 std::size_t first_difference(std::span<const std::byte> a, std::span<const std::byte> b) noexcept {
@@ -86,7 +97,9 @@ Task<Result<void>> CopyEngine::work_off(WorkSource& work) {
     } else if (!*unit) {
       co_return Result<void>{};
     } else {
+      UnitEnd end{work, **unit};
       done = co_await copy(**unit);
+      end.is_done = done.has_value();
     }
     if (!done) {
       is_stopping_.store(true, std::memory_order_relaxed);

@@ -32,6 +32,8 @@ class WorkSource {
   /// is longer than EngineOptions::request_bytes. Thread: any, several workers at once.
   /// Errors: of the devices that are asked for extents; cancelled.
   virtual Task<Result<std::optional<Work>>> next() = 0;
+  /// A unit that was handed out has ended, well or not. Called once for each, from any thread; never blocks.
+  virtual void ended(const Work& /*unit*/, bool /*is_done*/) noexcept {}
 };
 
 }  // namespace diskferry

@@ -97,6 +97,11 @@ class Window final : public BlockDevice {
   /// Takes effect at once. 0: no limit.
   void set_bytes_per_s(std::uint64_t bytes_per_s) { limit_.set_rate(bytes_per_s); }
 
+  /// Waits until everything acknowledged before is at the target; does not flush it. Errors: cancelled, those
+  /// of the class.
+  Task<Result<void>> settle();
+  /// Whether try_write() would take such a write, as it looks now.
+  bool can_take(Range range) const;
   /// Waits until nothing is pending; does not flush the target. Errors: cancelled, those of the class.
   Task<Result<void>> drain();
   /// As flush(), without before_flush_returns: for whoever holds that barrier, and for flushing ahead of it.
@@ -158,7 +163,6 @@ class Window final : public BlockDevice {
   Task<Result<void>> send_loop(std::size_t sender);
   Task<Result<void>> send(const Flight& flight, std::span<std::byte> buffer);
   void landed(const Flight& flight, const Result<void>& result, std::size_t sender);
-  Task<Result<void>> settle();
   void advance_barriers();
   void fail_with(const Error& error);
   void wake_everybody();

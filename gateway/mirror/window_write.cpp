@@ -172,15 +172,16 @@ Task<Result<void>> Window::discard(Range range) {
   co_return co_await put({.left = range});
 }
 
-std::optional<Result<void>> Window::try_write(std::uint64_t offset, std::span<const std::byte> from) {
+bool Window::can_take(Range range) const {
   // Parts of blocks may have to wait for each other.
-  const std::uint64_t end = offset + from.size();
-  if (offset % block_bytes_ != 0 || (end % block_bytes_ != 0 && end != size_bytes_)) return std::nullopt;
-  {
-    std::lock_guard lock(guard_);
-    if (auto usable = check_usable(); !usable) return usable;
-    if (writers_waiting_ != 0 || !is_fitting(from.size())) return std::nullopt;
-  }
+  if (range.offset % block_bytes_ != 0 || (range.end() % block_bytes_ != 0 && range.end() != size_bytes_))
+    return false;
+  std::lock_guard lock(guard_);
+  return !check_usable() || (writers_waiting_ == 0 && is_fitting(range.length));
+}
+
+std::optional<Result<void>> Window::try_write(std::uint64_t offset, std::span<const std::byte> from) {
+  if (!can_take({offset, from.size()})) return std::nullopt;
   Put put{.left = {offset, from.size()}, .from = from.data()};
   while (!put.left.empty()) {
     const auto taken = accept(put);

@@ -3,6 +3,7 @@
 // by its seed.
 #include "diskferry/task_group.hpp"
 #include "gateway/mirror/table_file.hpp"
+#include "tests/support/sector_model.hpp"
 #include "tests/unit/mirror/window_fixture.hpp"
 
 #include <fmt/format.h>
@@ -17,94 +18,12 @@ using test::must;
 using test::run;
 using test::runtime;
 
-constexpr std::uint64_t sector_bytes = 512;
+using test::sector_bytes;
+using test::unwritten;
+using Model = test::SectorModel;
 
 /// Few different contents, so that blocks are often written with what they hold. 0 is zeros.
 constexpr std::uint64_t contents = 4;
-constexpr std::uint64_t unwritten = 99;
-
-std::uint64_t word_of(std::uint64_t content, std::uint64_t sector) {
-  if (content == 0) return 0;
-  if (content == unwritten) return 0xEEEEEEEEEEEEEEEE;
-  return content * 0x9e3779b97f4a7c15u + sector * 0xd6e8feb86659fd93u + 1;
-}
-void fill_sector(std::span<std::byte> into, std::uint64_t content, std::uint64_t sector) {
-  const std::uint64_t word = word_of(content, sector);
-  for (std::size_t i = 0; i < into.size(); ++i) into[i] = static_cast<std::byte>(word >> (i % 8 * 8));
-}
-
-/// What each sector may hold: the content of a write that was not certainly overwritten.
-class Model {
- public:
-  Model(std::uint64_t size_bytes, std::uint64_t initial)
-      : size_bytes_(size_bytes), sectors_(divide_up(size_bytes, sector_bytes), {{initial, 0, 0}}) {}
-
-  struct Token {
-    Range sectors;
-    std::uint64_t begin = 0;
-  };
-  Token begin(Range bytes, std::uint64_t content) {
-    std::lock_guard lock(guard_);
-    const Range sectors{bytes.offset / sector_bytes,
-                        divide_up(bytes.end(), sector_bytes) - bytes.offset / sector_bytes};
-    const std::uint64_t now = ++time_;
-    for (std::uint64_t at = sectors.offset; at < sectors.end(); ++at)
-      sectors_[at].push_back({content, now, UINT64_MAX});
-    return {sectors, now};
-  }
-  void end(const Token& token) {
-    std::lock_guard lock(guard_);
-    const std::uint64_t now = ++time_;
-    for (std::uint64_t at = token.sectors.offset; at < token.sectors.end(); ++at) {
-      for (Write& write : sectors_[at]) {
-        if (write.begin == token.begin) write.end = now;
-      }
-    }
-  }
-  std::uint64_t now() {
-    std::lock_guard lock(guard_);
-    return ++time_;
-  }
-  /// Empty when `bytes`, which lie at `offset`, may be seen by who began to look at `since`.
-  std::string check(std::span<const std::byte> bytes, std::uint64_t offset, std::uint64_t since) {
-    std::lock_guard lock(guard_);
-    for (std::uint64_t at = 0; at < bytes.size();) {
-      const std::uint64_t sector = (offset + at) / sector_bytes;
-      const std::uint64_t length =
-          std::min<std::uint64_t>({sector_bytes, size_bytes_ - sector * sector_bytes, bytes.size() - at});
-      if (!may_hold(sector, bytes.subspan(at, length), since))
-        return fmt::format("sector {} holds {:#x}, which was overwritten before", sector,
-                           std::to_integer<unsigned>(bytes[at]));
-      at += length;
-    }
-    return {};
-  }
-
- private:
-  struct Write {
-    std::uint64_t content;
-    std::uint64_t begin;
-    std::uint64_t end;
-  };
-  bool may_hold(std::uint64_t sector, std::span<const std::byte> bytes, std::uint64_t since) const {
-    std::uint64_t last_before = 0;  // the beginning of the last write that had certainly ended
-    for (const Write& write : sectors_[sector]) {
-      if (write.end < since) last_before = std::max(last_before, write.begin);
-    }
-    std::array<std::byte, sector_bytes> expected;
-    return std::ranges::any_of(sectors_[sector], [&](const Write& write) {
-      if (write.end < last_before) return false;
-      fill_sector(expected, write.content, sector);
-      return std::memcmp(expected.data(), bytes.data(), bytes.size()) == 0;
-    });
-  }
-
-  const std::uint64_t size_bytes_;
-  std::mutex guard_;
-  std::uint64_t time_ = 0;
-  std::vector<std::vector<Write>> sectors_;
-};
-
 struct Simulation {
   std::uint64_t seed = 0;
   test::DiskOptions disk{};
@@ -204,9 +123,7 @@ class Trial {
 
   Task<void> write(Range range, std::uint64_t content, bool may_try) {
     std::vector<std::byte> bytes(range.length);
-    for (std::uint64_t at = 0; at < bytes.size(); at += sector_bytes)
-      fill_sector(std::span(bytes).subspan(at, std::min<std::size_t>(sector_bytes, bytes.size() - at)),
-                  content, (range.offset + at) / sector_bytes);
+    test::fill_sectors(bytes, content, range.offset / sector_bytes);
     const auto token = model_.begin(range, content);
     auto tried = may_try ? disk_.device->try_write(range.offset, bytes) : std::nullopt;
     const auto result = tried ? *std::move(tried) : co_await disk_.device->write(range.offset, bytes, {});

@@ -1,0 +1,47 @@
+#include "gateway/move/mirror_work.hpp"
+
+namespace diskferry {
+
+/// A planned unit in pieces: where a guest has written since, it is read, whatever the plan says.
+std::optional<Work> MirrorWork::next_planned() {
+  std::lock_guard lock(guard_);
+  while (!planned_.empty()) {
+    Work& unit = planned_.front();
+    const auto found = mirror_.begin_planned_copy(unit.range, options_.request_bytes);
+    if (!found) {
+      planned_.pop_front();
+      continue;
+    }
+    // Nothing was written to the target there: dirty granules are the primary's alone.
+    Work piece{.kind = found->is_planned ? unit.kind : WorkKind::copy,
+               .range = found->range,
+               .target_reads_zero = unit.target_reads_zero || unit.kind == WorkKind::skip};
+    // What lies between was copied, or is being copied, by others.
+    const std::uint64_t next = found->range.end();
+    unit.range = {next, unit.range.end() > next ? unit.range.end() - next : 0};
+    if (unit.range.empty()) planned_.pop_front();
+    return piece;
+  }
+  return std::nullopt;
+}
+
+std::optional<Work> MirrorWork::next_dirty() {
+  std::lock_guard lock(guard_);
+  const auto found = mirror_.begin_next_copy(offset_, options_.request_bytes, options_.skip_recent);
+  if (!found) return std::nullopt;
+  offset_ = found->end();
+  return Work{.kind = WorkKind::copy, .range = *found};
+}
+
+Task<Result<std::optional<Work>>> MirrorWork::next() {
+  if (plan_ == nullptr) co_return next_dirty();
+  while (true) {
+    if (auto piece = next_planned()) co_return piece;
+    DISKFERRY_CO_TRY(const auto unit, co_await plan_->next());
+    if (!unit) co_return std::nullopt;
+    std::lock_guard lock(guard_);
+    planned_.push_back(*unit);
+  }
+}
+
+}  // namespace diskferry
