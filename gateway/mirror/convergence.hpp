@@ -1,0 +1,76 @@
+// Whether a disk that is written to will ever be in step, and what to do when it will not: a pure function of
+// rates and of the operator's limits, asked once a second. It steps up one mode when the end is out of reach,
+// down when guests pay more than they should, and slows guests down last of all; and it says why.
+#pragma once
+
+#include "diskferry/clock.hpp"
+#include "gateway/mirror/mirror_device.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace diskferry {
+
+struct ConvergenceLimits {
+  /// What a guest's write may wait for the mirror, for 99 of 100.
+  Duration latency_max = std::chrono::milliseconds(10);
+  Duration pause_max = std::chrono::milliseconds(100);
+  /// From now on; nullopt: whenever.
+  std::optional<Duration> deadline{};
+  bool may_slow_guests = true;
+  std::uint64_t guest_bytes_per_s_min = 1u << 20;  ///< never slower than that
+};
+
+/// Of the last second.
+struct ConvergenceSample {
+  std::uint64_t left_bytes = 0;     ///< of the disk, to be copied
+  std::uint64_t copied_bytes = 0;   ///< taken to be copied
+  std::uint64_t dirtied_bytes = 0;  ///< made dirty by guests
+  std::uint64_t guest_bytes = 0;    ///< written by guests
+  std::uint64_t sent_bytes = 0;     ///< to the target, by copies and guests
+  std::uint64_t pending_bytes = 0;  ///< in the window, now
+  std::uint64_t added_p99_us = 0;   ///< what guests' writes wait for the mirror
+};
+
+struct ConvergenceStep {
+  MirrorMode mode = MirrorMode::bounded;
+  std::uint64_t guest_bytes_per_s = 0;  ///< 0: guests are not slowed down
+  std::uint64_t window_bytes_max = 0;   ///< so much drains within the pause; 0: not known yet
+  /// Until nothing is left to copy, at these rates; nullopt: never.
+  std::optional<Duration> eta{};
+  Duration pause{};      ///< of a switchover now, as far as it is the disk's
+  std::string reason{};  ///< of what has changed; empty: nothing has
+};
+
+class Convergence {
+ public:
+  explicit Convergence(ConvergenceLimits limits, MirrorMode mode = MirrorMode::bounded)
+      : limits_(limits), mode_(mode) {}
+
+  void set_limits(const ConvergenceLimits& limits) { limits_ = limits; }
+  /// What follows from a second more; call it once a second.
+  ConvergenceStep observe(const ConvergenceSample& sample);
+
+ private:
+  void judge(const ConvergenceSample& sample, ConvergenceStep& step);
+  bool is_out_of_reach(const ConvergenceStep& step) const;
+  std::string step_up(const ConvergenceSample& sample);
+  std::string step_down(const ConvergenceSample& sample);
+
+  /// A change waits for so many seconds that ask for it, and stays for so many.
+  static constexpr unsigned seconds_up = 3;
+  static constexpr unsigned seconds_down = 5;
+
+  ConvergenceLimits limits_;
+  MirrorMode mode_;
+  std::uint64_t guest_bytes_per_s_ = 0;
+  double net_bytes_per_s_ = 0;  // smoothed
+  double sent_bytes_per_s_ = 0;
+  bool has_rates_ = false;
+  unsigned behind_ = 0;  // seconds in a row
+  unsigned dear_ = 0;
+  unsigned ahead_ = 0;
+};
+
+}  // namespace diskferry

@@ -1,0 +1,102 @@
+// What the controller makes of rates: each row is some seconds of one kind, and what it has decided then.
+#include "gateway/mirror/convergence.hpp"
+#include "diskferry/units.hpp"
+
+#include <gtest/gtest.h>
+
+namespace diskferry {
+namespace {
+using std::chrono::milliseconds;
+using std::chrono::seconds;
+
+struct Row {
+  std::string name;
+  MirrorMode begins;
+  ConvergenceLimits limits;
+  ConvergenceSample sample;
+  unsigned for_seconds;
+  MirrorMode ends;
+  bool is_slowed;
+};
+class Convergences : public testing::TestWithParam<Row> {};
+
+ConvergenceStep after(Convergence& control, const ConvergenceSample& sample, unsigned for_seconds) {
+  ConvergenceStep step;
+  for (unsigned i = 0; i < for_seconds; ++i) step = control.observe(sample);
+  return step;
+}
+
+TEST_P(Convergences, Decides) {
+  Convergence control(GetParam().limits, GetParam().begins);
+  const ConvergenceStep step = after(control, GetParam().sample, GetParam().for_seconds);
+  EXPECT_EQ(step.mode, GetParam().ends);
+  EXPECT_EQ(step.guest_bytes_per_s != 0, GetParam().is_slowed);
+}
+
+constexpr ConvergenceSample advancing{.left_bytes = 10 * gib,
+                                      .copied_bytes = 200 * mib,
+                                      .dirtied_bytes = 10 * mib,
+                                      .guest_bytes = 20 * mib,
+                                      .sent_bytes = 210 * mib};
+constexpr ConvergenceSample losing{.left_bytes = 10 * gib,
+                                   .copied_bytes = 50 * mib,
+                                   .dirtied_bytes = 80 * mib,
+                                   .guest_bytes = 90 * mib,
+                                   .sent_bytes = 60 * mib};
+ConvergenceSample with_latency(ConvergenceSample sample, std::uint64_t us) {
+  sample.added_p99_us = us;
+  return sample;
+}
+using enum MirrorMode;
+
+INSTANTIATE_TEST_SUITE_P(
+    Rows, Convergences,
+    testing::Values(
+        Row{"stays_while_it_advances", bounded, {}, advancing, 60, bounded, false},
+        Row{"stays_in_background", background, {}, advancing, 60, background, false},
+        Row{"waits_before_it_steps_up", background, {}, losing, 2, background, false},
+        Row{"steps_up", background, {}, losing, 3, bounded, false},
+        Row{"steps_up_again", background, {}, losing, 6, synchronous, false},
+        Row{"slows_guests_last", background, {}, losing, 9, synchronous, true},
+        Row{"does_not_slow_who_may_not_be", background, {.may_slow_guests = false}, losing, 60, synchronous, false},
+        Row{"a_deadline_asks_for_more", background, {.deadline = seconds(10)}, advancing, 3, bounded, false},
+        Row{"a_deadline_in_reach_does_not", background, {.deadline = seconds(100)}, advancing, 9, background, false},
+        Row{"steps_down_when_guests_pay", synchronous, {}, with_latency(advancing, 15'000), 5, bounded, false},
+        Row{"steps_down_again", synchronous, {}, with_latency(advancing, 15'000), 10, background, false},
+        Row{"a_short_wait_is_allowed", synchronous, {}, with_latency(advancing, 9'000), 60, synchronous, false},
+        Row{"slows_guests_rather_than_have_them_wait_longer", bounded, {}, with_latency(losing, 15'000), 3, bounded, true}),
+    [](const auto& info) { return info.param.name; });
+
+TEST(Convergence, ForeseesTheEndAndThePause) {
+  Convergence control({.pause_max = milliseconds(100)});
+  ConvergenceSample sample = advancing;
+  sample.left_bytes = 190 * mib;
+  sample.pending_bytes = 20 * mib;
+  const ConvergenceStep step = after(control, sample, 1);
+  ASSERT_TRUE(step.eta);
+  EXPECT_EQ(*step.eta, seconds(1));
+  EXPECT_EQ(step.pause, seconds(1));
+  EXPECT_EQ(step.window_bytes_max, 210 * mib / 20);
+  EXPECT_FALSE(after(control, losing, 30).eta);
+}
+
+TEST(Convergence, LetsGuestsGoWhenTheEndIsInReach) {
+  Convergence control({}, synchronous);
+  ASSERT_NE(after(control, losing, 9).guest_bytes_per_s, 0u);
+  const std::uint64_t slow = after(control, losing, 30).guest_bytes_per_s;
+  EXPECT_GE(slow, ConvergenceLimits{}.guest_bytes_per_s_min);
+  ConvergenceStep step = after(control, advancing, 12);
+  EXPECT_GT(step.guest_bytes_per_s, slow);
+  step = after(control, advancing, 40);
+  EXPECT_EQ(step.guest_bytes_per_s, 0u);
+}
+
+TEST(Convergence, SaysWhyOnce) {
+  Convergence control({}, background);
+  EXPECT_EQ(after(control, losing, 2).reason, "");
+  EXPECT_NE(control.observe(losing).reason.find("/s dirty and"), std::string::npos);
+  EXPECT_EQ(control.observe(losing).reason, "");
+}
+
+}  // namespace
+}  // namespace diskferry
