@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <fmt/format.h>
 
 namespace diskferry::sim {
 
@@ -46,35 +47,36 @@ class Disk final : public BlockDevice {
   std::uint64_t size_bytes() const noexcept override { return platter_.current.size(); }
 
   Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into) override {
-    DISKFERRY_CO_CHECK(co_await arrive("read"));
+    DISKFERRY_CO_CHECK(co_await arrive("read", {offset, into.size()}));
     std::memcpy(into.data(), platter_.current.data() + offset, into.size());
     co_return Result<void>{};
   }
   Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) override {
-    auto done = co_await arrive("write");
-    put(offset, done ? from : torn(from));
+    const bool is_sent = !platter_.is_gone;
+    auto done = co_await arrive("write", {offset, from.size()});
+    if (is_sent) put(offset, done ? from : torn(from));
     if (flags.fua && done)
       std::memcpy(platter_.durable.data() + offset, platter_.current.data() + offset, from.size());
     co_return done;
   }
   Task<Result<void>> write_zeroes(Range range, ZeroFlags) override {
-    auto done = co_await arrive("zero");
+    auto done = co_await arrive("zero", range);
     if (done) std::memset(platter_.current.data() + range.offset, 0, range.length);
     co_return done;
   }
   Task<Result<void>> discard(Range range) override {
-    auto done = co_await arrive("discard");
+    auto done = co_await arrive("discard", range);
     if (done && world_.one_in(2)) std::memset(platter_.current.data() + range.offset, 0, range.length);
     co_return done;
   }
   Task<Result<void>> flush() override {
-    DISKFERRY_CO_CHECK(co_await arrive("flush"));
+    DISKFERRY_CO_CHECK(co_await arrive("flush", {}));
     platter_.durable = platter_.current;
     co_return Result<void>{};
   }
   /// Zeros where there are zeros, in random pieces.
   Task<Result<std::vector<Extent>>> extents(Range range, std::size_t extents_max) override {
-    DISKFERRY_CO_CHECK(co_await arrive("ask for extents"));
+    DISKFERRY_CO_CHECK(co_await arrive("extents", range));
     std::vector<Extent> found;
     for (std::uint64_t at = range.offset; at < range.end() && found.size() < extents_max;) {
       const std::uint64_t length = std::min(range.end() - at, (1 + world_.random(16)) * 4096);
@@ -94,6 +96,7 @@ class Disk final : public BlockDevice {
   std::optional<Result<void>> try_write(std::uint64_t offset, std::span<const std::byte> from) override {
     if (!is_inline()) return std::nullopt;
     put(offset, from);
+    trace("write", {offset, from.size()}, "at once");
     return Result<void>{};
   }
 
@@ -110,7 +113,17 @@ class Disk final : public BlockDevice {
     return from.first(std::min<std::size_t>(
         from.size(), world_.random(from.size() / test::sector_bytes + 1) * test::sector_bytes));
   }
-  Task<Result<void>> arrive(const char* verb) {
+  Task<Result<void>> arrive(const char* verb, Range range) {
+    trace(verb, range, "...");
+    auto arrived = co_await take_turn(verb);
+    trace(verb, range, arrived ? "done" : arrived.error().message());
+    co_return arrived;
+  }
+  void trace(const char* verb, Range range, const std::string& what) {
+    world_.trace(fmt::format("{} {} {}+{} {}", info_.name, verb, range.offset / test::sector_bytes,
+                             range.length / test::sector_bytes, what));
+  }
+  Task<Result<void>> take_turn(const char* verb) {
     const bool is_turn = co_await world_.turn([this] { return !platter_.is_hung || platter_.is_gone; });
     if (!is_turn) co_return unexpected(cancelled_error(verb, info_.name));
     if (platter_.is_gone) co_return unexpected(fail(ErrorKind::gone, verb, info_.name));

@@ -117,6 +117,7 @@ class Trial {
   void die(unsigned life) {
     if (life != life_) return;
     is_dead_ = true;
+    world_.trace("the gateway dies");
     ++deaths_;
     kept_at_death_ = kept_;
     for (Platter& platter : platters_) platter.is_gone = true;
@@ -167,17 +168,21 @@ class Trial {
     std::vector<std::byte> bytes(range.length);
     test::fill_sectors(bytes, content, range.offset / sector_bytes);
     const auto token = model_.begin(range, content);
+    trace("write", range, "...");
     auto done = world_.one_in(2) ? device_->try_write(range.offset, bytes) : std::nullopt;
     if (!done) done = co_await device_->write(range.offset, bytes, {.fua = world_.one_in(8)});
     if (*done) model_.end(token);
+    trace("write", range, *done ? "done" : "failed");
     note(*done, "write");
   }
   Task<void> zero(Range range, bool is_discard) {
     // What a discard leaves is old or zeros, in any mixture of blocks; the disk forgets all of it or nothing.
     const auto token = model_.begin(range, 0);
+    trace(is_discard ? "discard" : "zero", range, "...");
     const auto done = is_discard ? co_await device_->discard(range)
                                  : co_await device_->write_zeroes(range, {.may_unmap = world_.one_in(2)});
     if (done && !is_discard) model_.end(token);
+    trace(is_discard ? "discard" : "zero", range, done ? "done" : "failed");
     note(done, "zero");
   }
   Task<void> read(Range range) {
@@ -199,12 +204,16 @@ class Trial {
     if (result || is_dead_ || course_.primary_fails) return;
     report(fmt::format("a guest's {} fails", verb), result.error().message());
   }
+  void trace(const char* verb, Range range, const char* what) {
+    world_.trace(fmt::format("guest {} {}+{} {}", verb, range.offset / sector_bytes, range.length / sector_bytes, what));
+  }
   void report(const std::string& when, const std::string& what) {
     if (!what.empty() && problem_.empty()) problem_ = fmt::format("{}: {}", when, what);
   }
 
   // --- the mover ---
 
+  static const char* words(bool is_same) { return is_same ? "attach the same" : "attach"; }
   bool is_over() const { return is_dead_ || !problem_.empty(); }
 
   Task<Result<void>> move() {
@@ -219,6 +228,7 @@ class Trial {
       auto target = disk(1 - primary_);
       was_attached_ = true;
       WindowOptions options{.window_bytes = course_.window_bytes, .requests_max = 4, .request_bytes_max = 64u << 10};
+      world_.trace(words(is_same));
       if (is_same) {
         co_await attach_same(std::move(target), std::move(options));
       } else {
@@ -290,7 +300,9 @@ class Trial {
     DISKFERRY_CO_CHECK(co_await old->flush());
     if (is_dead_) co_return unexpected(cancelled_error("commit"));
     report("at the commit", model_.check(platters_[1 - primary_].durable, 0, model_.now()));
-    if (platters_[0].durable != platters_[1].durable) report("at the commit", "the disks differ");
+    const auto differs = std::ranges::mismatch(platters_[0].durable, platters_[1].durable).in1;
+    if (differs != platters_[0].durable.end())
+      report("at the commit", fmt::format("the disks differ in sector {}", static_cast<std::uint64_t>(differs - platters_[0].durable.begin()) / sector_bytes));
     for (const std::uint64_t word : kept_) {
       if (word != 0) report("at the commit", "something is unsettled");
     }

@@ -1,6 +1,8 @@
 #include "tests/simulation/world.hpp"
 
 #include <algorithm>
+#include <cstdlib>
+#include <fmt/format.h>
 #include <optional>
 
 #include <boost/asio/co_spawn.hpp>
@@ -51,6 +53,11 @@ void World::fire_events(bool is_stuck) {
     events_.erase(events_.begin() + static_cast<std::ptrdiff_t>(i));
     happens();
   }
+}
+
+void World::trace(const std::string& what) const {
+  static const bool is_wanted = std::getenv("DISKFERRY_TRACE") != nullptr;
+  if (is_wanted) fmt::print(stderr, "{:6} {}\n", steps_, what);
 }
 
 bool World::step() {

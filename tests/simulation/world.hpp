@@ -37,6 +37,8 @@ class World {
   /// Runs the task and all that it starts to the end. False: nothing can go on, or it does not end.
   bool run(Task<Result<void>> task, Result<void>& result);
   std::uint64_t steps() const { return steps_; }
+  /// With DISKFERRY_TRACE in the environment: what happens, a line each, to be read.
+  void trace(const std::string& what) const;
 
  private:
   struct Waiting {
