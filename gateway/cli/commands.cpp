@@ -19,6 +19,7 @@ extern const Command migrate_command;
 extern const Command pause_command;
 extern const Command pki_command;
 extern const Command plan_command;
+extern const Command replace_command;
 extern const Command resume_command;
 extern const Command set_command;
 extern const Command status_command;
@@ -28,10 +29,10 @@ extern const Command watch_command;
 namespace {
 // One line a command, in the order of --help.
 constexpr std::array commands{
-    &inspect_command, &map_command,     &copy_command,     &verify_command,  &plan_command,
-    &export_command,  &migrate_command, &evacuate_command, &exports_command, &jobs_command,
-    &status_command,  &watch_command,   &set_command,      &pause_command,   &resume_command,
-    &cancel_command,  &commit_command,  &fallback_command, &pki_command,
+    &inspect_command, &map_command,     &copy_command,    &verify_command,   &plan_command,
+    &export_command,  &migrate_command, &replace_command, &evacuate_command, &exports_command,
+    &jobs_command,    &status_command,  &watch_command,   &set_command,      &pause_command,
+    &resume_command,  &cancel_command,  &commit_command,  &fallback_command, &pki_command,
 };
 }  // namespace
 

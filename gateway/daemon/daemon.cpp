@@ -12,6 +12,7 @@
 #include "gateway/daemon/state_folder.hpp"
 #include "gateway/nbd/server.hpp"
 
+#include <algorithm>
 #include <array>
 #include <fmt/format.h>
 #include <optional>
@@ -89,9 +90,12 @@ class Daemon {
     exports_.emplace(context_, *nbd_);
     DISKFERRY_CO_CHECK(co_await nbd_->start());
     nbd_started_ = true;
-    DISKFERRY_CO_CHECK(co_await open_exports());
-    const std::string name = config_.name.empty() ? host_name() : config_.name;
     moves_.emplace(context_, config_, *nbd_);
+    DISKFERRY_CO_CHECK(co_await moves_->open_store());
+    DISKFERRY_CO_CHECK(co_await open_exports());
+    DISKFERRY_CO_CHECK(co_await moves_->take_up_replacements(*exports_, id));
+    DISKFERRY_CO_CHECK(exports_->offer_configured());
+    const std::string name = config_.name.empty() ? host_name() : config_.name;
     DISKFERRY_CO_CHECK(co_await moves_->start(name, id));
     gateway_.emplace(GatewayParts{.name = name,
                                   .id = id,
@@ -107,15 +111,19 @@ class Daemon {
   /// One that cannot be opened does not keep the others from their guests: it is told, and can be added when
   /// its storage is there.
   Task<Result<void>> open_exports() {
+    DISKFERRY_CO_TRY(const auto endpoints, co_await moves_->endpoints());
     for (const ExportConfig& one : config_.exports) {
-      const auto added = co_await exports_->add({.name = one.name,
-                                                 .image = one.image,
-                                                 .format = one.format,
-                                                 .description = one.description,
-                                                 .writable = one.writable,
-                                                 .requires_tls = one.require_tls,
-                                                 .allow = one.allow},
-                                                true);
+      // A replaced storage counts, for the configuration names the one before.
+      const auto replaced = std::ranges::find(endpoints, one.name, &EndpointRecord::name);
+      const bool is_replaced = replaced != endpoints.end();
+      const auto added =
+          co_await exports_->open_configured({.name = one.name,
+                                              .image = is_replaced ? replaced->uri : one.image,
+                                              .format = is_replaced ? replaced->format : one.format,
+                                              .description = one.description,
+                                              .writable = one.writable,
+                                              .requires_tls = one.require_tls,
+                                              .allow = one.allow});
       if (added) {
         spdlog::info("export {}: {}", printable(one.name), printable(added->image));
       } else if (added.error().kind() == ErrorKind::cancelled) {

@@ -37,8 +37,11 @@ struct Exports::Entry {
   control::ExportRequest request{};
   bool is_configured = false;
   std::string shown_image{};
-  std::optional<Image> image{};
+  /// Null while a job has it, which gives back the one that is behind the export then.
+  std::shared_ptr<BlockDevice> device{};
+  std::vector<std::string> storages{};
   nbd_server::ExportPtr offered{};  // set: ready; else it is being added or removed
+  bool is_lent = false;
 };
 
 struct Exports::State {
@@ -60,27 +63,45 @@ Task<Result<std::shared_ptr<Exports::Entry>>> Exports::open(control::ExportReque
   ImageOpenOptions options{.format = request.format, .writable = request.writable};
   // What a guest may write to is never probed: it could make its raw disk look like something else.
   if (request.writable && options.format.empty()) options.format = format_for_target(uri);
-  DISKFERRY_CO_TRY(auto image, co_await open_image(state_->context, uri, options));
+  DISKFERRY_CO_TRY(const Image image, co_await open_image(state_->context, uri, options));
+  const auto device = with_byte_granularity(image.shared_device());
   auto made = nbd_server::Export::make({.name = request.name,
                                         .description = request.description,
                                         .writable = request.writable,
                                         .requires_tls = request.requires_tls,
                                         .allow = request.allow},
-                                       with_byte_granularity(image.shared_device()));
+                                       device);
   auto entry = std::make_shared<Entry>();
   if (made) {
     request.format = image.layers().front().format;
     entry->shown_image = uri.without_secrets();
     entry->request = std::move(request);
     entry->offered = std::move(*made);
-    entry->image.emplace(std::move(image));
+    entry->device = device;
+    for (const ImageUri& storage : image.storages()) entry->storages.push_back(storage.to_uri_with_secrets());
     co_return entry;
   }
-  (void)co_await image.close();
+  (void)co_await device->close();
   co_return unexpected(std::move(made).error());
 }
 
-Task<Result<control::ExportDescription>> Exports::add(control::ExportRequest request, bool is_configured) {
+Task<Result<control::ExportDescription>> Exports::add(control::ExportRequest request) {
+  return add_at(std::move(request), Moment::now);
+}
+
+Task<Result<control::ExportDescription>> Exports::open_configured(control::ExportRequest request) {
+  return add_at(std::move(request), Moment::later);
+}
+
+Result<void> Exports::offer_configured() {
+  std::lock_guard lock(state_->guard);
+  for (const auto& [name, entry] : state_->entries) {
+    if (entry->is_configured && entry->offered) DISKFERRY_CHECK(state_->server.exports().add(entry->offered));
+  }
+  return {};
+}
+
+Task<Result<control::ExportDescription>> Exports::add_at(control::ExportRequest request, Moment offered) {
   const std::string name = request.name;
   {
     std::lock_guard lock(state_->guard);
@@ -90,16 +111,70 @@ Task<Result<control::ExportDescription>> Exports::add(control::ExportRequest req
                                .remedy("'diskferry exports' lists them"));
   }
   auto opened = co_await open(std::move(request));
-  Result<void> added = opened ? state_->server.exports().add((*opened)->offered) : unexpected(opened.error());
-  if (!added && opened) (void)co_await (*opened)->image->close();
+  Result<void> added = opened ? Result<void>() : unexpected(opened.error());
+  if (opened && offered == Moment::now) added = state_->server.exports().add((*opened)->offered);
+  if (!added && opened) (void)co_await (*opened)->device->close();
   std::lock_guard lock(state_->guard);
   if (!added) {
     state_->entries.erase(name);
     co_return unexpected(std::move(added).error());
   }
-  (*opened)->is_configured = is_configured;
+  (*opened)->is_configured = offered == Moment::later;
   state_->entries[name] = *opened;
   co_return describe(**opened);
+}
+
+// --- what jobs move ---------------------------------------------------------------------------------------
+
+Result<Endpoints::Lent> Exports::borrow(const std::string& name) {
+  const auto refused = [&](ErrorKind kind, std::string why, std::string remedy) {
+    return unexpected(
+        fail(kind, "replace the storage of", printable(name)).why(std::move(why)).remedy(std::move(remedy)));
+  };
+  std::lock_guard lock(state_->guard);
+  const auto found = state_->entries.find(name);
+  if (found == state_->entries.end() || !found->second->offered)
+    return refused(ErrorKind::not_found, "there is no export of this name", "'diskferry exports' lists them");
+  Entry& entry = *found->second;
+  if (entry.is_lent) return refused(ErrorKind::in_use, "a job has it", "wait for that job, or cancel it");
+  if (!entry.is_configured)
+    return refused(ErrorKind::unsupported, "it would not be there again when the gateway is restarted",
+                   "declare it in the gateway's configuration ([[export]])");
+  if (!entry.request.writable)
+    return refused(ErrorKind::read_only, "it is exported read-only", "copy it with 'diskferry copy'");
+  entry.is_lent = true;
+  return Lent{.device = std::exchange(entry.device, nullptr),
+              .uri = entry.request.image,
+              .format = entry.request.format,
+              .storages = entry.storages};
+}
+
+Result<std::shared_ptr<Exports::Entry>> Exports::lent_entry(const std::string& name) const {
+  std::lock_guard lock(state_->guard);
+  const auto found = state_->entries.find(name);
+  if (found == state_->entries.end() || !found->second->is_lent)
+    return unexpected(fail(ErrorKind::internal, "replace the storage of", printable(name)));
+  return found->second;
+}
+
+Task<Result<void>> Exports::put(std::string name, std::shared_ptr<BlockDevice> device) {
+  DISKFERRY_CO_TRY(const auto entry, lent_entry(name));
+  auto swapped = co_await entry->offered->swap_device(std::move(device));
+  if (!swapped) co_return unexpected(std::move(swapped).error());
+  co_return Result<void>{};
+}
+
+void Exports::give_back(const std::string& name, Lent lent) {
+  const auto entry = lent_entry(name);
+  DISKFERRY_ASSERT(entry.has_value(), "what is given back was lent");
+  std::lock_guard lock(state_->guard);
+  Entry& back = **entry;
+  back.is_lent = false;
+  back.device = std::move(lent.device);
+  back.request.image = std::move(lent.uri);
+  back.request.format = std::move(lent.format);
+  back.storages = std::move(lent.storages);
+  if (const auto uri = ImageUri::parse(back.request.image)) back.shown_image = uri->without_secrets();
 }
 
 control::ExportDescription Exports::describe(const Entry& entry) const {
@@ -136,6 +211,10 @@ Task<Result<void>> Exports::remove(std::string name) {
                                .why("there is no export of this name")
                                .remedy("'diskferry exports' lists them"));
     entry = found->second;
+    if (entry->is_lent)
+      co_return unexpected(fail(ErrorKind::in_use, "remove export", printable(name))
+                               .why("a job is replacing its storage")
+                               .remedy("wait for that job, or cancel it"));
     offered = std::exchange(entry->offered, nullptr);
   }
   if (!offered)
@@ -144,8 +223,8 @@ Task<Result<void>> Exports::remove(std::string name) {
   co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
   (void)state_->server.exports().remove(name);
   auto result = co_await state_->server.disconnect(offered);
-  if (result && entry->request.writable) result = co_await entry->image->device().flush();
-  auto closed = co_await entry->image->close();
+  if (result && entry->request.writable) result = co_await entry->device->flush();
+  auto closed = co_await entry->device->close();
   if (result) result = std::move(closed);
   std::lock_guard lock(state_->guard);
   state_->entries.erase(name);
@@ -155,7 +234,7 @@ Task<Result<void>> Exports::remove(std::string name) {
 void Exports::stop_waiting() {
   std::lock_guard lock(state_->guard);
   for (const auto& [name, entry] : state_->entries) {
-    if (entry->offered) entry->image->device().stop_waiting();
+    if (entry->offered && entry->device) entry->device->stop_waiting();
   }
 }
 
@@ -167,8 +246,8 @@ Task<Result<void>> Exports::close_all() {
   }
   Result<void> result;
   for (const auto& [name, entry] : entries) {
-    if (!entry->image) continue;
-    auto closed = co_await entry->image->close();
+    if (!entry->device) continue;
+    auto closed = co_await entry->device->close();
     if (!closed && result) result = std::move(closed);
   }
   co_return result;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "gateway/control/api.hpp"
+#include "gateway/move/endpoints.hpp"
 #include "gateway/nbd/server.hpp"
 
 #include <memory>
@@ -13,21 +14,29 @@ namespace diskferry::daemon {
 
 /// Thread: any, many calls at once. Lifetime: `context` and `server` outlive it; close_all() before
 /// destruction.
-class Exports {
+class Exports final : public Endpoints {
  public:
   Exports(DriverContext& context, nbd_server::Server& server);
-  ~Exports();
+  ~Exports() override;
   Exports(const Exports&) = delete;
   Exports& operator=(const Exports&) = delete;
 
   /// Opens the image and offers it. Errors: already_exists (the name), invalid_argument, and those of
   /// opening.
-  Task<Result<control::ExportDescription>> add(control::ExportRequest request, bool is_configured = false);
+  Task<Result<control::ExportDescription>> add(control::ExportRequest request);
+  /// The same of one of the configuration, which clients find when offer_configured() is called: jobs of an
+  /// earlier process have put themselves behind it by then.
+  Task<Result<control::ExportDescription>> open_configured(control::ExportRequest request);
+  Result<void> offer_configured();
   /// No new clients; those inside are disconnected in order, what they wrote is flushed and the image closed.
   /// Not cut short by cancelling: the server's limits bound it. Errors: not_found, in_use (it is being added
   /// or removed), those of flush and close.
   Task<Result<void>> remove(std::string name);
   std::vector<control::ExportDescription> list() const;
+
+  Result<Lent> borrow(const std::string& name) override;
+  Task<Result<void>> put(std::string name, std::shared_ptr<BlockDevice> device) override;
+  void give_back(const std::string& name, Lent lent) override;
 
   /// Storage that is away is no longer waited for. Call it before the server is stopped.
   void stop_waiting();
@@ -37,6 +46,9 @@ class Exports {
  private:
   struct Entry;
   Task<Result<std::shared_ptr<Entry>>> open(control::ExportRequest request);
+  enum class Moment : std::uint8_t { now, later };
+  Task<Result<control::ExportDescription>> add_at(control::ExportRequest request, Moment offered);
+  Result<std::shared_ptr<Entry>> lent_entry(const std::string& name) const;
   control::ExportDescription describe(const Entry& entry) const;
   struct State;
   std::unique_ptr<State> state_;

@@ -100,10 +100,10 @@ Task<Result<control::JobDescription>> LocalJobs::job(std::string id) {
 
 namespace {
 Result<void> check_kind(const std::string& kind) {
-  if (kind == migrate_kind || kind == evacuate_kind) return {};
+  if (kind == migrate_kind || kind == evacuate_kind || kind == replace_kind) return {};
   return unexpected(fail(ErrorKind::unsupported, "begin a job", printable(kind))
                         .why("there are no jobs of this kind here")
-                        .remedy("a job's kind is 'migrate' or 'evacuate'"));
+                        .remedy("a job's kind is 'migrate', 'replace' or 'evacuate'"));
 }
 }  // namespace
 
@@ -113,6 +113,8 @@ Task<Result<std::string>> LocalJobs::plan_job(control::JobRequest request) {
     DISKFERRY_CO_TRY(const EvacuationPlan plan, co_await evacuations_.plan(std::move(request.request_json)));
     co_return to_json(plan);
   }
+  if (request.kind == replace_kind)
+    co_return unexpected(fail(ErrorKind::unsupported, "plan").why("replacements are not planned yet"));
   DISKFERRY_CO_TRY(
       const MovePlan plan,
       co_await moves_.plan(std::move(request.request_json),
@@ -126,8 +128,34 @@ Task<Result<control::JobDescription>> LocalJobs::create_job(control::JobRequest 
     DISKFERRY_CO_TRY(const JobRecord job, co_await evacuations_.begin(std::move(request.request_json)));
     co_return describe(job);
   }
+  if (request.kind == replace_kind) {
+    DISKFERRY_CO_TRY(const JobRecord job, co_await replacements_.begin(std::move(request.request_json)));
+    co_return describe(job);
+  }
   DISKFERRY_CO_TRY(const JobRecord job, co_await moves_.begin(std::move(request.request_json)));
   co_return describe(job);
+}
+
+Task<Result<control::JobDescription>> LocalJobs::act_on_replacement(std::string id,
+                                                                    control::JobAction action) {
+  switch (action) {
+    case control::JobAction::cancel:
+      DISKFERRY_CO_CHECK(replacements_.cancel(id));
+      break;
+    case control::JobAction::commit:
+      DISKFERRY_CO_CHECK(replacements_.commit(id));
+      break;
+    case control::JobAction::pause:
+      DISKFERRY_CO_CHECK(replacements_.pause(id));
+      break;
+    case control::JobAction::resume:
+      DISKFERRY_CO_CHECK(replacements_.resume(id));
+      break;
+    case control::JobAction::fallback:
+      DISKFERRY_CO_CHECK(replacements_.fall_back(id));
+      break;
+  }
+  co_return co_await job(std::move(id));
 }
 
 Task<Result<control::JobDescription>> LocalJobs::act_on_evacuation(std::string id,
@@ -141,6 +169,7 @@ Task<Result<control::JobDescription>> LocalJobs::act_on_evacuation(std::string i
 Task<Result<control::JobDescription>> LocalJobs::act_on_job(std::string id, control::JobAction action) {
   DISKFERRY_CO_TRY(const JobRecord known, co_await store_.load(id));
   if (known.kind == evacuate_kind) co_return co_await act_on_evacuation(std::move(id), action);
+  if (known.kind == replace_kind) co_return co_await act_on_replacement(std::move(id), action);
   switch (action) {
     case control::JobAction::cancel:
       DISKFERRY_CO_CHECK(co_await moves_.cancel(id));
@@ -163,6 +192,13 @@ Task<Result<control::JobDescription>> LocalJobs::act_on_job(std::string id, cont
 Task<Result<control::JobDescription>> LocalJobs::set_job(std::string id, control::JobSettings settings) {
   if (settings.window_bytes || settings.connections)
     co_return unexpected(cannot("of a move that runs, only the rate and the longest pause can be changed"));
+  DISKFERRY_CO_TRY(const JobRecord known, co_await store_.load(id));
+  if (known.kind == replace_kind) {
+    if (settings.rate_bytes_per_s)
+      DISKFERRY_CO_CHECK(replacements_.set_bytes_per_s(id, *settings.rate_bytes_per_s));
+    if (settings.max_pause_ms) DISKFERRY_CO_CHECK(replacements_.set_max_pause_ms(id, *settings.max_pause_ms));
+    co_return co_await job(std::move(id));
+  }
   if (settings.rate_bytes_per_s) DISKFERRY_CO_CHECK(moves_.set_bytes_per_s(id, *settings.rate_bytes_per_s));
   if (settings.max_pause_ms) DISKFERRY_CO_CHECK(moves_.set_max_pause_ms(id, *settings.max_pause_ms));
   co_return co_await job(std::move(id));

@@ -6,14 +6,16 @@
 #include "gateway/jobs/job_store.hpp"
 #include "gateway/move/evacuation_service.hpp"
 #include "gateway/move/move_service.hpp"
+#include "gateway/move/replace_service.hpp"
 
 namespace diskferry::daemon {
 
 /// Thread: any. Lifetime: what it is made of outlives it.
 class LocalJobs final : public control::JobsApi {
  public:
-  LocalJobs(JobStore& store, EventBus& bus, MoveService& moves, EvacuationService& evacuations)
-      : store_(store), bus_(bus), moves_(moves), evacuations_(evacuations) {}
+  LocalJobs(JobStore& store, EventBus& bus, MoveService& moves, EvacuationService& evacuations,
+            ReplaceService& replacements)
+      : store_(store), bus_(bus), moves_(moves), evacuations_(evacuations), replacements_(replacements) {}
 
   Task<Result<std::vector<control::JobDescription>>> jobs(control::JobFilter filter) override;
   Task<Result<control::JobDescription>> job(std::string id) override;
@@ -25,11 +27,13 @@ class LocalJobs final : public control::JobsApi {
 
  private:
   Task<Result<control::JobDescription>> act_on_evacuation(std::string id, control::JobAction action);
+  Task<Result<control::JobDescription>> act_on_replacement(std::string id, control::JobAction action);
 
   JobStore& store_;
   EventBus& bus_;
   MoveService& moves_;
   EvacuationService& evacuations_;
+  ReplaceService& replacements_;
 };
 
 }  // namespace diskferry::daemon

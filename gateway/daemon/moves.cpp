@@ -69,11 +69,28 @@ Task<Result<std::unique_ptr<TargetGateway>>> connect_any(DriverContext& context,
 Moves::Moves(DriverContext& context, const Config& config, nbd_server::Server& nbd)
     : context_(context), config_(config), nbd_(nbd), bus_(context.clock) {}
 
+Task<Result<void>> Moves::open_store() {
+  DISKFERRY_CO_TRY(store_, co_await JobStore::open({.folder = config_.state.folder + "/jobs", .bus = &bus_}));
+  DISKFERRY_CO_CHECK(co_await store_->end_leases());
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Moves::take_up_replacements(Endpoints& endpoints, const std::string& id) {
+  replacements_.emplace(ReplaceEnvironment{.drivers = context_,
+                                           .jobs = *store_,
+                                           .bus = bus_,
+                                           .endpoints = endpoints,
+                                           .controller = controller_name(id),
+                                           .state_folder = config_.state.folder,
+                                           .window_bytes = config_.move.window_bytes,
+                                           .connections = config_.move.connections});
+  co_return co_await replacements_->take_up();
+}
+
 Task<Result<void>> Moves::start(std::string name, std::string id) {
   DISKFERRY_CO_TRY(const UserIds qemu, co_await context_.blocking_pool.run([this] {
     return find_user(config_.move.qemu_user, config_.move.qemu_group);
   }));
-  DISKFERRY_CO_TRY(store_, co_await JobStore::open({.folder = config_.state.folder + "/jobs", .bus = &bus_}));
   const std::string run_folder = config_.move.run_folder + "/moves";
   const bool requires_tls = config_.nbd.tls == NbdConfig::Tls::require;
   disks_.emplace(context_, nbd_,
@@ -121,12 +138,14 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
       .fence = {.words = config_.evacuate.fence, .limit = config_.evacuate.fence_timeout},
       .hosts = config_.evacuate.hosts,
       .unfinished = [this] { return places_of(disks_->records()); }});
-  jobs_.emplace(*store_, bus_, *moves_, *evacuations_);
+  jobs_.emplace(*store_, bus_, *moves_, *evacuations_, *replacements_);
+  DISKFERRY_CO_CHECK(co_await replacements_->start());
   DISKFERRY_CO_CHECK(co_await moves_->start());
   co_return co_await evacuations_->start();
 }
 
 Task<void> Moves::stop() {
+  if (replacements_) co_await replacements_->stop();
   if (evacuations_) co_await evacuations_->stop();
   if (moves_) co_await moves_->stop();
   bus_.close();

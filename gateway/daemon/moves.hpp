@@ -6,6 +6,7 @@
 #include "gateway/config/config.hpp"
 #include "gateway/daemon/local_jobs.hpp"
 #include "gateway/daemon/local_peers.hpp"
+#include "gateway/move/replace_service.hpp"
 #include "gateway/nbd/server.hpp"
 
 #include <memory>
@@ -18,8 +19,14 @@ namespace diskferry::daemon {
 class Moves {
  public:
   Moves(DriverContext& context, const Config& config, nbd_server::Server& nbd);
-  /// Opens the job store, offers the disks of moves that have not ended, and takes up the moves of an earlier
-  /// process.
+  /// Opens the job store. First.
+  Task<Result<void>> open_store();
+  /// Where exports are whose storage was replaced, whatever the configuration says.
+  Task<Result<std::vector<EndpointRecord>>> endpoints() { return store_->endpoints(); }
+  /// Puts the replacements of an earlier process behind their exports, before clients find those. Lifetime:
+  /// `endpoints` until stop() has completed.
+  Task<Result<void>> take_up_replacements(Endpoints& endpoints, const std::string& id);
+  /// Offers the disks of moves that have not ended, and takes up the jobs of an earlier process.
   Task<Result<void>> start(std::string name, std::string id);
   control::JobsApi& jobs() noexcept { return *jobs_; }
   control::PeerApi& peers() noexcept { return *peers_; }
@@ -36,6 +43,7 @@ class Moves {
   std::optional<TargetMachines> machines_{};
   std::optional<MoveService> moves_{};
   std::optional<EvacuationService> evacuations_{};
+  std::optional<ReplaceService> replacements_{};
   std::optional<LocalJobs> jobs_{};
   std::optional<LocalPeers> peers_{};
 };

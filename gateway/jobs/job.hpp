@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace diskferry {
 
@@ -71,6 +72,16 @@ inline constexpr std::string_view phase_event = "phase";
 /// The job has ended; there is no event after it.
 inline constexpr std::string_view end_event = "end";
 
+/// Where an export's bytes are since its storage was replaced: what counts, whatever a configuration says.
+struct EndpointRecord {
+  std::string name{};
+  std::string uri{};
+  std::string format{};
+  /// Grows with every change of places.
+  std::uint64_t generation = 0;
+  bool operator==(const EndpointRecord&) const = default;
+};
+
 struct NewJobEvent {
   std::string kind{};
   std::string text = "{}";  ///< JSON
@@ -92,6 +103,8 @@ struct JobChanges {
   std::optional<std::string> error{};
   std::optional<std::string> report{};
   std::optional<NewJobEvent> event{};  ///< noted together with the change
+  /// These exports are there from now on; their generations are counted by the store.
+  std::vector<EndpointRecord> endpoints{};
 };
 
 struct JobFilter {

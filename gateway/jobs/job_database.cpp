@@ -204,6 +204,28 @@ Result<void> JobDatabase::write(const JobRecord& job) {
       .run();
 }
 
+Result<void> JobDatabase::write(const EndpointRecord& endpoint) {
+  sqlite::Query query(database_,
+                      "INSERT INTO endpoints (name, uri, format, generation) VALUES (?, ?, ?, 1) "
+                      "ON CONFLICT (name) DO UPDATE SET uri = excluded.uri, format = excluded.format, "
+                      "generation = generation + 1");
+  return query.with(endpoint.name).with(endpoint.uri).with(endpoint.format).run();
+}
+
+Result<std::vector<EndpointRecord>> JobDatabase::endpoints() {
+  sqlite::Query query(database_, "SELECT name, uri, format, generation FROM endpoints ORDER BY name");
+  std::vector<EndpointRecord> endpoints;
+  DISKFERRY_TRY(bool has_row, query.next());
+  while (has_row) {
+    endpoints.push_back({.name = query.text(0),
+                         .uri = query.text(1),
+                         .format = query.text(2),
+                         .generation = static_cast<std::uint64_t>(query.integer(3))});
+    DISKFERRY_TRY(has_row, query.next());
+  }
+  return endpoints;
+}
+
 Result<std::uint64_t> JobDatabase::update(std::string_view id, std::uint64_t expected_generation,
                                           const JobChanges& changes, std::int64_t now_ms) {
   DISKFERRY_TRY(auto transaction, sqlite::Transaction::begin(database_));
@@ -216,6 +238,7 @@ Result<std::uint64_t> JobDatabase::update(std::string_view id, std::uint64_t exp
   job.report = changes.report.value_or(job.report);
   job.updated_ms = now_ms;
   DISKFERRY_CHECK(write(job));
+  for (const EndpointRecord& endpoint : changes.endpoints) DISKFERRY_CHECK(write(endpoint));
   std::uint64_t sequence = 0;
   if (changes.event) {
     DISKFERRY_TRY(sequence, add_event(id, *changes.event, now_ms));

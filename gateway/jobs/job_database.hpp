@@ -40,6 +40,8 @@ class JobDatabase {
   Result<std::uint64_t> end_leases(std::int64_t now_ms);
   /// Errors: in_use for a job that is active.
   Result<void> remove(std::string_view id);
+  /// By name.
+  Result<std::vector<EndpointRecord>> endpoints();
   /// Returns how many jobs it removed.
   Result<std::uint64_t> prune(std::int64_t updated_before_ms, std::size_t keep);
 
@@ -48,6 +50,7 @@ class JobDatabase {
       : folder_(std::move(folder)), database_(std::move(database)) {}
   Result<void> check_exclusive(const NewJob& job);
   Result<void> write(const JobRecord& job);
+  Result<void> write(const EndpointRecord& endpoint);
   Result<std::uint64_t> add_event(std::string_view id, const NewJobEvent& event, std::int64_t now_ms);
 
   JobFolder folder_;  // first: the lock is held until the database is closed

@@ -127,6 +127,10 @@ Task<Result<std::uint64_t>> JobStore::end_leases() {
   co_return co_await call([&] { return state_->database->end_leases(state_->options.now_ms()); });
 }
 
+Task<Result<std::vector<EndpointRecord>>> JobStore::endpoints() {
+  co_return co_await call([&] { return state_->database->endpoints(); });
+}
+
 Task<Result<void>> JobStore::remove(std::string id) {
   co_return co_await call([&] { return state_->database->remove(id); });
 }

@@ -66,6 +66,9 @@ class JobStore {
   /// no controllers but in its own process: the folder's lock proves that the earlier ones are dead.
   Task<Result<std::uint64_t>> end_leases();
 
+  /// Where exports are whose storage was replaced.
+  Task<Result<std::vector<EndpointRecord>>> endpoints();
+
   /// With its events. Errors: not_found; in_use for a job that is not over.
   Task<Result<void>> remove(std::string id);
   /// Removes jobs that were over for longer than `older_than`, but leaves the last `keep` of them. Returns

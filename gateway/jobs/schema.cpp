@@ -41,7 +41,16 @@ constexpr const char* first_step = R"(
   ) STRICT, WITHOUT ROWID;
 )";
 
-constexpr std::array steps{first_step};
+constexpr const char* second_step = R"(
+  CREATE TABLE endpoints (
+    name        TEXT    NOT NULL PRIMARY KEY,
+    uri         TEXT    NOT NULL,
+    format      TEXT    NOT NULL,
+    generation  INTEGER NOT NULL
+  ) STRICT;
+)";
+
+constexpr std::array steps{first_step, second_step};
 constexpr auto latest = static_cast<std::int64_t>(steps.size());
 
 Error refused(const std::string& path, std::string why, std::string remedy) {

@@ -28,7 +28,7 @@ std::optional<Duration> time_for(double bytes, double bytes_per_s) {
 }  // namespace
 
 /// What the rates come to.
-void Convergence::judge(const ConvergenceSample& sample, ConvergenceStep& step) {
+void ConvergenceController::judge(const ConvergenceSample& sample, ConvergenceStep& step) {
   const double net = static_cast<double>(sample.copied_bytes) - static_cast<double>(sample.dirtied_bytes);
   net_bytes_per_s_ = smoothed(net_bytes_per_s_, net, has_rates_);
   sent_bytes_per_s_ = smoothed(sent_bytes_per_s_, static_cast<double>(sample.sent_bytes), has_rates_);
@@ -40,11 +40,11 @@ void Convergence::judge(const ConvergenceSample& sample, ConvergenceStep& step) 
   step.window_bytes_max = static_cast<std::uint64_t>(sent_bytes_per_s_ * pause_s / 2);
 }
 
-bool Convergence::is_out_of_reach(const ConvergenceStep& step) const {
+bool ConvergenceController::is_out_of_reach(const ConvergenceStep& step) const {
   return !step.eta || (limits_.deadline && *step.eta > *limits_.deadline);
 }
 
-std::string Convergence::step_up(const ConvergenceSample& sample) {
+std::string ConvergenceController::step_up(const ConvergenceSample& sample) {
   const std::string why = fmt::format("guests make {}/s dirty and {}/s are copied",
                                       format_bytes(sample.dirtied_bytes), format_bytes(sample.copied_bytes));
   if (mode_ == MirrorMode::background) {
@@ -56,17 +56,18 @@ std::string Convergence::step_up(const ConvergenceSample& sample) {
     return why + ": their writes wait for both storages";
   }
   if (!limits_.may_slow_guests) return {};
-  const double present =
-      guest_bytes_per_s_ != 0 ? static_cast<double>(guest_bytes_per_s_) : static_cast<double>(sample.guest_bytes);
-  const double wanted = guest_bytes_per_s_ != 0 ? present * step_of_guests
-                                                : std::min(present * step_of_guests, sent_bytes_per_s_ * share_of_guests);
+  const double present = guest_bytes_per_s_ != 0 ? static_cast<double>(guest_bytes_per_s_)
+                                                 : static_cast<double>(sample.guest_bytes);
+  const double wanted = guest_bytes_per_s_ != 0
+                            ? present * step_of_guests
+                            : std::min(present * step_of_guests, sent_bytes_per_s_ * share_of_guests);
   const std::uint64_t next = std::max(limits_.guest_bytes_per_s_min, static_cast<std::uint64_t>(wanted));
   if (next == guest_bytes_per_s_) return {};
   guest_bytes_per_s_ = next;
   return fmt::format("{}: they are slowed down to {}/s", why, format_bytes(guest_bytes_per_s_));
 }
 
-std::string Convergence::step_down(const ConvergenceSample& sample) {
+std::string ConvergenceController::step_down(const ConvergenceSample& sample) {
   if (mode_ == MirrorMode::background) return {};
   const auto paid = std::chrono::microseconds(sample.added_p99_us);
   mode_ = mode_ == MirrorMode::synchronous ? MirrorMode::bounded : MirrorMode::background;
@@ -74,7 +75,7 @@ std::string Convergence::step_down(const ConvergenceSample& sample) {
                      std::chrono::duration_cast<std::chrono::milliseconds>(paid).count(), to_string(mode_));
 }
 
-ConvergenceStep Convergence::observe(const ConvergenceSample& sample) {
+ConvergenceStep ConvergenceController::observe(const ConvergenceSample& sample) {
   ConvergenceStep step;
   judge(sample, step);
   const bool is_behind = sample.left_bytes > 0 && is_out_of_reach(step);
@@ -90,7 +91,10 @@ ConvergenceStep Convergence::observe(const ConvergenceSample& sample) {
     step.reason = step_down(sample);
     dear_ = 0;
   } else if (guest_bytes_per_s_ != 0 && ahead_ >= seconds_down) {
-    guest_bytes_per_s_ = ahead_ >= 4 * seconds_down ? 0 : static_cast<std::uint64_t>(static_cast<double>(guest_bytes_per_s_) / step_of_guests);
+    guest_bytes_per_s_ =
+        ahead_ >= 4 * seconds_down
+            ? 0
+            : static_cast<std::uint64_t>(static_cast<double>(guest_bytes_per_s_) / step_of_guests);
     step.reason = guest_bytes_per_s_ == 0 ? "the end is in reach: guests are slowed down no more"
                                           : fmt::format("the end is in reach: guests may write {}/s",
                                                         format_bytes(guest_bytes_per_s_));

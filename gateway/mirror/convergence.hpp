@@ -43,9 +43,9 @@ struct ConvergenceStep {
   std::string reason{};  ///< of what has changed; empty: nothing has
 };
 
-class Convergence {
+class ConvergenceController {
  public:
-  explicit Convergence(ConvergenceLimits limits, MirrorMode mode = MirrorMode::bounded)
+  explicit ConvergenceController(ConvergenceLimits limits, MirrorMode mode = MirrorMode::bounded)
       : limits_(limits), mode_(mode) {}
 
   void set_limits(const ConvergenceLimits& limits) { limits_ = limits; }

@@ -100,8 +100,7 @@ Result<std::unique_ptr<DifferenceFile>> DifferenceFile::map(int fd, DifferenceSh
   return std::unique_ptr<DifferenceFile>(new DifferenceFile(static_cast<std::byte*>(mapped), bytes));
 }
 
-Result<std::unique_ptr<DifferenceFile>> DifferenceFile::create(const std::string& path,
-                                                               DifferenceShape shape,
+Result<std::unique_ptr<DifferenceFile>> DifferenceFile::create(const std::string& path, DifferenceShape shape,
                                                                const std::string& key) {
   const std::string beside = path + ".new";
   const FileDescriptor fd(

@@ -173,7 +173,8 @@ void DifferenceMap::mark_all_dirty() {
 }
 
 void DifferenceMap::mark_all_settled() {
-  for (GranuleMap* map : {&dirty_, &unsettled_, &flushing_, &written_, &recent_, &less_recent_}) map->clear_all();
+  for (GranuleMap* map : {&dirty_, &unsettled_, &flushing_, &written_, &recent_, &less_recent_})
+    map->clear_all();
   if (kept_) kept_->clear_all();
 }
 

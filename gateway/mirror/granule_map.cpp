@@ -27,7 +27,8 @@ GranuleMap::GranuleMap(std::uint64_t granules, std::span<std::uint64_t> words)
   DISKFERRY_ASSERT(words.size() == words_for(granules), "a bit for each granule");
   for (std::uint64_t word = 0; word < words_.size(); ++word) {
     // What lies beyond the end means nothing.
-    if (word + 1 == words_.size() && granules_ % word_bits != 0) words_[word] &= mask(0, granules_ % word_bits);
+    if (word + 1 == words_.size() && granules_ % word_bits != 0)
+      words_[word] &= mask(0, granules_ % word_bits);
     if (words_[word] == 0) continue;
     count_ += static_cast<std::uint64_t>(std::popcount(words_[word]));
     summary_[word / word_bits] |= std::uint64_t{1} << word % word_bits;

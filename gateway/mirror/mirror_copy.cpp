@@ -12,8 +12,8 @@ void MirrorDevice::begin_copy_of(Range range) {
   counters_.copied_bytes += range.length;
 }
 
-/// What of `range`, from its beginning on, no copy has in flight: a second one could come to the target before
-/// the first, which has read older bytes. guard_ is held.
+/// What of `range`, from its beginning on, no copy has in flight: a second one could come to the target
+/// before the first, which has read older bytes. guard_ is held.
 Range MirrorDevice::free_part(Range range) const noexcept {
   for (const Range copy : in_flight_.copies()) {
     if (!copy.overlaps(range)) continue;

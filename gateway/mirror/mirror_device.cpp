@@ -19,7 +19,8 @@ std::string_view to_string(MirrorMode mode) noexcept {
   return "unknown";
 }
 
-MirrorDevice::MirrorDevice(DriverContext& context, std::shared_ptr<BlockDevice> primary, MirrorOptions options)
+MirrorDevice::MirrorDevice(DriverContext& context, std::shared_ptr<BlockDevice> primary,
+                           MirrorOptions options)
     : context_(context),
       size_bytes_(primary->size_bytes()),
       info_([&] {
@@ -46,6 +47,7 @@ Task<Result<void>> MirrorDevice::close() {
   std::vector<std::shared_ptr<BlockDevice>> devices{target.device};
   {
     std::lock_guard lock(guard_);
+    if (former_follows_) former_.reset();
     for (auto* one : {&former_, &primary_})
       if (const auto used = std::exchange(*one, nullptr)) devices.push_back(used->device);
   }
@@ -114,10 +116,11 @@ Task<MirrorDevice::Target> MirrorDevice::take_target() {
   (void)co_await taken.window->stop();
   // Those who began before have the window; it answers none of them any more.
   std::unique_lock lock(guard_);
-  while (target_users_ != 0 || !in_flight_.copies().empty()) {
+  while (target_users_ != 0 || !in_flight_.copies().empty() || (former_follows_ && former_->users != 0)) {
     co_await exits_.wait_uncancelled(lock);
     lock.lock();
   }
+  if (std::exchange(former_follows_, false)) former_.reset();
   co_return taken;
 }
 
@@ -175,8 +178,27 @@ Task<void> MirrorDevice::switch_over() {
   former_ = std::exchange(primary_, std::make_shared<Primary>(std::move(target.device)));
 }
 
+void MirrorDevice::attach_former(WindowOptions options) {
+  std::shared_ptr<BlockDevice> device;
+  {
+    std::lock_guard lock(guard_);
+    DISKFERRY_ASSERT(former_ && !former_follows_, "there was a switchover");
+    former_follows_ = true;
+    device = former_->device;
+  }
+  attach_same(std::move(device), std::move(options));
+}
+
+std::shared_ptr<BlockDevice> MirrorDevice::dissolve() {
+  std::lock_guard lock(guard_);
+  DISKFERRY_ASSERT(!target_.device && !former_ && in_flight_.writes().empty() && primary_->users == 0,
+                   "nobody uses a mirror that is dissolved");
+  return std::exchange(primary_, nullptr)->device;
+}
+
 Task<std::shared_ptr<BlockDevice>> MirrorDevice::take_former() {
   std::unique_lock lock(guard_);
+  if (former_follows_) co_return nullptr;
   const auto taken = std::exchange(former_, nullptr);
   if (!taken) co_return nullptr;
   while (taken->users != 0) {

@@ -4,8 +4,8 @@
 // beyond the limit that the operator gave.
 //
 // No write waits for a copy and no copy for a write: where they meet, the granules are copied again.
-// Invariant: a granule that is not dirty and that nothing in flight touches is the same on both, as far as the
-// window has taken it in.
+// Invariant: a granule that is not dirty and that nothing in flight touches is the same on both, as far as
+// the window has taken it in.
 #pragma once
 
 #include "diskferry/driver.hpp"
@@ -33,23 +33,25 @@ std::string_view to_string(MirrorMode mode) noexcept;
 
 struct MirrorOptions {
   MirrorMode mode = MirrorMode::bounded;
-  /// What a write may wait for the target before its bytes are marked dirty instead; zero: as long as it takes.
+  /// What a write may wait for the target before its bytes are marked dirty instead; zero: as long as it
+  /// takes.
   Duration latency_max = std::chrono::milliseconds(100);
   std::uint64_t guest_bytes_per_s = 0;  ///< of guests' writes; 0: no limit
   std::uint64_t granule_bytes = 0;      ///< 0: that of difference_shape()
-  /// Bits of a file with difference_shape(size).granules() of them; empty: none is kept. Lifetime: the device's.
+  /// Bits of a file with difference_shape(size).granules() of them; empty: none is kept. Lifetime: the
+  /// device's.
   std::span<std::uint64_t> kept = {};
 };
 
 /// Counters only grow; the rest is of this moment.
 struct MirrorStats {
-  std::uint64_t guest_bytes = 0;        ///< written, zeroed and discarded by guests
+  std::uint64_t guest_bytes = 0;  ///< written, zeroed and discarded by guests
   std::uint64_t guest_writes = 0;
-  std::uint64_t mirrored_bytes = 0;     ///< of these, told to the target at once
-  std::uint64_t left_bytes = 0;         ///< of these, marked dirty, or dirty before
-  std::uint64_t spilled_bytes = 0;      ///< marked dirty because the target was too slow
-  std::uint64_t overtaken_bytes = 0;    ///< marked dirty because a copy was under way
-  std::uint64_t copied_bytes = 0;       ///< taken to be copied
+  std::uint64_t mirrored_bytes = 0;   ///< of these, told to the target at once
+  std::uint64_t left_bytes = 0;       ///< of these, marked dirty, or dirty before
+  std::uint64_t spilled_bytes = 0;    ///< marked dirty because the target was too slow
+  std::uint64_t overtaken_bytes = 0;  ///< marked dirty because a copy was under way
+  std::uint64_t copied_bytes = 0;     ///< taken to be copied
   std::uint64_t dirty_bytes = 0;
   MirrorMode mode = MirrorMode::bounded;
   bool has_target = false;
@@ -87,12 +89,13 @@ class MirrorDevice final : public BlockDevice {
 
   // --- the target ---
 
-  /// Has `target` follow, behind checked(), of the same size. What it lacks is dirty. Precondition: no target.
-  /// Closed by close(), or given back by detach(); after a switchover it is the primary.
+  /// Has `target` follow, behind checked(), of the same size. What it lacks is dirty. Precondition: no
+  /// target. Closed by close(), or given back by detach(); after a switchover it is the primary.
   void attach(std::shared_ptr<BlockDevice> target, WindowOptions options);
   /// The same for a target that holds what the primary does, durably.
   void attach_same(std::shared_ptr<BlockDevice> target, WindowOptions options);
-  /// No target any more: what it was told and has not flushed is dirty. Returns it, open; null: there was none.
+  /// No target any more: what it was told and has not flushed is dirty. Returns it, open; null: there was
+  /// none.
   Task<std::shared_ptr<BlockDevice>> detach();
   /// Why the target does not follow any more; it stays so until detach().
   std::optional<Error> target_failure() const;
@@ -105,8 +108,9 @@ class MirrorDevice final : public BlockDevice {
 
   /// Dirty granules to be copied, from `from` on; they are not dirty any more. nullopt: none there.
   std::optional<Range> begin_next_copy(std::uint64_t from, std::uint64_t bytes_max, bool skip_recent);
-  /// The first part of `bytes` that is still dirty: for who has a plan of what the primary holds. `is_planned`
-  /// comes back false where a guest has written since, so that the plan is void; then it is at most `bytes_max`.
+  /// The first part of `bytes` that is still dirty: for who has a plan of what the primary holds.
+  /// `is_planned` comes back false where a guest has written since, so that the plan is void; then it is at
+  /// most `bytes_max`.
   struct PlannedCopy {
     Range range{};
     bool is_planned = true;
@@ -136,11 +140,18 @@ class MirrorDevice final : public BlockDevice {
   Task<Result<void>> hold();
   /// Those who wait go on.
   void let_go();
-  /// The target takes the primary's place. Precondition: held, nothing is dirty, and a checkpoint has succeeded
-  /// since: asserted.
+  /// The target takes the primary's place. Precondition: held, nothing is dirty, and a checkpoint has
+  /// succeeded since: asserted.
   Task<void> switch_over();
-  /// What was the primary before the last switchover, when nobody reads from it any more. Once for each.
+  /// What was the primary before the last switchover, when nobody reads from it any more. Once for each;
+  /// null: it was taken, or it follows.
   Task<std::shared_ptr<BlockDevice>> take_former();
+  /// What was the primary before follows as a target, which holds the same, durably. Precondition: as
+  /// attach_same(), and a switchover.
+  void attach_former(WindowOptions options);
+  /// The primary, which is nobody's but the caller's from now on; instead of close(). Precondition: nobody
+  /// uses the mirror any more, and nothing follows.
+  std::shared_ptr<BlockDevice> dissolve();
 
  private:
   enum class Verb : std::uint8_t { write, zero, discard };
@@ -199,6 +210,7 @@ class MirrorDevice final : public BlockDevice {
   mutable std::mutex guard_;  // all that follows
   std::shared_ptr<Primary> primary_;
   std::shared_ptr<Primary> former_;  // before the last switchover; null: taken
+  bool former_follows_ = false;      // it is the target
   Target target_;
   std::optional<Error> target_failure_;
   DifferenceMap differences_;

@@ -1,7 +1,6 @@
 // The mirror towards guests: what becomes of a read and of a change. See mirror_device.hpp.
-#include "gateway/mirror/mirror_device.hpp"
-
 #include "diskferry/assert.hpp"
+#include "gateway/mirror/mirror_device.hpp"
 
 namespace diskferry {
 
@@ -21,7 +20,8 @@ void MirrorDevice::begin(const Change& change, Begun& begun) {
   if (!is_mirrored) {
     // Where a copy is under way the granules get dirty at the end, since only then is the content known.
     if (begun.write.is_overtaken) differences_.mark_unsettled(change.range);
-    if (!begun.write.is_overtaken || differences_.is_dirty(change.range)) differences_.mark_written(change.range);
+    if (!begun.write.is_overtaken || differences_.is_dirty(change.range))
+      differences_.mark_written(change.range);
     counters_.left_bytes += change.range.length;
     return;
   }
@@ -68,7 +68,8 @@ void MirrorDevice::leave(const Change& change, Begun& begun) {
   const TimePoint now = context_.clock.now();
   std::lock_guard lock(guard_);
   in_flight_.end_write(begun.write);
-  // A copy that was under way has read what was there before or after, and nobody knows whose is at the target.
+  // A copy that was under way has read what was there before or after, and nobody knows whose is at the
+  // target.
   if (begun.write.is_overtaken) {
     differences_.mark_written(change.range);
     counters_.overtaken_bytes += change.range.length;
@@ -202,10 +203,8 @@ Task<Result<std::vector<Extent>>> MirrorDevice::extents(Range range, std::size_t
 
 Task<Result<void>> MirrorDevice::write(std::uint64_t offset, std::span<const std::byte> from,
                                        WriteFlags flags) {
-  return change({.verb = Verb::write,
-                 .range = {offset, from.size()},
-                 .from = from.data(),
-                 .write_flags = flags});
+  return change(
+      {.verb = Verb::write, .range = {offset, from.size()}, .from = from.data(), .write_flags = flags});
 }
 
 /// Without a coroutine where neither side has to be waited for: the primary first, for only then it is known
@@ -227,8 +226,8 @@ std::optional<Result<void>> MirrorDevice::try_write(std::uint64_t offset, std::s
   bool is_told = true;
   for (const Range part : begun.parts) {
     if (!done) break;  // nothing was written anywhere
-    const auto told = *done ? begun.target.checked_window->try_write(part.offset, bytes_of(change, part))
-                            : std::nullopt;
+    const auto told =
+        *done ? begun.target.checked_window->try_write(part.offset, bytes_of(change, part)) : std::nullopt;
     if (told && *told) continue;
     is_told = is_told && (told || !*done);
     std::lock_guard lock(guard_);

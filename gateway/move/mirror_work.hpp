@@ -34,8 +34,8 @@ class MirrorWork final : public WorkSource {
   CopyPlan* const plan_;
   const Options options_;
   std::mutex guard_;
-  std::deque<Work> planned_;   // what is left of units of the plan
-  std::uint64_t offset_ = 0;   // where dirty granules are looked for
+  std::deque<Work> planned_;  // what is left of units of the plan
+  std::uint64_t offset_ = 0;  // where dirty granules are looked for
 };
 
 }  // namespace diskferry

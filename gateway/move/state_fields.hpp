@@ -3,6 +3,7 @@
 
 #include "gateway/move/json_fields.hpp"
 #include "gateway/move/move_state.hpp"
+#include "gateway/move/replace_request.hpp"
 
 #include <array>
 
@@ -28,6 +29,15 @@ template <class Fields>
 void list_fields(Fields& fields, ValueOf<PhaseTime> auto& time) {
   fields.take_required("phase", time.phase, phase_words);
   fields.take("at-ms", time.at_ms);
+}
+
+template <class Fields>
+void list_fields(Fields& fields, ValueOf<HoldParts> auto& hold) {
+  fields.take("drain-us", hold.drain_us);
+  fields.take("flush-us", hold.flush_us);
+  fields.take("record-us", hold.record_us);
+  fields.take("switch-us", hold.switch_us);
+  fields.take("total-us", hold.total_us);
 }
 
 }  // namespace diskferry

@@ -18,7 +18,7 @@ struct Platter {
   std::vector<std::byte> durable;
   bool is_hung = false;
   bool is_gone = false;
-  unsigned fail_one_in = 0;  ///< 0: no request fails
+  unsigned fail_one_in = 0;    ///< 0: no request fails
   unsigned inline_one_in = 3;  ///< so many of the requests that may be are served without waiting
 
   Platter(std::uint64_t size_bytes, std::uint64_t content) : current(size_bytes) {
@@ -102,8 +102,8 @@ class Disk final : public BlockDevice {
 
  private:
   bool is_inline() {
-    return !platter_.is_hung && !platter_.is_gone && platter_.fail_one_in == 0 && platter_.inline_one_in != 0 &&
-           world_.one_in(platter_.inline_one_in);
+    return !platter_.is_hung && !platter_.is_gone && platter_.fail_one_in == 0 &&
+           platter_.inline_one_in != 0 && world_.one_in(platter_.inline_one_in);
   }
   void put(std::uint64_t offset, std::span<const std::byte> from) {
     std::memcpy(platter_.current.data() + offset, from.data(), from.size());

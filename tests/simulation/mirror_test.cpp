@@ -1,6 +1,6 @@
-// The mirror and its copies in a simulated world: guests write, the target is slow, hangs, fails, goes away and
-// loses what it had not flushed, the gateway dies and comes back, and both change places, forth and back. The
-// model knows what each sector may hold. DISKFERRY_SEED=N runs one seed, DISKFERRY_SEEDS=N so many.
+// The mirror and its copies in a simulated world: guests write, the target is slow, hangs, fails, goes away
+// and loses what it had not flushed, the gateway dies and comes back, and both change places, forth and back.
+// The model knows what each sector may hold. DISKFERRY_SEED=N runs one seed, DISKFERRY_SEEDS=N so many.
 #include "diskferry/task_group.hpp"
 #include "drivers/checked_device.hpp"
 #include "gateway/copy/engine.hpp"
@@ -28,8 +28,8 @@ struct Course {
   MirrorMode mode;
   Duration latency_max;
   std::uint64_t window_bytes;
-  unsigned steps;       ///< of each guest
-  unsigned switchovers; ///< at most
+  unsigned steps;        ///< of each guest
+  unsigned switchovers;  ///< at most
   bool target_fails;
   bool target_hangs;
   bool gateway_dies;
@@ -43,7 +43,8 @@ Course course_of(World& world) {
   constexpr std::array zeros{ZeroSupport::none, ZeroSupport::slow, ZeroSupport::fast, ZeroSupport::unmapping};
   return {.size_bytes = (8 + world.random(56)) * granule_bytes + world.random(2) * 3 * sector_bytes,
           .mode = static_cast<MirrorMode>(world.random(3)),
-          .latency_max = world.one_in(3) ? Duration::zero() : Duration(std::chrono::milliseconds(1 + world.random(50))),
+          .latency_max =
+              world.one_in(3) ? Duration::zero() : Duration(std::chrono::milliseconds(1 + world.random(50))),
           .window_bytes = world.one_in(3) ? 16 * kib : 256 * kib,
           .steps = static_cast<unsigned>(5 + world.random(40)),
           .switchovers = static_cast<unsigned>(1 + world.random(3)),
@@ -87,7 +88,8 @@ class Trial {
       is_dead_ = false;
       for (Platter& platter : platters_) platter.is_gone = false;
       open();
-      if (course_.gateway_dies && deaths_ < 3) world_.after_steps(50 + world_.random(4000), [this, life = ++life_] { die(life); });
+      if (course_.gateway_dies && deaths_ < 3)
+        world_.after_steps(50 + world_.random(4000), [this, life = ++life_] { die(life); });
       TaskGroup tasks(world_.executor());
       for (unsigned guest = 0; guest < guests; ++guest) tasks.spawn(use(guest));
       tasks.spawn(move());
@@ -104,12 +106,11 @@ class Trial {
   }
 
   void open() {
-    auto mirror = std::make_unique<MirrorDevice>(
-        world_.context(), disk(primary_),
-        MirrorOptions{.mode = course_.mode,
-                      .latency_max = course_.latency_max,
-                      .granule_bytes = granule_bytes,
-                      .kept = kept_});
+    auto mirror = std::make_unique<MirrorDevice>(world_.context(), disk(primary_),
+                                                 MirrorOptions{.mode = course_.mode,
+                                                               .latency_max = course_.latency_max,
+                                                               .granule_bytes = granule_bytes,
+                                                               .kept = kept_});
     mirror_ = mirror.get();
     device_ = checked(std::move(mirror));
   }
@@ -159,7 +160,8 @@ class Trial {
     const std::uint64_t sectors = course_.size_bytes / sector_bytes;
     const std::uint64_t unit = world_.one_in(3) ? 1 : granule_bytes / sector_bytes;
     const std::uint64_t first = world_.random(world_.one_in(2) ? sectors : sectors / 8) / unit * unit;
-    const std::uint64_t count = std::min(sectors - first, (1 + world_.random(sectors_most)) * (world_.one_in(3) ? 1 : unit));
+    const std::uint64_t count =
+        std::min(sectors - first, (1 + world_.random(sectors_most)) * (world_.one_in(3) ? 1 : unit));
     return {first * sector_bytes, std::min(count, sectors_most * 2) * sector_bytes};
   }
 
@@ -205,7 +207,8 @@ class Trial {
     report(fmt::format("a guest's {} fails", verb), result.error().message());
   }
   void trace(const char* verb, Range range, const char* what) {
-    world_.trace(fmt::format("guest {} {}+{} {}", verb, range.offset / sector_bytes, range.length / sector_bytes, what));
+    world_.trace(fmt::format("guest {} {}+{} {}", verb, range.offset / sector_bytes,
+                             range.length / sector_bytes, what));
   }
   void report(const std::string& when, const std::string& what) {
     if (!what.empty() && problem_.empty()) problem_ = fmt::format("{}: {}", when, what);
@@ -227,16 +230,22 @@ class Trial {
       if (course_.target_hangs) plan_hang(platter);
       auto target = disk(1 - primary_);
       was_attached_ = true;
-      WindowOptions options{.window_bytes = course_.window_bytes, .requests_max = 4, .request_bytes_max = 64u << 10};
+      WindowOptions options{
+          .window_bytes = course_.window_bytes, .requests_max = 4, .request_bytes_max = 64u << 10};
       world_.trace(words(is_same));
-      if (is_same) {
+      if (is_same && mirror_->copy_target()) {
+        mirror_->let_go();  // what was the primary follows already
+        (void)co_await target->close();
+      } else if (is_same) {
         co_await attach_same(std::move(target), std::move(options));
       } else {
         mirror_->attach(std::move(target), std::move(options));
       }
       is_same = co_await copy_and_switch();
-      const auto left = co_await mirror_->detach();
-      if (left) (void)co_await left->close();
+      if (!(is_same && switchovers_left_ > 0 && mirror_->copy_target())) {
+        const auto left = co_await mirror_->detach();
+        if (left) (void)co_await left->close();
+      }
       platter.fail_one_in = 0;
       if (is_same && (switchovers_left_ == 0 || is_dead_)) mirror_->let_go();
       if (const auto former = co_await mirror_->take_former()) (void)co_await former->close();
@@ -263,20 +272,19 @@ class Trial {
     auto primary = mirror_->primary();
     auto target = mirror_->copy_target();
     CopyEngine engine(world_.context(), {*primary, *target},
-                      {.request_bytes = 4 * granule_bytes, .requests = 3, .granularity_bytes = 512},
-                      {});
+                      {.request_bytes = 4 * granule_bytes, .requests = 3, .granularity_bytes = 512}, {});
     const MirrorWork::Options options{.request_bytes = 4 * granule_bytes};
-    CopyPlan plan({*primary, target.get()},
-                  {.source_bytes = course_.size_bytes,
-                   .target_bytes = course_.size_bytes,
-                   .align_bytes = granule_bytes,
-                   .request_bytes = 4 * granule_bytes,
-                   .gap_bytes_max = 2 * granule_bytes});
+    CopyPlan plan({*primary, target.get()}, {.source_bytes = course_.size_bytes,
+                                             .target_bytes = course_.size_bytes,
+                                             .align_bytes = granule_bytes,
+                                             .request_bytes = 4 * granule_bytes,
+                                             .gap_bytes_max = 2 * granule_bytes});
     MirrorWork bulk(*mirror_, &plan, options);
     if (!co_await engine.run(bulk)) co_return false;
     const auto rounds = world_.random(4);
     for (std::uint64_t round = 0; round < rounds; ++round) {
-      MirrorWork dirty(*mirror_, nullptr, {.request_bytes = 4 * granule_bytes, .skip_recent = world_.one_in(2)});
+      MirrorWork dirty(*mirror_, nullptr,
+                       {.request_bytes = 4 * granule_bytes, .skip_recent = world_.one_in(2)});
       if (!co_await engine.run(dirty)) co_return false;
       if (world_.one_in(2) && !co_await mirror_->checkpoint()) co_return false;
       if (world_.one_in(3)) mirror_->next_age();
@@ -302,13 +310,17 @@ class Trial {
     report("at the commit", model_.check(platters_[1 - primary_].durable, 0, model_.now()));
     const auto differs = std::ranges::mismatch(platters_[0].durable, platters_[1].durable).in1;
     if (differs != platters_[0].durable.end())
-      report("at the commit", fmt::format("the disks differ in sector {}", static_cast<std::uint64_t>(differs - platters_[0].durable.begin()) / sector_bytes));
+      report("at the commit",
+             fmt::format("the disks differ in sector {}",
+                         static_cast<std::uint64_t>(differs - platters_[0].durable.begin()) / sector_bytes));
     for (const std::uint64_t word : kept_) {
       if (word != 0) report("at the commit", "something is unsettled");
     }
     primary_ = 1 - primary_;  // the commit record
     --switchovers_left_;
     co_await mirror_->switch_over();
+    if (switchovers_left_ > 0 && world_.one_in(2))
+      mirror_->attach_former({.window_bytes = course_.window_bytes, .requests_max = 4});
     co_return Result<void>{};
   }
 

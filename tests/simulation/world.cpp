@@ -86,8 +86,9 @@ bool World::step() {
 
 bool World::run(Task<Result<void>> task, Result<void>& result) {
   std::optional<Result<void>> ended;
-  boost::asio::co_spawn(executor(), top_frame(std::move(task)),
-                        [&ended](std::exception_ptr, Result<void> value) { ended.emplace(std::move(value)); });
+  boost::asio::co_spawn(
+      executor(), top_frame(std::move(task)),
+      [&ended](std::exception_ptr, Result<void> value) { ended.emplace(std::move(value)); });
   for (const std::uint64_t last = steps_ + steps_max; steps_ < last;) {
     io_.restart();
     io_.poll();

@@ -1,5 +1,6 @@
-// A world of one thread in which a seed decides the order of everything: what is sent to a disk waits until the
-// schedule lets it be done, and time passes only when the schedule says so. The same seed gives the same run.
+// A world of one thread in which a seed decides the order of everything: what is sent to a disk waits until
+// the schedule lets it be done, and time passes only when the schedule says so. The same seed gives the same
+// run.
 #pragma once
 
 #include "diskferry/driver.hpp"

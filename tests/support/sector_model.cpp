@@ -21,7 +21,8 @@ std::uint64_t word_of(std::uint64_t content, std::uint64_t sector) {
 void fill_sector(std::span<std::byte> into, std::uint64_t content, std::uint64_t sector) {
   const std::uint64_t word = word_of(content, sector);
   std::size_t at = 0;
-  for (; at + sizeof word <= into.size(); at += sizeof word) std::memcpy(into.data() + at, &word, sizeof word);
+  for (; at + sizeof word <= into.size(); at += sizeof word)
+    std::memcpy(into.data() + at, &word, sizeof word);
   std::memcpy(into.data() + at, &word, into.size() - at);
 }
 
@@ -73,7 +74,8 @@ std::string SectorModel::check(std::span<const std::byte> bytes, std::uint64_t o
   return {};
 }
 
-bool SectorModel::may_hold(std::uint64_t sector, std::span<const std::byte> bytes, std::uint64_t since) const {
+bool SectorModel::may_hold(std::uint64_t sector, std::span<const std::byte> bytes,
+                           std::uint64_t since) const {
   std::uint64_t last_before = 0;  // the beginning of the last write that had certainly ended
   for (const Write& write : sectors_[sector]) {
     if (write.end < since) last_before = std::max(last_before, write.begin);

@@ -1,5 +1,6 @@
 // What the controller makes of rates: each row is some seconds of one kind, and what it has decided then.
 #include "gateway/mirror/convergence.hpp"
+
 #include "diskferry/units.hpp"
 
 #include <gtest/gtest.h>
@@ -20,14 +21,14 @@ struct Row {
 };
 class Convergences : public testing::TestWithParam<Row> {};
 
-ConvergenceStep after(Convergence& control, const ConvergenceSample& sample, unsigned for_seconds) {
+ConvergenceStep after(ConvergenceController& control, const ConvergenceSample& sample, unsigned for_seconds) {
   ConvergenceStep step;
   for (unsigned i = 0; i < for_seconds; ++i) step = control.observe(sample);
   return step;
 }
 
 TEST_P(Convergences, Decides) {
-  Convergence control(GetParam().limits, GetParam().begins);
+  ConvergenceController control(GetParam().limits, GetParam().begins);
   const ConvergenceStep step = after(control, GetParam().sample, GetParam().for_seconds);
   EXPECT_EQ(step.mode, GetParam().ends);
   EXPECT_EQ(step.guest_bytes_per_s != 0, GetParam().is_slowed);
@@ -58,17 +59,47 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"steps_up", background, {}, losing, 3, bounded, false},
         Row{"steps_up_again", background, {}, losing, 6, synchronous, false},
         Row{"slows_guests_last", background, {}, losing, 9, synchronous, true},
-        Row{"does_not_slow_who_may_not_be", background, {.may_slow_guests = false}, losing, 60, synchronous, false},
+        Row{"does_not_slow_who_may_not_be",
+            background,
+            {.may_slow_guests = false},
+            losing,
+            60,
+            synchronous,
+            false},
         Row{"a_deadline_asks_for_more", background, {.deadline = seconds(10)}, advancing, 3, bounded, false},
-        Row{"a_deadline_in_reach_does_not", background, {.deadline = seconds(100)}, advancing, 9, background, false},
-        Row{"steps_down_when_guests_pay", synchronous, {}, with_latency(advancing, 15'000), 5, bounded, false},
+        Row{"a_deadline_in_reach_does_not",
+            background,
+            {.deadline = seconds(100)},
+            advancing,
+            9,
+            background,
+            false},
+        Row{"steps_down_when_guests_pay",
+            synchronous,
+            {},
+            with_latency(advancing, 15'000),
+            5,
+            bounded,
+            false},
         Row{"steps_down_again", synchronous, {}, with_latency(advancing, 15'000), 10, background, false},
-        Row{"a_short_wait_is_allowed", synchronous, {}, with_latency(advancing, 9'000), 60, synchronous, false},
-        Row{"slows_guests_rather_than_have_them_wait_longer", bounded, {}, with_latency(losing, 15'000), 3, bounded, true}),
+        Row{"a_short_wait_is_allowed",
+            synchronous,
+            {},
+            with_latency(advancing, 9'000),
+            60,
+            synchronous,
+            false},
+        Row{"slows_guests_rather_than_have_them_wait_longer",
+            bounded,
+            {},
+            with_latency(losing, 15'000),
+            3,
+            bounded,
+            true}),
     [](const auto& info) { return info.param.name; });
 
 TEST(Convergence, ForeseesTheEndAndThePause) {
-  Convergence control({.pause_max = milliseconds(100)});
+  ConvergenceController control({.pause_max = milliseconds(100)});
   ConvergenceSample sample = advancing;
   sample.left_bytes = 190 * mib;
   sample.pending_bytes = 20 * mib;
@@ -81,7 +112,7 @@ TEST(Convergence, ForeseesTheEndAndThePause) {
 }
 
 TEST(Convergence, LetsGuestsGoWhenTheEndIsInReach) {
-  Convergence control({}, synchronous);
+  ConvergenceController control({}, synchronous);
   ASSERT_NE(after(control, losing, 9).guest_bytes_per_s, 0u);
   const std::uint64_t slow = after(control, losing, 30).guest_bytes_per_s;
   EXPECT_GE(slow, ConvergenceLimits{}.guest_bytes_per_s_min);
@@ -92,7 +123,7 @@ TEST(Convergence, LetsGuestsGoWhenTheEndIsInReach) {
 }
 
 TEST(Convergence, SaysWhyOnce) {
-  Convergence control({}, background);
+  ConvergenceController control({}, background);
   EXPECT_EQ(after(control, losing, 2).reason, "");
   EXPECT_NE(control.observe(losing).reason.find("/s dirty and"), std::string::npos);
   EXPECT_EQ(control.observe(losing).reason, "");

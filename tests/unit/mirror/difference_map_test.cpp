@@ -1,6 +1,6 @@
 // The maps against a simple model, and their file.
-#include "gateway/mirror/difference_file.hpp"
 #include "diskferry/units.hpp"
+#include "gateway/mirror/difference_file.hpp"
 #include "tests/support/test_runtime.hpp"
 
 #include <filesystem>
@@ -202,8 +202,10 @@ INSTANTIATE_TEST_SUITE_P(
     Rows, DifferenceFiles,
     testing::Values(
         FileRow{"gone", [](const std::string& path) { std::filesystem::remove(path); }, ErrorKind::not_found},
-        FileRow{"cut", [](const std::string& path) { std::filesystem::resize_file(path, 4100); }, ErrorKind::corrupt},
-        FileRow{"empty", [](const std::string& path) { std::filesystem::resize_file(path, 0); }, ErrorKind::corrupt},
+        FileRow{"cut", [](const std::string& path) { std::filesystem::resize_file(path, 4100); },
+                ErrorKind::corrupt},
+        FileRow{"empty", [](const std::string& path) { std::filesystem::resize_file(path, 0); },
+                ErrorKind::corrupt},
         FileRow{"damaged", [](const std::string& path) { overwrite(path, 17); }, ErrorKind::corrupt},
         FileRow{"another_key", [](const std::string&) {}, ErrorKind::mismatch, shape, "a to c"},
         FileRow{"another_size", [](const std::string&) {}, ErrorKind::mismatch,

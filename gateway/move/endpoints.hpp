@@ -1,0 +1,33 @@
+// Exports as a replacement sees them: names that clients hold on to, with a device behind each that may
+// change. Implemented by the daemon.
+#pragma once
+
+#include "diskferry/block_device.hpp"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace diskferry {
+
+class Endpoints {
+ public:
+  virtual ~Endpoints() = default;
+
+  struct Lent {
+    std::shared_ptr<BlockDevice> device{};  ///< what clients use now; behind checked(), in single bytes
+    std::string uri{};                      ///< where it is
+    std::string format{};
+    std::vector<std::string> storages{};  ///< all that its content comes from, with backing images
+  };
+  /// Until give_back() nobody else removes the export, lends it or closes its device. Errors: not_found,
+  /// in_use, read_only, unsupported (it would not be there again after a restart).
+  virtual Result<Lent> borrow(const std::string& name) = 0;
+  /// New requests go to `device`; returns when the last one that used the device before has ended. Errors:
+  /// mismatch (it can do less than clients were promised; nothing was changed).
+  virtual Task<Result<void>> put(std::string name, std::shared_ptr<BlockDevice> device) = 0;
+  /// The export is `lent` from now on, which it closes at its end. Its device is the one that was put.
+  virtual void give_back(const std::string& name, Lent lent) = 0;
+};
+
+}  // namespace diskferry

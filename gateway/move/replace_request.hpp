@@ -1,0 +1,78 @@
+// What an operator asks for when the storage behind exports is to be replaced while clients use them, and
+// what such a job knows of itself: written into the job before each step.
+#pragma once
+
+#include "diskferry/error.hpp"
+#include "gateway/move/move_state.hpp"
+#include "gateway/move/phase.hpp"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace diskferry {
+
+struct ReplaceDisk {
+  std::string name{};    ///< of the export
+  std::string uri{};     ///< where it goes: a path on this host, or any storage this gateway can open
+  std::string format{};  ///< "raw" or "qcow2"; empty: by the name's ending
+};
+
+struct ReplaceRequest {
+  std::vector<ReplaceDisk> disks{};  ///< all change places at one moment, or none does
+  bool overwrite = false;            ///< a target that is there already may be overwritten
+  std::uint64_t bytes_per_s = 0;     ///< for all disks together; 0: no bound
+  std::uint64_t max_pause_ms = 100;
+  std::uint64_t max_write_latency_ms = 10;
+  std::uint64_t deadline_s = 0;  ///< 0: none
+  bool commit_by_hand = false;   ///< in step is kept until somebody says so
+  /// Milliseconds since the epoch before which they do not change places; 0: as soon as they are in step.
+  std::int64_t commit_at_ms = 0;
+  /// The old storage is kept in step for so long, for a fallback; 0: let go at once.
+  std::uint64_t retain_s = 0;
+  bool remove_source = false;  ///< when the old storage is let go
+  unsigned connections = 0;    ///< to the target, a disk; 0: by the configuration
+};
+
+/// Errors: invalid_argument, naming the field.
+Result<ReplaceRequest> parse_replace_request(std::string_view json);
+std::string to_json(const ReplaceRequest& request);
+/// What can be said about a request alone. Errors: invalid_argument.
+Result<void> check(const ReplaceRequest& request);
+/// The exports' names, as a job's subject.
+std::string subject_of(const ReplaceRequest& request);
+
+struct ReplaceDiskState {
+  std::string name{};
+  std::string source{};
+  std::string source_format{};
+  std::string uri{};
+  std::string format{};
+  std::uint64_t size_bytes = 0;
+  bool was_created = false;
+};
+
+/// How long guests' writes were held at the switchover, by part, in microseconds.
+struct HoldParts {
+  std::uint64_t drain_us = 0;   ///< what was in flight, and what was still dirty
+  std::uint64_t flush_us = 0;   ///< targets and sources durable
+  std::uint64_t record_us = 0;  ///< the commit written down
+  std::uint64_t switch_us = 0;  ///< until guests went on
+  std::uint64_t total_us = 0;
+};
+
+struct ReplaceState {
+  Phase phase = Phase::planned;
+  std::vector<ReplaceDiskState> disks{};
+  std::vector<PhaseTime> timeline{};
+  std::optional<HoldParts> hold{};
+  unsigned switchovers = 0;  ///< odd: the targets are in charge
+  std::vector<std::string> warnings{};
+  std::vector<std::string> leftovers{};
+};
+std::string to_json(const ReplaceState& state);
+Result<ReplaceState> parse_replace_state(std::string_view json);
+
+}  // namespace diskferry

@@ -1,0 +1,50 @@
+// The replacements of this gateway: begun, changed, ended, and gone on with when the gateway starts anew.
+#pragma once
+
+#include "gateway/move/replacement.hpp"
+#include "gateway/move/running_jobs.hpp"
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace diskferry {
+
+inline constexpr std::string_view replace_kind = "replace";
+
+/// Thread: any, but where said. Lifetime: stop() before destruction; what the environment names outlives it.
+class ReplaceService {
+ public:
+  explicit ReplaceService(ReplaceEnvironment environment);
+  ReplaceService(const ReplaceService&) = delete;
+  ReplaceService& operator=(const ReplaceService&) = delete;
+
+  /// Puts mirrors behind the exports of what an earlier process left. Before clients are let in. One that
+  /// cannot be taken up is told in the log and in its job, and its export is as its record says.
+  Task<Result<void>> take_up();
+  /// Goes on with them.
+  Task<Result<void>> start();
+  /// Records a replacement and begins it. Errors: invalid_argument, in_use (an export is part of another).
+  Task<Result<JobRecord>> begin(std::string request_json);
+  /// Errors of all: not_found (it does not run).
+  Result<void> cancel(const std::string& id);
+  Result<void> commit(const std::string& id);
+  Result<void> fall_back(const std::string& id);
+  Result<void> pause(const std::string& id);
+  Result<void> resume(const std::string& id);
+  Result<void> set_bytes_per_s(const std::string& id, std::uint64_t bytes_per_s);
+  Result<void> set_max_pause_ms(const std::string& id, std::uint64_t ms);
+  /// They end as they are, for the next process to go on.
+  Task<void> stop();
+
+ private:
+  static Task<Result<void>> act(Replacement& replacement, std::string id);
+  Result<void> with(const std::string& id, void (*tell)(Replacement&));
+
+  ReplaceEnvironment environment_;
+  /// Between take_up() and start().
+  std::vector<std::pair<std::string, std::unique_ptr<Replacement>>> taken_up_{};
+  RunningJobs<std::unique_ptr<Replacement>> running_;
+};
+
+}  // namespace diskferry

@@ -1,0 +1,312 @@
+// See the header. Guests never wait here, but where the job has their writes held.
+#include "gateway/move/replaced_disk.hpp"
+
+#include "diskferry/assert.hpp"
+#include "diskferry/image_uri.hpp"
+#include "diskferry/units.hpp"
+#include "drivers/checked_device.hpp"
+#include "drivers/filters/align.hpp"
+#include "drivers/filters/slice.hpp"
+#include "drivers/image/image.hpp"
+#include "drivers/support/blocking_pool.hpp"
+#include "gateway/copy/target.hpp"
+#include "gateway/move/mirror_work.hpp"
+
+#include <algorithm>
+#include <filesystem>
+#include <fmt/format.h>
+
+#include <boost/asio/cancellation_state.hpp>
+#include <boost/asio/this_coro.hpp>
+
+namespace diskferry {
+namespace {
+
+constexpr std::uint64_t request_bytes = 512 * kib;
+constexpr unsigned requests = 16;
+/// What is settled is forgotten so often; a crash or a target that is lost costs what was told meanwhile.
+constexpr Duration checkpoint_interval = std::chrono::seconds(5);
+/// Between rounds that found nothing.
+constexpr Duration round_pause = std::chrono::milliseconds(100);
+constexpr Duration age = std::chrono::seconds(2);
+
+CopyRequest creation(const ImageUri& uri, const ReplaceDiskState& state, bool may_overwrite) {
+  CopyRequest copy;
+  copy.target = uri;
+  copy.target_format = state.format;
+  copy.existing = may_overwrite ? CopyRequest::Existing::overwrite : CopyRequest::Existing::refuse;
+  return copy;
+}
+
+/// A device together with what has to live as long.
+template <class Kept>
+std::shared_ptr<BlockDevice> holding(std::shared_ptr<BlockDevice> device, Kept kept) {
+  struct Both {
+    Kept kept;
+    std::shared_ptr<BlockDevice> device;
+  };
+  auto both = std::make_shared<Both>(std::move(kept), std::move(device));
+  return {both, both->device.get()};
+}
+
+}  // namespace
+
+ReplacedDisk::ReplacedDisk(DriverContext& context, Endpoints& endpoints, ReplaceDiskState& state,
+                           ReplacedDiskOptions options)
+    : context_(context), endpoints_(endpoints), state_(state), options_(std::move(options)) {}
+
+ReplacedDisk::~ReplacedDisk() {
+  DISKFERRY_ASSERT(!is_borrowed_, "a replaced disk has ended before it is destroyed");
+}
+
+// --- before anything moves --------------------------------------------------------------------------------
+
+Task<Result<void>> ReplacedDisk::look() {
+  DISKFERRY_CO_TRY(lent_, endpoints_.borrow(state_.name));
+  is_borrowed_ = true;
+  state_.source = lent_.uri;
+  state_.source_format = lent_.format;
+  state_.size_bytes = lent_.device->size_bytes();
+  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(state_.uri));
+  if (state_.format.empty()) state_.format = format_for_target(uri);
+  const CopyRequest copy = creation(uri, state_, options_.overwrite || state_.was_created);
+  DISKFERRY_CO_TRY(const TargetState target, co_await look_at_target(context_, copy));
+  DISKFERRY_CO_CHECK(decide_target(target, copy));
+  std::vector<ImageUri> layers;
+  for (const std::string& layer : lent_.storages) {
+    DISKFERRY_CO_TRY(layers.emplace_back(), ImageUri::parse(layer));
+  }
+  DISKFERRY_CO_TRY(const auto seen, co_await look_at_layers(context_, std::move(layers)));
+  DISKFERRY_CO_CHECK(refuse_same_storage(seen, target, uri));
+  if (!target.volume.obstacles.empty()) co_return unexpected(target.volume.obstacles.front());
+  if (target.volume.exists && !target.volume.can_be_emptied && state_.format == "raw" &&
+      target.volume.size_bytes < state_.size_bytes)
+    co_return unexpected(too_small(uri, target.volume.size_bytes, state_.size_bytes));
+  makes_target_ = !target.volume.exists;
+  co_return Result<void>{};
+}
+
+Task<Result<void>> ReplacedDisk::make_target() {
+  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(state_.uri));
+  const CopyRequest copy = creation(uri, state_, options_.overwrite || state_.was_created);
+  DISKFERRY_CO_TRY(const TargetState target, co_await look_at_target(context_, copy));
+  DISKFERRY_CO_TRY(const TargetAction action, decide_target(target, copy));
+  if (action == TargetAction::open) co_return Result<void>{};
+  co_return co_await create_target(context_, copy, state_.size_bytes);
+}
+
+Task<Result<std::shared_ptr<BlockDevice>>> ReplacedDisk::open_side(std::string name, std::string format) {
+  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(name));
+  DISKFERRY_CO_TRY(
+      Image image,
+      co_await open_image(context_, uri,
+                          {.format = format, .writable = true, .connections = options_.connections}));
+  std::shared_ptr<BlockDevice> device = image.shared_device();
+  if (device->size_bytes() < state_.size_bytes) {
+    const Error error = too_small(uri, device->size_bytes(), state_.size_bytes);
+    (void)co_await device->close();
+    co_return unexpected(error);
+  }
+  auto part = slice_of(device, {0, state_.size_bytes});
+  if (!part) {
+    (void)co_await device->close();
+    co_return unexpected(std::move(part).error());
+  }
+  co_return with_byte_granularity(*std::move(part));
+}
+
+// --- the mirror -------------------------------------------------------------------------------------------
+
+Task<Result<void>> ReplacedDisk::begin(bool is_again) {
+  if (!is_borrowed_) {
+    DISKFERRY_CO_TRY(lent_, endpoints_.borrow(state_.name));
+    is_borrowed_ = true;
+  }
+  const DifferenceShape shape = difference_shape(state_.size_bytes);
+  const std::string key = fmt::format("{}\n{}\n{}", state_.name, state_.source, state_.uri);
+  auto map = co_await context_.blocking_pool.run([&] {
+    if (is_again) {
+      auto found = DifferenceFile::open(options_.map_path, shape, key);
+      if (found) return found;
+    }
+    return DifferenceFile::create(options_.map_path, shape, key);
+  });
+  if (!map) co_return unexpected(std::move(map).error());
+  std::shared_ptr<DifferenceFile> kept = *std::move(map);
+  auto mirror = std::make_unique<MirrorDevice>(
+      context_, lent_.device, MirrorOptions{.latency_max = options_.latency_max, .kept = kept->words()});
+  mirror_ = mirror.get();
+  checked_mirror_ = holding(std::shared_ptr<BlockDevice>(checked(std::move(mirror))), kept);
+  if (auto put = co_await endpoints_.put(state_.name, checked_mirror_); !put) {
+    (void)mirror_->dissolve();
+    mirror_ = nullptr;
+    checked_mirror_.reset();
+    co_return put;
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> ReplacedDisk::attach(bool is_back) {
+  DISKFERRY_CO_TRY(auto target, is_back ? co_await open_side(state_.source, state_.source_format)
+                                        : co_await open_side(state_.uri, state_.format));
+  mirror_->attach(std::move(target), {.window_bytes = options_.window_bytes});
+  co_return Result<void>{};
+}
+
+Task<void> ReplacedDisk::detach() {
+  is_in_step_ = false;
+  if (const auto target = co_await mirror_->detach()) (void)co_await target->close();
+}
+
+// --- copying ----------------------------------------------------------------------------------------------
+
+namespace {
+EngineOptions engine_options(const BlockDevice& target) {
+  return {.request_bytes = request_bytes,
+          .requests = requests,
+          .granularity_bytes = std::max<std::uint64_t>(4096, target.info().block_bytes)};
+}
+}  // namespace
+
+Task<Result<void>> ReplacedDisk::bulk(CopyEngine& engine, BlockDevice& primary, BlockDevice& target) {
+  const std::uint64_t granule = difference_shape(state_.size_bytes).granule_bytes;
+  CopyPlan plan({primary, &target}, {.source_bytes = state_.size_bytes,
+                                     .target_bytes = state_.size_bytes,
+                                     .align_bytes = granule,
+                                     .request_bytes = std::max(request_bytes, granule)});
+  MirrorWork work(*mirror_, &plan, {.request_bytes = std::max(request_bytes, granule)});
+  co_return co_await engine.run(work);
+}
+
+Task<Result<void>> ReplacedDisk::rounds(CopyEngine& engine) {
+  TimePoint aged = context_.clock.now();
+  while (!co_await is_cancelled()) {
+    const std::uint64_t before = mirror_->stats().copied_bytes;
+    MirrorWork work(*mirror_, nullptr, {.request_bytes = request_bytes, .skip_recent = true});
+    DISKFERRY_CO_CHECK(co_await engine.run(work));
+    ++rounds_;
+    is_in_step_ = true;
+    if (auto failure = mirror_->target_failure()) co_return unexpected(*std::move(failure));
+    if (context_.clock.now() - aged >= age) {
+      mirror_->next_age();
+      aged = context_.clock.now();
+    }
+    if (mirror_->stats().copied_bytes == before)
+      DISKFERRY_CO_CHECK(co_await context_.clock.sleep_for(round_pause));
+  }
+  co_return unexpected(cancelled_error("copy", state_.name));
+}
+
+Task<Result<void>> ReplacedDisk::checkpoints() {
+  while (true) {
+    DISKFERRY_CO_CHECK(co_await context_.clock.sleep_for(checkpoint_interval));
+    DISKFERRY_CO_CHECK(co_await mirror_->checkpoint());
+  }
+}
+
+namespace {
+/// Ends the others when it fails.
+Task<Result<void>> or_end(Task<Result<void>> task, TaskGroup& others) {
+  auto ended = co_await std::move(task);
+  others.cancel();
+  co_return ended;
+}
+}  // namespace
+
+Task<Result<void>> ReplacedDisk::copy_all(CopyEngine& engine, BlockDevice& primary, BlockDevice& target) {
+  DISKFERRY_CO_CHECK(co_await bulk(engine, primary, target));
+  co_return co_await rounds(engine);
+}
+
+Task<Result<void>> ReplacedDisk::follow() {
+  const auto primary = mirror_->primary();
+  const auto target = mirror_->copy_target();
+  CopyEngine engine(context_, {*primary, *target}, engine_options(*target),
+                    {.finished = {},
+                     .progress = [this, &engine] { frontier_bytes_ = engine.counters().done_bytes.load(); }});
+  TaskGroup both(co_await boost::asio::this_coro::executor);
+  both.spawn(or_end(copy_all(engine, *primary, *target), both));
+  both.spawn(or_end(checkpoints(), both));
+  co_return co_await both.join();
+}
+
+Task<Result<void>> ReplacedDisk::copy_rest() {
+  const auto primary = mirror_->primary();
+  const auto target = mirror_->copy_target();
+  CopyEngine engine(context_, {*primary, *target}, engine_options(*target), {});
+  while (mirror_->dirty_bytes() > 0) {
+    if (co_await is_cancelled()) co_return unexpected(cancelled_error("copy", state_.name));
+    MirrorWork work(*mirror_, nullptr, {.request_bytes = request_bytes});
+    DISKFERRY_CO_CHECK(co_await engine.run(work));
+  }
+  co_return Result<void>{};
+}
+
+// --- changing places --------------------------------------------------------------------------------------
+
+Task<Result<void>> ReplacedDisk::make_durable() {
+  TaskGroup both(co_await boost::asio::this_coro::executor);
+  const auto primary = mirror_->primary();
+  both.spawn(mirror_->checkpoint());
+  both.spawn(primary->flush());
+  co_return co_await both.join();
+}
+
+Task<void> ReplacedDisk::switch_over(bool keep_in_step) {
+  co_await mirror_->switch_over();
+  if (keep_in_step) mirror_->attach_former({.window_bytes = options_.window_bytes});
+}
+
+Task<Result<void>> ReplacedDisk::end(bool target_is_in_charge) {
+  if (!is_borrowed_) co_return Result<void>{};
+  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
+  if (mirror_ == nullptr) {
+    endpoints_.give_back(state_.name, std::move(lent_));
+    is_borrowed_ = false;
+    co_return Result<void>{};
+  }
+  // Clients that do not go through the mirror any more are not followed by what is attached.
+  co_await detach();
+  const auto primary = mirror_->primary();
+  if (auto put = co_await endpoints_.put(state_.name, primary); !put) {
+    // It can do less than clients were promised: the mirror stays where it is, and does what is missing.
+    leave();
+    co_return Result<void>{};
+  }
+  if (const auto former = co_await mirror_->take_former()) (void)co_await former->close();
+  lent_.device = mirror_->dissolve();
+  if (target_is_in_charge)
+    lent_ = {.device = std::move(lent_.device),
+             .uri = state_.uri,
+             .format = state_.format,
+             .storages = {state_.uri}};
+  checked_mirror_.reset();
+  mirror_ = nullptr;
+  endpoints_.give_back(state_.name, std::move(lent_));
+  is_borrowed_ = false;
+  std::error_code ignored;
+  std::filesystem::remove(options_.map_path, ignored);
+  co_return Result<void>{};
+}
+
+void ReplacedDisk::leave() {
+  if (!is_borrowed_) return;
+  if (checked_mirror_) lent_.device = checked_mirror_;
+  checked_mirror_.reset();
+  mirror_ = nullptr;
+  endpoints_.give_back(state_.name, std::move(lent_));
+  is_borrowed_ = false;
+}
+
+ReplacedDiskStats ReplacedDisk::stats() const {
+  ReplacedDiskStats stats{.name = state_.name,
+                          .size_bytes = state_.size_bytes,
+                          .frontier_bytes = std::min(state_.size_bytes, frontier_bytes_.load()),
+                          .rounds = rounds_};
+  if (mirror_ == nullptr) return stats;
+  stats.mirror = mirror_->stats();
+  stats.window = mirror_->window_stats();
+  return stats;
+}
+
+}  // namespace diskferry

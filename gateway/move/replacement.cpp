@@ -1,0 +1,253 @@
+// The list of steps of a replacement, and the way back. See replacement.hpp.
+#include "gateway/move/replacement.hpp"
+
+#include "diskferry/image_uri.hpp"
+#include "drivers/registry.hpp"
+#include "drivers/support/wall_clock.hpp"
+#include "gateway/copy/target.hpp"
+#include "gateway/move/replacement_disk.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include <boost/asio/cancellation_state.hpp>
+#include <boost/asio/this_coro.hpp>
+#include <spdlog/spdlog.h>
+
+namespace diskferry {
+namespace {
+/// A lease that outlives every step: it is what tells another process of this gateway to keep off.
+constexpr Duration lease = std::chrono::hours(24 * 365);
+}  // namespace
+
+Replacement::Replacement(ReplaceEnvironment& environment, JobRecord job)
+    : environment_(environment), job_(std::move(job)) {}
+Replacement::~Replacement() = default;
+
+// --- the record -------------------------------------------------------------------------------------------
+
+Task<Result<void>> Replacement::load() {
+  DISKFERRY_CO_TRY(job_, co_await environment_.jobs.take_lease(job_.id, environment_.controller, lease));
+  DISKFERRY_CO_TRY(request_, parse_replace_request(job_.request));
+  DISKFERRY_CO_TRY(state_, parse_replace_state(job_.state.empty() ? "{}" : job_.state));
+  bytes_per_s_ = request_.bytes_per_s;
+  max_pause_ms_ = request_.max_pause_ms;
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Replacement::save(JobChanges changes) {
+  changes.state = to_json(state_);
+  auto saved = co_await environment_.jobs.update(job_.id, job_.generation, std::move(changes));
+  if (!saved) co_return unexpected(std::move(saved).error().in("write the job down"));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Replacement::enter(Phase next, JobChanges changes) {
+  if (state_.phase == next) co_return Result<void>{};
+  if (!may_follow(state_.phase, next))
+    co_return unexpected(fail(ErrorKind::internal, "go on with the replacement")
+                             .why(fmt::format("from {} to {}", to_string(state_.phase), to_string(next))));
+  const Phase before = state_.phase;
+  state_.phase = next;
+  state_.timeline.push_back({.phase = next, .at_ms = now_ms()});
+  changes.phase = std::string(to_string(next));
+  changes.event = NewJobEvent{
+      .kind = std::string(phase_event),
+      .text = fmt::format(R"({{"phase":"{}","word":"{}"}})", to_string(next), operators_word(next))};
+  auto saved = co_await save(std::move(changes));
+  if (saved) {
+    spdlog::info("replacement {} of {}: {}", job_.id, printable(job_.subject), to_string(next));
+    co_return saved;
+  }
+  state_.phase = before;
+  state_.timeline.pop_back();
+  co_return saved;
+}
+
+void Replacement::make_disks() {
+  if (state_.disks.empty()) {
+    for (const ReplaceDisk& disk : request_.disks)
+      state_.disks.push_back({.name = disk.name, .uri = disk.uri, .format = disk.format});
+  }
+  const ConvergenceLimits limits{.latency_max = std::chrono::milliseconds(request_.max_write_latency_ms),
+                                 .pause_max = std::chrono::milliseconds(request_.max_pause_ms)};
+  const unsigned connections = request_.connections != 0 ? request_.connections : environment_.connections;
+  for (std::size_t i = 0; i < state_.disks.size(); ++i)
+    disks_.emplace_back(
+        environment_, state_.disks[i],
+        ReplacedDiskOptions{.map_path = fmt::format("{}/{}-{}.map", environment_.state_folder, job_.id, i),
+                            .window_bytes = environment_.window_bytes,
+                            .latency_max = limits.latency_max,
+                            .connections = connections,
+                            .overwrite = request_.overwrite},
+        limits);
+}
+
+// --- forward ----------------------------------------------------------------------------------------------
+
+Task<Result<void>> Replacement::take_up() {
+  DISKFERRY_CO_CHECK(co_await load());
+  is_taken_up_ = true;
+  make_disks();
+  if (state_.phase < Phase::prepared || is_final(state_.phase)) co_return Result<void>{};
+  for (Disk& each : disks_) {
+    DISKFERRY_CO_CHECK(co_await each.disk.begin(true));
+    each.is_begun = true;
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Replacement::run() {
+  if (!is_taken_up_) {
+    DISKFERRY_CO_CHECK(co_await load());
+    make_disks();
+  }
+  (void)co_await save({.status = JobStatus::running, .error = std::string()});
+  auto result = co_await forward();
+  // Whatever happened, cancellation included, is followed through.
+  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
+  if (!result && is_gateway_stopping_) {
+    co_await leave_to_next();
+    co_return result;
+  }
+  if (!result && can_undo(state_.phase)) result = co_await undo(std::move(result).error());
+  auto ended = co_await end_disks();
+  co_return co_await note_end(result ? std::move(ended) : std::move(result));
+}
+
+Task<Result<void>> Replacement::forward() {
+  if (state_.phase == Phase::aborting)
+    co_return unexpected(cancelled_error("replace", job_.subject).with_step("an earlier process gave it up"));
+  if (state_.phase == Phase::planned) DISKFERRY_CO_CHECK(co_await prepare());
+  if (state_.phase < Phase::committed) DISKFERRY_CO_CHECK(co_await converge());
+  is_committed_ = true;
+  DISKFERRY_CO_CHECK(co_await enter(Phase::retained));
+  co_return co_await retain();
+}
+
+/// Everything is looked at before anything is made.
+Task<Result<void>> Replacement::prepare() {
+  for (Disk& each : disks_) DISKFERRY_CO_CHECK(co_await each.disk.look());
+  for (std::size_t i = 0; i < disks_.size(); ++i) {
+    // Written down first, so that a crash leaves nothing behind that nobody knows of.
+    ReplaceDiskState& state = state_.disks[i];
+    state.was_created = disks_[i].disk.makes_target();
+    DISKFERRY_CO_CHECK(co_await save({}));
+    auto made = co_await disks_[i].disk.make_target();
+    if (made) continue;
+    state.was_created = false;
+    co_return made;
+  }
+  DISKFERRY_CO_CHECK(co_await enter(Phase::prepared));
+  for (Disk& each : disks_) {
+    DISKFERRY_CO_CHECK(co_await each.disk.begin(false));
+    each.is_begun = true;
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Replacement::converge() {
+  if (state_.phase == Phase::prepared) DISKFERRY_CO_CHECK(co_await enter(Phase::bulk));
+  while (true) {
+    auto followed = co_await follow_until(&Replacement::is_time_to_commit);
+    if (followed) {
+      auto changed = co_await change_places(Phase::committed);
+      if (changed && *changed) co_return Result<void>{};
+      followed = changed ? Result<void>() : unexpected(std::move(changed).error());
+    }
+    if (followed) continue;
+    if (followed.error().kind() == ErrorKind::cancelled) co_return followed;
+    DISKFERRY_CO_CHECK(co_await wait_while_paused(std::move(followed).error()));
+  }
+}
+
+/// The old storage is kept in step until its time is over, or somebody says what is to become of it.
+Task<Result<void>> Replacement::retain() {
+  while (!is_time_to_end()) {
+    auto followed = co_await follow_until(&Replacement::is_time_to_end);
+    if (followed) break;
+    if (followed.error().kind() == ErrorKind::cancelled) co_return followed;
+    DISKFERRY_CO_CHECK(co_await wait_while_paused(std::move(followed).error()));
+  }
+  if (!is_fallback_wanted_) co_return co_await let_source_go();
+  while (true) {
+    DISKFERRY_CO_TRY(const bool is_back, co_await change_places(Phase::aborting));
+    if (is_back) break;
+  }
+  co_return unexpected(
+      fail(ErrorKind::cancelled, "replace", job_.subject).why("the old storage was taken back"));
+}
+
+Task<Result<void>> Replacement::let_source_go() {
+  DISKFERRY_CO_CHECK(co_await end_disks());
+  for (const ReplaceDiskState& disk : state_.disks) {
+    if (!request_.remove_source) {
+      state_.leftovers.push_back("the old storage of " + printable(disk.name) + ": " + disk.source);
+      continue;
+    }
+    if (auto removed = co_await remove_storage(disk.source); !removed)
+      state_.leftovers.push_back(disk.source + ": " + removed.error().message());
+  }
+  co_return co_await enter(Phase::released);
+}
+
+// --- ends -------------------------------------------------------------------------------------------------
+
+Task<Result<void>> Replacement::remove_storage(std::string name) {
+  DISKFERRY_CO_TRY(ImageUri uri, ImageUri::parse(name));
+  co_return co_await remove_created_target(environment_.drivers, std::move(uri));
+}
+
+Task<Result<void>> Replacement::end_disks() {
+  Result<void> result;
+  if (!disks_.empty()) last_views_ = views();
+  for (Disk& each : disks_) {
+    auto ended = co_await each.disk.end(targets_are_in_charge());
+    if (!ended && result) result = std::move(ended);
+  }
+  disks_.clear();
+  co_return result;
+}
+
+Task<Result<void>> Replacement::undo(Error why) {
+  spdlog::warn("replacement {} of {}: undone: {}", job_.id, printable(job_.subject), why.message());
+  DISKFERRY_CO_CHECK(co_await enter(Phase::aborting));
+  DISKFERRY_CO_CHECK(co_await end_disks());
+  for (ReplaceDiskState& disk : state_.disks) {
+    if (!disk.was_created) continue;
+    if (auto removed = co_await remove_storage(disk.uri); !removed)
+      state_.leftovers.push_back(disk.uri + ": " + removed.error().message());
+  }
+  DISKFERRY_CO_CHECK(co_await enter(Phase::aborted));
+  co_return unexpected(std::move(why));
+}
+
+/// The mirrors stay behind the exports and note what is written, until the server has ended.
+Task<void> Replacement::leave_to_next() {
+  for (Disk& each : disks_) {
+    if (each.is_begun) co_await each.disk.detach();
+    each.disk.leave();
+  }
+  disks_.clear();
+  (void)co_await save({});
+}
+
+Task<Result<void>> Replacement::note_end(Result<void> result) {
+  JobChanges end;
+  if (result) {
+    end.status = JobStatus::done;
+  } else {
+    end.status = state_.phase != Phase::aborted ? JobStatus::failed
+                 : result.error().kind() == ErrorKind::cancelled && state_.switchovers == 0
+                     ? JobStatus::cancelled
+                     : JobStatus::rolled_back;
+    end.error = result.error().message();
+  }
+  end.report = progress();
+  end.event = NewJobEvent{.kind = std::string(end_event), .text = *end.report};
+  auto saved = co_await save(std::move(end));
+  if (!result) co_return result;
+  co_return saved;
+}
+
+}  // namespace diskferry

@@ -1,0 +1,126 @@
+// The replacement of the storage behind exports while clients use them: a list of steps, each written down
+// before it is done. Until the commit record the old storage is in charge, whatever happens; after it the new
+// one is, and a fallback is the same in the other direction. All disks change places at one moment or none.
+#pragma once
+
+#include "gateway/jobs/event_bus.hpp"
+#include "gateway/jobs/job_store.hpp"
+#include "gateway/mirror/convergence.hpp"
+#include "gateway/move/replaced_disk.hpp"
+
+#include <atomic>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace diskferry {
+
+struct ReplaceEnvironment {
+  DriverContext& drivers;
+  JobStore& jobs;
+  EventBus& bus;
+  Endpoints& endpoints;
+  std::string controller{};    ///< this process's name in leases
+  std::string state_folder{};  ///< files of what differs are made there
+  std::uint64_t window_bytes = 64ull << 20;
+  unsigned connections = 4;
+};
+
+/// How a disk stands.
+struct ReplacedDiskView {
+  ReplacedDiskStats stats{};
+  ConvergenceStep step{};
+  std::string why{};  ///< of the last change of mode
+};
+
+/// Thread: one reactor, but where said. Lifetime: of the environment.
+class Replacement {
+ public:
+  Replacement(ReplaceEnvironment& environment, JobRecord job);
+  ~Replacement();
+  Replacement(const Replacement&) = delete;
+  Replacement& operator=(const Replacement&) = delete;
+
+  /// For a job that an earlier process left: puts the mirrors behind the exports, before clients are let in.
+  /// Once, before run(). Errors: those of ReplacedDisk::begin().
+  Task<Result<void>> take_up();
+  /// The replacement, from wherever its record says it is, to its end. Cancel: before the commit it is
+  /// undone; after it nothing follows any more, and the new storage is kept. Errors: why it ended.
+  Task<Result<void>> run();
+
+  // What operators ask for while it runs. Thread: any.
+  /// Before the commit: changes places as soon as that can be. After it: lets the old storage go.
+  void commit_now() { (is_committed_ ? is_release_wanted_ : is_commit_wanted_) = true; }
+  void fall_back() { is_fallback_wanted_ = true; }
+  void pause() { is_pause_wanted_ = true; }
+  void resume() { is_resume_wanted_ = true; }
+  void set_bytes_per_s(std::uint64_t bytes_per_s) { bytes_per_s_ = bytes_per_s; }
+  void set_max_pause_ms(std::uint64_t ms) { max_pause_ms_ = ms; }
+  /// The cancellation that follows is the end of this process: the next one goes on.
+  void gateway_stops() noexcept { is_gateway_stopping_ = true; }
+
+ private:
+  struct Disk;
+  using IsEnough = bool (Replacement::*)() const;
+
+  // replacement.cpp: the steps
+  Task<Result<void>> load();
+  Task<Result<void>> save(JobChanges changes);
+  Task<Result<void>> enter(Phase next, JobChanges changes = {});
+  void make_disks();
+  Task<Result<void>> forward();
+  Task<Result<void>> prepare();
+  Task<Result<void>> converge();
+  Task<Result<void>> retain();
+  Task<Result<void>> let_source_go();
+  Task<Result<void>> undo(Error why);
+  Task<Result<void>> end_disks();
+  Task<Result<void>> remove_storage(std::string uri);
+  Task<Result<void>> note_end(Result<void> result);
+  Task<void> leave_to_next();
+  bool targets_are_in_charge() const noexcept { return state_.switchovers % 2 != 0; }
+
+  // replacement_follow.cpp: having the targets follow
+  Task<Result<void>> follow_until(IsEnough is_enough);
+  Task<Result<void>> supervise(IsEnough is_enough, TaskGroup& followers, bool& was_enough);
+  Task<Result<void>> wait_while_paused(Error why);
+  Task<Result<void>> note_phase();
+  void steer();
+  bool is_in_step() const;
+  Duration predicted_pause() const;
+  bool is_time_to_commit() const;
+  bool is_time_to_end() const;
+
+  // replacement_progress.cpp
+  std::vector<ReplacedDiskView> views() const;
+  std::string progress() const;
+
+  // replacement_switch.cpp: changing places
+  Task<Result<bool>> change_places(Phase next);
+  Task<Result<void>> hold_and_copy(HoldParts& parts, TimePoint since);
+  Task<Result<void>> record(Phase next);
+  Task<Result<void>> for_each(Task<Result<void>> (ReplacedDisk::*act)());
+  std::vector<EndpointRecord> records() const;
+
+  ReplaceEnvironment& environment_;
+  JobRecord job_;
+  ReplaceRequest request_{};
+  ReplaceState state_{};
+  std::deque<Disk> disks_;
+  std::vector<ReplacedDiskView> last_views_{};  // once disks_ have ended
+  bool is_taken_up_ = false;
+
+  std::atomic<bool> is_committed_ = false;
+  std::atomic<bool> is_commit_wanted_ = false;
+  std::atomic<bool> is_release_wanted_ = false;
+  std::atomic<bool> is_fallback_wanted_ = false;
+  std::atomic<bool> is_pause_wanted_ = false;
+  std::atomic<bool> is_resume_wanted_ = false;
+  std::atomic<bool> is_gateway_stopping_ = false;
+  std::atomic<std::uint64_t> bytes_per_s_ = 0;
+  std::atomic<std::uint64_t> max_pause_ms_ = 0;
+};
+
+}  // namespace diskferry

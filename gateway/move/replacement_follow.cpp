@@ -1,0 +1,156 @@
+// Having the targets follow, and steering that.
+#include "diskferry/image_uri.hpp"
+#include "drivers/support/wall_clock.hpp"
+#include "gateway/move/replacement_disk.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include <boost/asio/this_coro.hpp>
+#include <spdlog/spdlog.h>
+
+namespace diskferry {
+namespace {
+constexpr Duration look_interval = std::chrono::milliseconds(100);
+constexpr Duration steer_interval = std::chrono::seconds(1);
+
+/// Ends the supervision when a target does not follow any more.
+Task<Result<void>> end_with(Task<Result<void>> task, TaskGroup& supervision) {
+  auto ended = co_await std::move(task);
+  supervision.cancel();
+  co_return ended;
+}
+
+std::uint64_t grown(std::uint64_t now, std::uint64_t before) noexcept {
+  return now > before ? now - before : 0;
+}
+
+ConvergenceSample sample_of(const ReplacedDiskStats& now, const ReplacedDiskStats& before) {
+  const std::uint64_t copied = grown(now.mirror.copied_bytes, before.mirror.copied_bytes);
+  return {.left_bytes = now.mirror.dirty_bytes,
+          .copied_bytes = copied,
+          .dirtied_bytes = grown(now.mirror.dirty_bytes + copied, before.mirror.dirty_bytes),
+          .guest_bytes = grown(now.mirror.guest_bytes, before.mirror.guest_bytes),
+          .sent_bytes =
+              grown(now.window.sent_bytes + now.window.sent_zero_bytes + now.window.unchanged_bytes,
+                    before.window.sent_bytes + before.window.sent_zero_bytes + before.window.unchanged_bytes),
+          .pending_bytes = now.window.pending_bytes,
+          .added_p99_us = now.mirror.added.p99_us};
+}
+
+}  // namespace
+
+bool Replacement::is_in_step() const {
+  return std::ranges::all_of(disks_, [](const Disk& each) { return each.disk.is_in_step(); });
+}
+
+Duration Replacement::predicted_pause() const {
+  Duration longest = Duration::zero();
+  for (const Disk& each : disks_) longest = std::max(longest, each.step.pause);
+  return longest;
+}
+
+bool Replacement::is_time_to_commit() const {
+  if (!is_in_step() || predicted_pause() > std::chrono::milliseconds(max_pause_ms_.load())) return false;
+  return is_commit_wanted_ || (!request_.commit_by_hand && now_ms() >= request_.commit_at_ms);
+}
+
+bool Replacement::is_time_to_end() const {
+  if (is_release_wanted_ || request_.retain_s == 0) return true;
+  if (is_fallback_wanted_) return is_in_step();
+  const auto committed = std::ranges::find(state_.timeline, Phase::committed, &PhaseTime::phase);
+  return committed != state_.timeline.end() &&
+         now_ms() - committed->at_ms >= static_cast<std::int64_t>(request_.retain_s) * 1000;
+}
+
+/// What the last second was like, and what follows from it.
+void Replacement::steer() {
+  const std::uint64_t share =
+      bytes_per_s_ == 0 ? 0 : std::max<std::uint64_t>(1, bytes_per_s_ / disks_.size());
+  for (Disk& each : disks_) {
+    const ReplacedDiskStats now = each.disk.stats();
+    each.step = each.control.observe(sample_of(now, each.before));
+    each.before = now;
+    if (!each.step.reason.empty()) {
+      each.why = each.step.reason;
+      spdlog::info("replacement {} of {}: {}", job_.id, printable(now.name), each.why);
+    }
+    MirrorDevice& mirror = each.disk.mirror();
+    mirror.set_mode(each.step.mode);
+    mirror.set_guest_bytes_per_s(each.step.guest_bytes_per_s);
+    mirror.set_copy_bytes_per_s(share);
+  }
+}
+
+Task<Result<void>> Replacement::note_phase() {
+  if (state_.phase == Phase::bulk && is_in_step()) co_return co_await enter(Phase::delta);
+  if (state_.phase == Phase::delta && request_.commit_by_hand && is_in_step())
+    co_return co_await enter(Phase::synchronized);
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Replacement::supervise(IsEnough is_enough, TaskGroup& followers, bool& was_enough) {
+  Clock& clock = environment_.drivers.clock;
+  TimePoint steered = clock.now();
+  steer();
+  while (true) {
+    DISKFERRY_CO_CHECK(co_await clock.sleep_for(look_interval));
+    if (clock.now() - steered >= steer_interval) {
+      steer();
+      steered = clock.now();
+      environment_.bus.publish(
+          {.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});
+    }
+    DISKFERRY_CO_CHECK(co_await note_phase());
+    was_enough = (this->*is_enough)();
+    if (was_enough || is_pause_wanted_.exchange(false)) break;
+  }
+  followers.cancel();
+  if (was_enough) co_return Result<void>{};
+  co_return unexpected(fail(ErrorKind::timed_out, "replace", job_.subject).why("it was paused"));
+}
+
+/// Success: `is_enough`, and targets are attached and hold still. Else nothing follows any more.
+Task<Result<void>> Replacement::follow_until(IsEnough is_enough) {
+  const Executor executor = co_await boost::asio::this_coro::executor;
+  Result<void> result;
+  for (Disk& each : disks_) {
+    if (each.disk.mirror().copy_target()) continue;
+    result = co_await each.disk.attach(targets_are_in_charge());
+    if (!result) break;
+  }
+  bool was_enough = false;
+  if (result) {
+    TaskGroup followers(executor);
+    TaskGroup supervision(executor);
+    for (Disk& each : disks_) followers.spawn(end_with(each.disk.follow(), supervision));
+    supervision.spawn(supervise(is_enough, followers, was_enough));
+    const auto watched = co_await supervision.join();
+    followers.cancel();
+    const auto followed = co_await followers.join();
+    if (!followed && followed.error().kind() != ErrorKind::cancelled) {
+      result = followed;
+      was_enough = false;
+    } else if (!was_enough) {
+      result = watched ? Result<void>(unexpected(cancelled_error("replace", job_.subject))) : watched;
+    }
+  }
+  if (was_enough) co_return Result<void>{};
+  for (Disk& each : disks_) co_await each.disk.detach();
+  co_return result;
+}
+
+Task<Result<void>> Replacement::wait_while_paused(Error why) {
+  spdlog::warn("replacement {} of {} is paused: {}", job_.id, printable(job_.subject), why.message());
+  is_resume_wanted_ = false;
+  DISKFERRY_CO_CHECK(co_await save({.status = JobStatus::paused,
+                                    .error = why.message(),
+                                    .event = NewJobEvent{.kind = "paused", .text = progress()}}));
+  while (!is_resume_wanted_.exchange(false)) {
+    if (is_release_wanted_ && state_.phase == Phase::retained) break;
+    DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_for(look_interval));
+  }
+  co_return co_await save({.status = JobStatus::running, .error = std::string()});
+}
+
+}  // namespace diskferry
