@@ -41,10 +41,12 @@ std::string text_in(const json::object& object, std::string_view name) {
 JobViewer::JobViewer(Invocation& invocation, ProgressMode mode)
     : out_(invocation.out),
       is_json_(mode == ProgressMode::json),
+      is_silent_(mode == ProgressMode::none),
       bar_(is_json_ ? ProgressMode::none : mode, invocation.runtime.context().clock,
            ProgressOutput::standard_error()) {}
 
 void JobViewer::show(const control::JobEvent& event) {
+  if (is_silent_) return;
   if (is_json_) {
     out_ << control::to_json(event) << std::endl;
     return;

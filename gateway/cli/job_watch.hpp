@@ -15,7 +15,7 @@
 namespace diskferry::cli {
 
 /// Shows events as they come. JSON goes to stdout as it came; of people's form, what happened goes to stdout
-/// and the line that is rewritten to stderr.
+/// and the line that is rewritten to stderr. ProgressMode::none: nothing at all.
 class JobViewer {
  public:
   JobViewer(Invocation& invocation, ProgressMode mode);
@@ -25,6 +25,7 @@ class JobViewer {
  private:
   std::ostream& out_;
   const bool is_json_;
+  const bool is_silent_;
   ProgressReporter bar_;
 };
 

@@ -14,6 +14,7 @@ import guest_disk
 import live_move
 import move_demo
 import processes
+import replace_demo
 import report as reporting
 from report import Failed, heading, say
 
@@ -27,10 +28,12 @@ def main():
                            help="move (default): diskferry migrate; boot: a copy that boots; live: QEMU's own migration")
     arguments.add_argument("--to", choices=("file", "nfs", "iscsi", "ceph", "gluster"), default="file",
                            help="where the guest moves: file (default), there and back again; or onto such a storage server")
+    arguments.add_argument("--live", action="store_true",
+                           help="the storage under a writing guest is replaced: file, NFS, Ceph, iSCSI, file")
     options = arguments.parse_args()
     if options.only != "move" and options.to != "file":
         arguments.error("--to is for the move")
-    if options.only == "move" and (reason := move_demo.why_not()):
+    if options.only == "move" and not options.live and (reason := move_demo.why_not()):
         print(f"demo: {reason}", file=sys.stderr)
         return 1
 
@@ -58,7 +61,9 @@ def main():
 
 
 def play(options, folder, report):
-    if options.only == "move":
+    if options.live:
+        replace_demo.run_demo(os.path.dirname(os.path.abspath(options.program)), options.cache, folder, report)
+    elif options.only == "move":
         move_demo.run_demo(os.path.dirname(os.path.abspath(options.program)), options.cache, folder, report,
                            options.to)
     else:
