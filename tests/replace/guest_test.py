@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""The storage under a real guest is replaced again and again, while the gateway and the servers fail under it.
+
+    guest_test.py PROGRAMS CACHE [CASE...]        no CASE: all of them
+
+REPLACES in the environment says how many changes of places a case makes. The guest writes numbered blocks; at the end every write that
+was acknowledged must be there, and the guest must never have seen an error.
+"""
+
+import contextlib
+import itertools
+import json
+import os
+import pathlib
+import random
+import sys
+import tempfile
+
+TESTBED = pathlib.Path(__file__).resolve().parents[2] / "scripts" / "testbed"
+sys.path[:0] = [str(TESTBED)]
+
+from live_guest import DISK_BYTES, Gateway, LocalGuest, make_disk  # noqa: E402
+from processes import wait_until  # noqa: E402
+from report import Failed, say  # noqa: E402
+from storage.iscsi import Iscsi  # noqa: E402
+from storage.nfs import Nfs  # noqa: E402
+
+WRITES_BETWEEN = 40
+JOB_SECONDS = 180
+
+
+class Place:
+    """A guest that writes to an export, and where its disk can go."""
+
+    def __init__(self, programs, cache, folder, stack):
+        self.folder = pathlib.Path(folder)
+        self.first = self.folder / "first.raw"
+        make_disk(self.first)
+        self.gateway = Gateway(programs, folder, self.first)
+        self.gateway.start()
+        stack.callback(self.gateway.stop)
+        self.guest = LocalGuest(folder, cache, self.gateway, rate=400)
+        stack.callback(self.guest.stop)
+        self.guest.wait_writing(WRITES_BETWEEN)
+
+    def begin(self, target, *options):
+        return self.gateway.ask("replace", "vm", target, "--detach", *options).strip()
+
+    def job(self, name):
+        return json.loads(self.gateway.ask("status", name, "--json"))
+
+    def wait_for(self, job, *phases):
+        def come():
+            found = self.job(job)
+            if found["status"] == "failed":
+                raise Failed(f"the job failed: {found['error']}")
+            return found if found["phase"] in phases else None
+
+        return wait_until(come, f"the job being {' or '.join(phases)}", JOB_SECONDS)
+
+    def restart_gateway(self):
+        self.gateway.kill()
+        self.gateway.start()
+
+    def finish(self, image):
+        self.guest.wait_writing(WRITES_BETWEEN)
+        self.guest.stop()
+        self.gateway.stop()
+        found = self.guest.check(image)
+        say(f"  {found['acknowledged']} acknowledged writes are there")
+
+
+def replaces(usual):
+    return int(os.environ.get("REPLACES", usual))
+
+
+def around(programs, cache, folder, stack):
+    """From file to file and qcow2, NFS and iSCSI, and on."""
+    nfs = stack.enter_context(Nfs(pathlib.Path(folder) / "nfs"))
+    iscsi = stack.enter_context(Iscsi(pathlib.Path(folder) / "iscsi", size=0))
+    place = Place(programs, cache, folder, stack)
+    for number, kind in zip(range(1, replaces(6) + 1), itertools.cycle(("file", "nfs", "qcow2", "iscsi"))):
+        if kind == "iscsi":
+            iscsi.add_lun(number, DISK_BYTES)
+        target = {"file": lambda n: f"{folder}/next{n}.raw", "qcow2": lambda n: f"{folder}/next{n}.qcow2",
+                  "nfs": lambda n: nfs.uri(f"next{n}.raw"), "iscsi": iscsi.uri}[kind](number)
+        told = place.gateway.replace(target, *(("--overwrite",) if kind == "iscsi" else ("--remove-source",) if kind != "file" else ()))
+        say(f"  {number}: onto {kind}, writes held {told['hold']['total-us'] / 1000:.1f} ms")
+        place.guest.wait_writing(WRITES_BETWEEN)
+    last = f"{folder}/last.raw"
+    place.gateway.replace(last)
+    place.finish(last)
+
+
+def killed(programs, cache, folder, stack):
+    """The gateway is killed in every phase and started again: the guest waits, and the job goes on."""
+    place = Place(programs, cache, folder, stack)
+    chance = random.Random(7)
+    image = place.first
+    for number in range(1, replaces(3) + 1):
+        image = f"{folder}/next{number}.raw"
+        job = place.begin(image, "--retain", "600", "--rate", "24M", "--commit-by-hand")
+        for _ in range(2):
+            place.guest.wait_writing(chance.randrange(5, WRITES_BETWEEN))
+            place.restart_gateway()
+        place.gateway.ask("set", job, "--rate", "0")
+        place.wait_for(job, "synchronized")
+        place.restart_gateway()
+        place.wait_for(job, "synchronized")
+        place.gateway.ask("commit", job)
+        if number % 2:  # in the middle of the switchover, or right after it
+            place.restart_gateway()
+            if place.wait_for(job, "synchronized", "retained")["phase"] == "synchronized":
+                place.gateway.ask("commit", job)
+        place.wait_for(job, "retained")
+        place.guest.wait_writing(WRITES_BETWEEN)
+        place.restart_gateway()
+        place.guest.wait_writing(WRITES_BETWEEN)
+        place.gateway.ask("commit", job)
+        place.wait_for(job, "released")
+    place.finish(image)
+
+
+def target_fails(programs, cache, folder, stack):
+    """The target's server is killed, comes back later, and hangs: the guest never notices, and `resume` goes on."""
+    nfs = stack.enter_context(Nfs(pathlib.Path(folder) / "nfs"))
+    place = Place(programs, cache, folder, stack)
+    target = nfs.uri("next.raw") + "&reconnect-timeout=2&stall-timeout=2"
+    job = place.begin(target, "--rate", "8M")
+    place.guest.wait_writing(WRITES_BETWEEN)
+    nfs.kill9()
+    wait_until(lambda: place.job(job)["status"] == "paused", "the job being paused", JOB_SECONDS)
+    say(f"  paused: {place.job(job)['error']}")
+    place.guest.wait_writing(WRITES_BETWEEN)
+    nfs.start()
+    place.gateway.ask("set", job, "--rate", "0")
+    place.gateway.ask("resume", job)
+    place.wait_for(job, "released")
+    place.guest.wait_writing(WRITES_BETWEEN)
+    last = f"{folder}/last.raw"
+    place.gateway.replace(last)
+    place.finish(last)
+
+
+CASES = {case.__name__: case for case in (around, killed, target_fails)}
+
+
+def main():
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    failed = 0
+    for name in sys.argv[3:] or CASES:
+        with tempfile.TemporaryDirectory(prefix="df-") as folder:
+            try:
+                with contextlib.ExitStack() as stack:
+                    CASES[name](sys.argv[1], sys.argv[2], folder, stack)
+                say(f"replace.{name}: passed")
+            except Failed as failure:
+                failed += 1
+                log = pathlib.Path(folder) / "diskferryd.log"
+                told = log.read_text(encoding="utf-8", errors="replace")[-3000:] if log.exists() else ""
+                say(f"replace.{name}: FAILED: {failure}\n{told}")
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
