@@ -1,10 +1,13 @@
-// `diskferry plan copy` and `plan migrate`: what a command would do and what stands in its way; changes
-// nothing.
+// `diskferry plan copy`, `plan migrate` and `plan replace`: what a command would do and what stands in its
+// way; changes nothing.
+#include "diskferry/image_uri.hpp"
 #include "diskferry/units.hpp"
 #include "gateway/cli/command.hpp"
 #include "gateway/cli/copy_options.hpp"
+#include "gateway/cli/gateway_options.hpp"
 #include "gateway/cli/move_plan_view.hpp"
 #include "gateway/cli/output.hpp"
+#include "gateway/cli/replace_options.hpp"
 
 #include <fmt/format.h>
 #include <memory>
@@ -13,6 +16,7 @@
 #include <CLI/App.hpp>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
 
 namespace diskferry::cli {
 namespace json = boost::json;
@@ -22,6 +26,7 @@ struct Options {
   CopyOptions copy;
   bool as_json = false;
   PlanMigrateOptions migrate;
+  ReplaceOptions replace;
 };
 
 /// From the source's rate alone: a copy cannot be faster, and a slow target makes it slower.
@@ -90,17 +95,56 @@ Result<ExitCode> run_plan(Invocation& invocation, const Options& options) {
   return forecast.blockers.empty() ? ExitCode::done : ExitCode::refused;
 }
 
+/// A text list of a plan's document, a line each.
+void print_lines(std::ostream& out, const json::object& plan, std::string_view name, std::string_view word) {
+  const json::value* list = plan.if_contains(json::string_view(name.data(), name.size()));
+  if (list == nullptr || !list->is_array()) return;
+  for (const json::value& each : list->get_array())
+    if (each.is_string()) out << word << ": " << printable(std::string(each.get_string())) << "\n";
+}
+
+Task<Result<std::string>> ask_for_replace_plan(Invocation& invocation, const Options& options) {
+  DISKFERRY_CO_TRY(const ReplaceRequest request, options.replace.request());
+  DISKFERRY_CO_TRY(auto gateway,
+                   co_await reach_gateway(invocation.runtime.context(), options.replace.gateway));
+  co_return co_await gateway->plan_job({.kind = "replace", .request_json = to_json(request)});
+}
+
+Result<ExitCode> plan_replace(Invocation& invocation, const Options& options) {
+  DISKFERRY_TRY(const std::string answer,
+                invocation.runtime.run_until_signal(ask_for_replace_plan(invocation, options)));
+  boost::system::error_code failed;
+  const json::value value = json::parse(answer, failed);
+  const json::object* plan = failed ? nullptr : value.if_object();
+  const json::value* blockers = plan == nullptr ? nullptr : plan->if_contains("blockers");
+  if (blockers == nullptr || !blockers->is_array())
+    return unexpected(fail(ErrorKind::protocol, "plan").why("the gateway's answer is no plan"));
+  if (options.as_json) {
+    print_api_json(invocation.out, answer);
+  } else {
+    print_lines(invocation.out, *plan, "warnings", "warning");
+    print_lines(invocation.out, *plan, "blockers", "blocker");
+    if (blockers->get_array().empty()) invocation.out << "nothing stands in its way\n";
+  }
+  return blockers->get_array().empty() ? ExitCode::done : ExitCode::refused;
+}
+
 CommandBody declare(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* copy = app.add_subcommand("copy", "what `diskferry copy` with these arguments would do");
   copy->set_help_flag("-h,--help", "print this help");
   CLI::App* migrate = app.add_subcommand("migrate", "what `diskferry migrate` with these arguments would do");
   migrate->set_help_flag("-h,--help", "print this help");
+  CLI::App* replace = app.add_subcommand("replace", "what `diskferry replace` with these arguments would do");
+  replace->set_help_flag("-h,--help", "print this help");
+  add_replace_options(*replace, options->replace);
+  add_json_flag(*replace, options->as_json);
   app.require_subcommand(1);
   add_copy_options(*copy, options->copy);
   add_json_flag(*copy, options->as_json);
   add_plan_migrate_options(*migrate, options->migrate);
-  return [options, migrate](Invocation& invocation) {
+  return [options, migrate, replace](Invocation& invocation) {
+    if (replace->parsed()) return plan_replace(invocation, *options);
     return migrate->parsed() ? plan_migrate(invocation, options->migrate) : run_plan(invocation, *options);
   };
 }

@@ -6,14 +6,13 @@
 #include "gateway/cli/job_watch.hpp"
 #include "gateway/cli/options.hpp"
 #include "gateway/cli/output.hpp"
+#include "gateway/cli/replace_options.hpp"
 #include "gateway/control/json.hpp"
 #include "gateway/move/replace_request.hpp"
 
-#include <filesystem>
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
-#include <CLI/Option.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 
@@ -22,34 +21,11 @@ namespace json = boost::json;
 namespace {
 
 struct Options {
-  std::string gateway;
-  std::vector<std::string> pairs;
-  std::string format;
-  ReplaceRequest request;
-  std::optional<std::uint64_t> rate;
+  ReplaceOptions replace;
   bool detach = false;
   bool as_json = false;
   ProgressMode progress = ProgressMode::automatic;
 };
-
-Result<ReplaceRequest> request_of(const Options& options) {
-  ReplaceRequest request = options.request;
-  if (options.pairs.size() % 2 != 0)
-    return unexpected(fail(ErrorKind::invalid_argument, "replace")
-                          .why("each export needs a target")
-                          .remedy("say diskferry replace EXPORT TARGET, and further pairs after that"));
-  for (std::size_t i = 0; i < options.pairs.size(); i += 2) {
-    DISKFERRY_TRY(const ImageUri target, ImageUri::parse(options.pairs[i + 1]));
-    // The gateway's folder is another one than ours.
-    request.disks.push_back(
-        {.name = options.pairs[i],
-         .uri = target.is_file() ? std::filesystem::absolute(target.path()).string() : options.pairs[i + 1],
-         .format = options.format});
-  }
-  request.bytes_per_s = options.rate.value_or(0);
-  DISKFERRY_CHECK(check(request));
-  return request;
-}
 
 double milliseconds(const json::object& object, std::string_view name) {
   const json::value* value = object.if_contains(json::string_view(name.data(), name.size()));
@@ -73,14 +49,16 @@ void print_report(std::ostream& out, const control::JobDescription& job) {
 }
 
 Result<ExitCode> replace(Invocation& invocation, const Options& options) {
-  DISKFERRY_TRY(const ReplaceRequest request, request_of(options));
-  DISKFERRY_TRY(const auto begun, begin_job(invocation, options.gateway, "replace", to_json(request)));
+  DISKFERRY_TRY(const ReplaceRequest request, options.replace.request());
+  DISKFERRY_TRY(const auto begun,
+                begin_job(invocation, options.replace.gateway, "replace", to_json(request)));
   if (options.detach) {
     invocation.out << begun.id << std::endl;
     return ExitCode::done;
   }
-  DISKFERRY_TRY(const auto job, follow_or_cancel(invocation, options.gateway, begun.id, options.progress,
-                                                 "diskferry: replace: cancelling " + begun.id));
+  DISKFERRY_TRY(const auto job,
+                follow_or_cancel(invocation, options.replace.gateway, begun.id, options.progress,
+                                 "diskferry: replace: cancelling " + begun.id));
   if (options.as_json) {
     print_api_json(invocation.out, job.report_json);
   } else {
@@ -90,45 +68,9 @@ Result<ExitCode> replace(Invocation& invocation, const Options& options) {
   return outcome_of(job, "replace");
 }
 
-void declare_limits(CLI::App& app, Options& options) {
-  ReplaceRequest& request = options.request;
-  app.add_option_function<std::string>(
-         "--rate",
-         [&options](const std::string& text) {
-           const auto parsed = parse_bytes(text);
-           if (!parsed) throw CLI::ValidationError("--rate", parsed.error().message());
-           options.rate = *parsed;
-         },
-         "bytes a second towards the targets, all together")
-      ->type_name("BYTES");
-  app.add_option("--max-pause", request.max_pause_ms, "milliseconds that guests' writes may be held (100)")
-      ->type_name("MS");
-  app.add_option("--max-write-latency", request.max_write_latency_ms,
-                 "milliseconds that a guest's write may wait for the target (10)")
-      ->type_name("MS");
-  app.add_option("--connections", request.connections, "connections to the target, each disk")
-      ->type_name("N")
-      ->check(CLI::Range(1, 16));
-}
-
 CommandBody declare(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  ReplaceRequest& request = options->request;
-  add_gateway_option(app, options->gateway);
-  app.add_option("EXPORT TARGET", options->pairs,
-                 "an export of the gateway, and where its storage goes; further pairs")
-      ->required()
-      ->type_name("");
-  app.add_option("-O,--target-format", options->format, "raw or qcow2 (default: by the target's name)")
-      ->type_name("FORMAT");
-  app.add_flag("--overwrite", request.overwrite, "use a target that is there already");
-  declare_limits(app, *options);
-  app.add_flag("--commit-by-hand", request.commit_by_hand,
-               "stay in step until 'diskferry commit JOB', instead of changing places at once");
-  app.add_option("--retain", request.retain_s,
-                 "keep the old storage in step for so many seconds, for 'diskferry fallback JOB'")
-      ->type_name("SECONDS");
-  app.add_flag("--remove-source", request.remove_source, "remove the old storage when it is let go");
+  add_replace_options(app, options->replace);
   app.add_flag("--detach", options->detach, "print the job's name and do not wait");
   add_json_flag(app, options->as_json);
   add_progress_option(app, options->progress);

@@ -113,8 +113,10 @@ Task<Result<std::string>> LocalJobs::plan_job(control::JobRequest request) {
     DISKFERRY_CO_TRY(const EvacuationPlan plan, co_await evacuations_.plan(std::move(request.request_json)));
     co_return to_json(plan);
   }
-  if (request.kind == replace_kind)
-    co_return unexpected(fail(ErrorKind::unsupported, "plan").why("replacements are not planned yet"));
+  if (request.kind == replace_kind) {
+    DISKFERRY_CO_TRY(const ReplacePlan plan, co_await replacements_.plan(std::move(request.request_json)));
+    co_return to_json(plan);
+  }
   DISKFERRY_CO_TRY(
       const MovePlan plan,
       co_await moves_.plan(std::move(request.request_json),

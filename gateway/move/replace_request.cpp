@@ -42,17 +42,6 @@ static void list_fields(Fields& fields, ValueOf<ReplaceRequest> auto& request) {
 }
 
 template <class Fields>
-static void list_fields(Fields& fields, ValueOf<ReplaceDiskState> auto& disk) {
-  fields.take("export", disk.name);
-  fields.take("source", disk.source);
-  fields.take("source-format", disk.source_format);
-  fields.take("uri", disk.uri);
-  fields.take("format", disk.format);
-  fields.take("size-bytes", disk.size_bytes);
-  fields.take("was-created", disk.was_created);
-}
-
-template <class Fields>
 static void list_fields(Fields& fields, ValueOf<ReplaceState> auto& state) {
   fields.take("phase", state.phase, phase_words);
   fields.take_list("disks", state.disks);

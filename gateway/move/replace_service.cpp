@@ -35,6 +35,11 @@ Task<Result<void>> ReplaceService::start() {
   co_return Result<void>{};
 }
 
+Task<Result<ReplacePlan>> ReplaceService::plan(std::string request_json) {
+  DISKFERRY_CO_TRY(ReplaceRequest request, parse_replace_request(request_json));
+  co_return co_await plan_replacement(environment_, std::move(request));
+}
+
 Task<Result<JobRecord>> ReplaceService::begin(std::string request_json) {
   DISKFERRY_CO_TRY(const ReplaceRequest request, parse_replace_request(request_json));
   co_await running_.reap();

@@ -1,6 +1,7 @@
 // The replacements of this gateway: begun, changed, ended, and gone on with when the gateway starts anew.
 #pragma once
 
+#include "gateway/move/replace_plan.hpp"
 #include "gateway/move/replacement.hpp"
 #include "gateway/move/running_jobs.hpp"
 
@@ -24,6 +25,8 @@ class ReplaceService {
   Task<Result<void>> take_up();
   /// Goes on with them.
   Task<Result<void>> start();
+  /// Errors: invalid_argument, cancelled.
+  Task<Result<ReplacePlan>> plan(std::string request_json);
   /// Records a replacement and begins it. Errors: invalid_argument, in_use (an export is part of another).
   Task<Result<JobRecord>> begin(std::string request_json);
   /// Errors of all: not_found (it does not run).

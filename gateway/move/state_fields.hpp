@@ -40,4 +40,15 @@ void list_fields(Fields& fields, ValueOf<HoldParts> auto& hold) {
   fields.take("total-us", hold.total_us);
 }
 
+template <class Fields>
+void list_fields(Fields& fields, ValueOf<ReplaceDiskState> auto& disk) {
+  fields.take("export", disk.name);
+  fields.take("source", disk.source);
+  fields.take("source-format", disk.source_format);
+  fields.take("uri", disk.uri);
+  fields.take("format", disk.format);
+  fields.take("size-bytes", disk.size_bytes);
+  fields.take("was-created", disk.was_created);
+}
+
 }  // namespace diskferry
