@@ -46,6 +46,18 @@ void log_control(control::ServerOptions::Severity severity, const std::string& t
   spdlog::log(level, "control: {}", text);
 }
 
+/// A storage that took the place of the configured one counts, unless the configuration has been changed
+/// since: then somebody has said where the export is.
+EndpointRecord place_of(const ExportConfig& configured, const std::vector<EndpointRecord>& endpoints) {
+  const auto found = std::ranges::find(endpoints, configured.name, &EndpointRecord::name);
+  if (found != endpoints.end() && found->configured == configured.image) return *found;
+  if (found != endpoints.end())
+    spdlog::warn("{}: export {}: its storage was replaced by {}, and the configuration names {} since",
+                 printable(configured.where), printable(configured.name), printable(found->uri),
+                 printable(configured.image));
+  return {.name = configured.name, .uri = configured.image, .format = configured.format};
+}
+
 class Daemon {
  public:
   Daemon(DriverContext& context, const Config& config) : context_(context), config_(config) {}
@@ -94,7 +106,7 @@ class Daemon {
     DISKFERRY_CO_CHECK(co_await moves_->open_store());
     DISKFERRY_CO_CHECK(co_await open_exports());
     DISKFERRY_CO_CHECK(co_await moves_->take_up_replacements(*exports_, id));
-    DISKFERRY_CO_CHECK(exports_->offer_configured());
+    exports_->offer_configured();
     const std::string name = config_.name.empty() ? host_name() : config_.name;
     DISKFERRY_CO_CHECK(co_await moves_->start(name, id));
     gateway_.emplace(GatewayParts{.name = name,
@@ -113,17 +125,15 @@ class Daemon {
   Task<Result<void>> open_exports() {
     DISKFERRY_CO_TRY(const auto endpoints, co_await moves_->endpoints());
     for (const ExportConfig& one : config_.exports) {
-      // A replaced storage counts, for the configuration names the one before.
-      const auto replaced = std::ranges::find(endpoints, one.name, &EndpointRecord::name);
-      const bool is_replaced = replaced != endpoints.end();
-      const auto added =
-          co_await exports_->open_configured({.name = one.name,
-                                              .image = is_replaced ? replaced->uri : one.image,
-                                              .format = is_replaced ? replaced->format : one.format,
-                                              .description = one.description,
-                                              .writable = one.writable,
-                                              .requires_tls = one.require_tls,
-                                              .allow = one.allow});
+      const EndpointRecord place = place_of(one, endpoints);
+      const auto added = co_await exports_->open_configured({.name = one.name,
+                                                             .image = place.uri,
+                                                             .format = place.format,
+                                                             .description = one.description,
+                                                             .writable = one.writable,
+                                                             .requires_tls = one.require_tls,
+                                                             .allow = one.allow},
+                                                            place.size_bytes, one.image);
       if (added) {
         spdlog::info("export {}: {}", printable(one.name), printable(added->image));
       } else if (added.error().kind() == ErrorKind::cancelled) {

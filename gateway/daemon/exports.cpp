@@ -2,7 +2,9 @@
 #include "gateway/daemon/exports.hpp"
 
 #include "diskferry/assert.hpp"
+#include "diskferry/task_group.hpp"
 #include "drivers/filters/align.hpp"
+#include "drivers/filters/slice.hpp"
 #include "drivers/image/image.hpp"
 
 #include <fmt/format.h>
@@ -12,6 +14,7 @@
 
 #include <boost/asio/cancellation_state.hpp>
 #include <boost/asio/this_coro.hpp>
+#include <spdlog/spdlog.h>
 
 namespace diskferry::daemon {
 namespace {
@@ -42,6 +45,7 @@ struct Exports::Entry {
   std::vector<std::string> storages{};
   nbd_server::ExportPtr offered{};  // set: ready; else it is being added or removed
   bool is_lent = false;
+  std::string configured{};  // the image that the configuration names
 };
 
 struct Exports::State {
@@ -58,13 +62,23 @@ Exports::~Exports() {
 }
 
 /// The image open and an export made of it, not offered yet.
-Task<Result<std::shared_ptr<Exports::Entry>>> Exports::open(control::ExportRequest request) {
+Task<Result<std::shared_ptr<Exports::Entry>>> Exports::open(control::ExportRequest request,
+                                                            std::uint64_t size_bytes) {
   DISKFERRY_CO_TRY(const ImageUri uri, image_of(request));
   ImageOpenOptions options{.format = request.format, .writable = request.writable};
   // What a guest may write to is never probed: it could make its raw disk look like something else.
   if (request.writable && options.format.empty()) options.format = format_for_target(uri);
   DISKFERRY_CO_TRY(const Image image, co_await open_image(state_->context, uri, options));
-  const auto device = with_byte_granularity(image.shared_device());
+  std::shared_ptr<BlockDevice> device = image.shared_device();
+  if (size_bytes != 0) {
+    auto part = slice_of(device, {0, size_bytes});
+    if (!part) {
+      (void)co_await device->close();
+      co_return unexpected(std::move(part).error());
+    }
+    device = *std::move(part);
+  }
+  device = with_byte_granularity(std::move(device));
   auto made = nbd_server::Export::make({.name = request.name,
                                         .description = request.description,
                                         .writable = request.writable,
@@ -86,22 +100,26 @@ Task<Result<std::shared_ptr<Exports::Entry>>> Exports::open(control::ExportReque
 }
 
 Task<Result<control::ExportDescription>> Exports::add(control::ExportRequest request) {
-  return add_at(std::move(request), Moment::now);
+  return add_at(std::move(request), Moment::now, 0, {});
 }
 
-Task<Result<control::ExportDescription>> Exports::open_configured(control::ExportRequest request) {
-  return add_at(std::move(request), Moment::later);
+Task<Result<control::ExportDescription>> Exports::open_configured(control::ExportRequest request,
+                                                                  std::uint64_t size_bytes,
+                                                                  std::string configured) {
+  return add_at(std::move(request), Moment::later, size_bytes, std::move(configured));
 }
 
-Result<void> Exports::offer_configured() {
+void Exports::offer_configured() {
   std::lock_guard lock(state_->guard);
   for (const auto& [name, entry] : state_->entries) {
-    if (entry->is_configured && entry->offered) DISKFERRY_CHECK(state_->server.exports().add(entry->offered));
+    if (!entry->is_configured || !entry->offered) continue;
+    if (auto added = state_->server.exports().add(entry->offered); !added)
+      spdlog::error("export {} is left out: {}", printable(name), added.error().message());
   }
-  return {};
 }
 
-Task<Result<control::ExportDescription>> Exports::add_at(control::ExportRequest request, Moment offered) {
+Task<Result<control::ExportDescription>> Exports::add_at(control::ExportRequest request, Moment offered,
+                                                         std::uint64_t size_bytes, std::string configured) {
   const std::string name = request.name;
   {
     std::lock_guard lock(state_->guard);
@@ -110,7 +128,8 @@ Task<Result<control::ExportDescription>> Exports::add_at(control::ExportRequest 
                                .why("there is an export of this name")
                                .remedy("'diskferry exports' lists them"));
   }
-  auto opened = co_await open(std::move(request));
+  if (configured.empty()) configured = request.image;
+  auto opened = co_await open(std::move(request), size_bytes);
   Result<void> added = opened ? Result<void>() : unexpected(opened.error());
   if (opened && offered == Moment::now) added = state_->server.exports().add((*opened)->offered);
   if (!added && opened) (void)co_await (*opened)->device->close();
@@ -120,6 +139,7 @@ Task<Result<control::ExportDescription>> Exports::add_at(control::ExportRequest 
     co_return unexpected(std::move(added).error());
   }
   (*opened)->is_configured = offered == Moment::later;
+  (*opened)->configured = std::move(configured);
   state_->entries[name] = *opened;
   co_return describe(**opened);
 }
@@ -142,10 +162,16 @@ Result<Endpoints::Lent> Exports::borrow(const std::string& name) {
                    "declare it in the gateway's configuration ([[export]])");
   if (!entry.request.writable)
     return refused(ErrorKind::read_only, "it is exported read-only", "copy it with 'diskferry copy'");
+  // Where an export is gets written down.
+  if (const auto uri = ImageUri::parse(entry.request.image);
+      uri && !uri->is_file() && uri->to_string() != uri->to_uri_with_secrets())
+    return refused(ErrorKind::unsupported, "there is a secret in its image's name",
+                   "have the configuration name a file with it");
   entry.is_lent = true;
   return Lent{.device = std::exchange(entry.device, nullptr),
               .uri = entry.request.image,
               .format = entry.request.format,
+              .configured = entry.configured,
               .storages = entry.storages};
 }
 
@@ -157,11 +183,21 @@ Result<std::shared_ptr<Exports::Entry>> Exports::lent_entry(const std::string& n
   return found->second;
 }
 
-Task<Result<void>> Exports::put(std::string name, std::shared_ptr<BlockDevice> device) {
-  DISKFERRY_CO_TRY(const auto entry, lent_entry(name));
-  auto swapped = co_await entry->offered->swap_device(std::move(device));
+namespace {
+/// Not cut short: what was swapped in stays, and who asked has to know.
+Task<Result<void>> swap_all_of_it(nbd_server::ExportPtr in, std::shared_ptr<BlockDevice> device) {
+  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
+  auto swapped = co_await in->swap_device(std::move(device));
   if (!swapped) co_return unexpected(std::move(swapped).error());
   co_return Result<void>{};
+}
+}  // namespace
+
+Task<Result<void>> Exports::put(std::string name, std::shared_ptr<BlockDevice> device) {
+  DISKFERRY_CO_TRY(const auto entry, lent_entry(name));
+  TaskGroup own(co_await boost::asio::this_coro::executor);
+  own.spawn(swap_all_of_it(entry->offered, std::move(device)));
+  co_return co_await own.join();
 }
 
 void Exports::give_back(const std::string& name, Lent lent) {

@@ -26,8 +26,12 @@ class Exports final : public Endpoints {
   Task<Result<control::ExportDescription>> add(control::ExportRequest request);
   /// The same of one of the configuration, which clients find when offer_configured() is called: jobs of an
   /// earlier process have put themselves behind it by then.
-  Task<Result<control::ExportDescription>> open_configured(control::ExportRequest request);
-  Result<void> offer_configured();
+  /// `size_bytes`: the disk is so much of its storage; 0: all. `configured`: the image that the configuration
+  /// names, where that is not the request's. Errors also: mismatch (the storage is smaller).
+  Task<Result<control::ExportDescription>> open_configured(control::ExportRequest request,
+                                                           std::uint64_t size_bytes, std::string configured);
+  /// Those that cannot be are told in the log.
+  void offer_configured();
   /// No new clients; those inside are disconnected in order, what they wrote is flushed and the image closed.
   /// Not cut short by cancelling: the server's limits bound it. Errors: not_found, in_use (it is being added
   /// or removed), those of flush and close.
@@ -45,9 +49,10 @@ class Exports final : public Endpoints {
 
  private:
   struct Entry;
-  Task<Result<std::shared_ptr<Entry>>> open(control::ExportRequest request);
+  Task<Result<std::shared_ptr<Entry>>> open(control::ExportRequest request, std::uint64_t size_bytes);
   enum class Moment : std::uint8_t { now, later };
-  Task<Result<control::ExportDescription>> add_at(control::ExportRequest request, Moment offered);
+  Task<Result<control::ExportDescription>> add_at(control::ExportRequest request, Moment offered,
+                                                  std::uint64_t size_bytes, std::string configured);
   Result<std::shared_ptr<Entry>> lent_entry(const std::string& name) const;
   control::ExportDescription describe(const Entry& entry) const;
   struct State;

@@ -142,19 +142,19 @@ Task<Result<control::JobDescription>> LocalJobs::act_on_replacement(std::string 
                                                                     control::JobAction action) {
   switch (action) {
     case control::JobAction::cancel:
-      DISKFERRY_CO_CHECK(replacements_.cancel(id));
+      DISKFERRY_CO_CHECK(co_await replacements_.cancel(id));
       break;
     case control::JobAction::commit:
-      DISKFERRY_CO_CHECK(replacements_.commit(id));
+      DISKFERRY_CO_CHECK(co_await replacements_.commit(id));
       break;
     case control::JobAction::pause:
-      DISKFERRY_CO_CHECK(replacements_.pause(id));
+      DISKFERRY_CO_CHECK(co_await replacements_.pause(id));
       break;
     case control::JobAction::resume:
-      DISKFERRY_CO_CHECK(replacements_.resume(id));
+      DISKFERRY_CO_CHECK(co_await replacements_.resume(id));
       break;
     case control::JobAction::fallback:
-      DISKFERRY_CO_CHECK(replacements_.fall_back(id));
+      DISKFERRY_CO_CHECK(co_await replacements_.fall_back(id));
       break;
   }
   co_return co_await job(std::move(id));

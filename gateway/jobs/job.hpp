@@ -77,6 +77,8 @@ struct EndpointRecord {
   std::string name{};
   std::string uri{};
   std::string format{};
+  std::uint64_t size_bytes = 0;  ///< of the disk, which its storage may be larger than
+  std::string configured{};      ///< the image that the configuration named then
   /// Grows with every change of places.
   std::uint64_t generation = 0;
   bool operator==(const EndpointRecord&) const = default;

@@ -205,22 +205,32 @@ Result<void> JobDatabase::write(const JobRecord& job) {
 }
 
 Result<void> JobDatabase::write(const EndpointRecord& endpoint) {
-  sqlite::Query query(database_,
-                      "INSERT INTO endpoints (name, uri, format, generation) VALUES (?, ?, ?, 1) "
-                      "ON CONFLICT (name) DO UPDATE SET uri = excluded.uri, format = excluded.format, "
-                      "generation = generation + 1");
-  return query.with(endpoint.name).with(endpoint.uri).with(endpoint.format).run();
+  sqlite::Query query(
+      database_,
+      "INSERT INTO endpoints (name, uri, format, size_bytes, configured, generation) VALUES (?, ?, ?, ?, ?, "
+      "1) "
+      "ON CONFLICT (name) DO UPDATE SET uri = excluded.uri, format = excluded.format, "
+      "size_bytes = excluded.size_bytes, configured = excluded.configured, generation = generation + 1");
+  return query.with(endpoint.name)
+      .with(endpoint.uri)
+      .with(endpoint.format)
+      .with(static_cast<std::int64_t>(endpoint.size_bytes))
+      .with(endpoint.configured)
+      .run();
 }
 
 Result<std::vector<EndpointRecord>> JobDatabase::endpoints() {
-  sqlite::Query query(database_, "SELECT name, uri, format, generation FROM endpoints ORDER BY name");
+  sqlite::Query query(
+      database_, "SELECT name, uri, format, size_bytes, configured, generation FROM endpoints ORDER BY name");
   std::vector<EndpointRecord> endpoints;
   DISKFERRY_TRY(bool has_row, query.next());
   while (has_row) {
     endpoints.push_back({.name = query.text(0),
                          .uri = query.text(1),
                          .format = query.text(2),
-                         .generation = static_cast<std::uint64_t>(query.integer(3))});
+                         .size_bytes = static_cast<std::uint64_t>(query.integer(3)),
+                         .configured = query.text(4),
+                         .generation = static_cast<std::uint64_t>(query.integer(5))});
     DISKFERRY_TRY(has_row, query.next());
   }
   return endpoints;

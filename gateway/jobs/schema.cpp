@@ -46,6 +46,8 @@ constexpr const char* second_step = R"(
     name        TEXT    NOT NULL PRIMARY KEY,
     uri         TEXT    NOT NULL,
     format      TEXT    NOT NULL,
+    size_bytes  INTEGER NOT NULL,
+    configured  TEXT    NOT NULL,
     generation  INTEGER NOT NULL
   ) STRICT;
 )";

@@ -55,7 +55,9 @@ std::string ConvergenceController::step_up(const ConvergenceSample& sample) {
     mode_ = MirrorMode::synchronous;
     return why + ": their writes wait for both storages";
   }
-  if (!limits_.may_slow_guests) return {};
+  // A target that takes nothing is no reason to slow anybody down.
+  const bool is_taking = sent_bytes_per_s_ >= static_cast<double>(limits_.guest_bytes_per_s_min);
+  if (!limits_.may_slow_guests || !is_taking) return {};
   const double present = guest_bytes_per_s_ != 0 ? static_cast<double>(guest_bytes_per_s_)
                                                  : static_cast<double>(sample.guest_bytes);
   const double wanted = guest_bytes_per_s_ != 0

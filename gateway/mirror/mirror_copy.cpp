@@ -75,15 +75,33 @@ void MirrorDevice::next_age() {
   differences_.next_age();
 }
 
+/// Keeps take_target() waiting.
+class MirrorDevice::TargetUse {
+ public:
+  /// guard_ is held.
+  explicit TargetUse(MirrorDevice& mirror) : mirror_(mirror) { ++mirror_.target_users_; }
+  ~TargetUse() {
+    std::lock_guard lock(mirror_.guard_);
+    if (--mirror_.target_users_ == 0) mirror_.exits_.wake_all();
+  }
+  TargetUse(const TargetUse&) = delete;
+  TargetUse& operator=(const TargetUse&) = delete;
+
+ private:
+  MirrorDevice& mirror_;
+};
+
 Task<Result<void>> MirrorDevice::checkpoint() {
+  DISKFERRY_CO_TRY(const AsyncMutex::Lock turn, co_await checkpointing_.lock());
   Target followed;
+  std::optional<TargetUse> use;
   {
     std::lock_guard lock(guard_);
     if (target_failure_) co_return unexpected(*target_failure_);
     if (!target_.device)
       co_return unexpected(fail(ErrorKind::gone, "flush the target", info_.name).why("there is no target"));
     followed = target_;
-    ++target_users_;
+    use.emplace(*this);
     differences_.flush_begins();
     // What is under way may be told after the flush has begun.
     for (const GuestWrite* one : in_flight_.writes()) differences_.mark_unsettled(one->range);
@@ -91,11 +109,11 @@ Task<Result<void>> MirrorDevice::checkpoint() {
   }
   const auto flushed = co_await followed.window->make_durable();
   std::lock_guard lock(guard_);
-  if (--target_users_ == 0) exits_.wake_all();
+  // Of a target that was taken away meanwhile nothing is left to settle.
+  if (target_.device != followed.device) co_return flushed;
   if (flushed) {
-    // Of a target that was taken away meanwhile nothing is left to settle.
-    if (target_.device == followed.device) differences_.flush_succeeded();
-  } else if (flushed.error().kind() != ErrorKind::cancelled && target_.device == followed.device) {
+    differences_.flush_succeeded();
+  } else if (flushed.error().kind() != ErrorKind::cancelled) {
     fail_target(flushed.error());
   }
   co_return flushed;

@@ -26,6 +26,7 @@ MirrorDevice::MirrorDevice(DriverContext& context, std::shared_ptr<BlockDevice> 
       info_([&] {
         DeviceInfo info = primary->info();
         info.can_grow = false;
+        info.starts_zeroed = false;  // that was when it was opened
         return info;
       }()),
       guest_limit_(context.clock, options.guest_bytes_per_s),
@@ -97,6 +98,7 @@ void MirrorDevice::attach(std::shared_ptr<BlockDevice> target, WindowOptions opt
 }
 
 void MirrorDevice::attach_same(std::shared_ptr<BlockDevice> target, WindowOptions options) {
+  options.is_used = true;
   attach(std::move(target), std::move(options));
   std::lock_guard lock(guard_);
   DISKFERRY_ASSERT(in_flight_.writes().empty(), "nothing is written while the target is said to be the same");

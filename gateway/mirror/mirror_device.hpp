@@ -168,6 +168,7 @@ class MirrorDevice final : public BlockDevice {
     std::size_t users = 0;
   };
   class PrimaryUse;
+  class TargetUse;
   struct Target {
     std::shared_ptr<BlockDevice> device{};
     std::shared_ptr<BlockDevice> checked_window{};
@@ -181,8 +182,11 @@ class MirrorDevice final : public BlockDevice {
     std::vector<Range> parts{};  // mirrored
     MirrorMode mode = MirrorMode::bounded;
     Duration latency_max{};
+    std::size_t told = 0;  // of the parts, those that the window has taken
     TimePoint since{};
+    TimePoint entered{};
     Duration primary_took{};
+    bool is_counted = true;
   };
   Task<Result<void>> change(Change change);
   Task<Result<void>> enter(const Change& change, Begun& begun);
@@ -192,7 +196,8 @@ class MirrorDevice final : public BlockDevice {
   static Task<Result<void>> change_primary(const Change& change, BlockDevice& primary);
   Task<void> mirror(const Change& change, Begun& begun);
   static Task<Result<void>> tell(const Change& change, Range part, BlockDevice& target);
-  Task<Result<void>> mirror_part(const Change& change, Range part, const Begun& begun);
+  Task<Result<void>> tell_rest(const Change& change, Begun& begun);
+  struct ChangeEnd;
   void note_not_mirrored(Range part, const Error& why);
   bool can_tell_at_once(Range range) const;
   static std::span<const std::byte> bytes_of(const Change& change, Range part) noexcept;
@@ -219,8 +224,9 @@ class MirrorDevice final : public BlockDevice {
   bool is_held_ = false;
   MirrorMode mode_;
   Duration latency_max_;
-  WaitQueue entrance_;  // writes that wait for others, or because they are held
-  WaitQueue exits_;     // hold() and take_target()
+  AsyncMutex checkpointing_;  // one at a time, or one's success would settle what another's flush covers
+  WaitQueue entrance_;        // writes that wait for others, or because they are held
+  WaitQueue exits_;           // hold() and take_target()
   MirrorStats counters_;
   mutable LatencyMeter latency_;
   mutable LatencyMeter added_;

@@ -1,6 +1,7 @@
 // The mirror towards guests: what becomes of a read and of a change. See mirror_device.hpp.
-#include "diskferry/assert.hpp"
 #include "gateway/mirror/mirror_device.hpp"
+
+#include <algorithm>
 
 namespace diskferry {
 
@@ -61,6 +62,8 @@ Task<Result<void>> MirrorDevice::enter(const Change& change, Begun& begun) {
     if (!co_await entrance_.wait(lock)) co_return unexpected(cancelled_error("write", info_.name));
     lock.lock();
   }
+  // Waiting for other writes, for a switchover or for the limit on guests is not what the target costs.
+  begun.entered = context_.clock.now();
   co_return Result<void>{};
 }
 
@@ -74,10 +77,12 @@ void MirrorDevice::leave(const Change& change, Begun& begun) {
     differences_.mark_written(change.range);
     counters_.overtaken_bytes += change.range.length;
   }
-  counters_.guest_bytes += change.range.length;
-  ++counters_.guest_writes;
-  latency_.add(now, now - begun.since);
-  added_.add(now, now - begun.since - begun.primary_took);
+  if (begun.is_counted) {
+    counters_.guest_bytes += change.range.length;
+    ++counters_.guest_writes;
+    latency_.add(now, now - begun.since);
+    added_.add(now, now - begun.entered - begun.primary_took);
+  }
   if (begun.target.device) --target_users_;
   entrance_.wake_all();
   exits_.wake_all();
@@ -106,8 +111,10 @@ Task<Result<void>> MirrorDevice::tell(const Change& change, Range part, BlockDev
   return target.write_zeroes(part, {.may_unmap = change.zero_flags.may_unmap});
 }
 
-Task<Result<void>> MirrorDevice::mirror_part(const Change& change, Range part, const Begun& begun) {
-  DISKFERRY_CO_CHECK(co_await tell(change, part, *begun.target.checked_window));
+/// The rest of the parts, from begun.told on.
+Task<Result<void>> MirrorDevice::tell_rest(const Change& change, Begun& begun) {
+  for (; begun.told < begun.parts.size(); ++begun.told)
+    DISKFERRY_CO_CHECK(co_await tell(change, begun.parts[begun.told], *begun.target.checked_window));
   if (begun.mode == MirrorMode::synchronous) co_return co_await begun.target.window->settle();
   co_return Result<void>{};
 }
@@ -124,35 +131,55 @@ void MirrorDevice::note_not_mirrored(Range part, const Error& why) {
 
 /// What the window does not take in time is dirty.
 Task<void> MirrorDevice::mirror(const Change& change, Begun& begun) {
-  for (const Range part : begun.parts) {
-    std::optional<Result<void>> told;
-    if (change.verb == Verb::write && begun.mode != MirrorMode::synchronous)
-      told = begun.target.checked_window->try_write(part.offset, bytes_of(change, part));
-    if (!told)
-      told = begun.latency_max == Duration::zero()
-                 ? co_await mirror_part(change, part, begun)
-                 : co_await with_deadline(context_.clock, begun.latency_max, "write to the target",
-                                          mirror_part(change, part, begun));
-    if (*told) continue;
-    std::lock_guard lock(guard_);
-    note_not_mirrored(part, told->error());
+  const bool may_try = change.verb == Verb::write && begun.mode != MirrorMode::synchronous;
+  for (; may_try && begun.told < begun.parts.size(); ++begun.told) {
+    const Range part = begun.parts[begun.told];
+    const auto told = begun.target.checked_window->try_write(part.offset, bytes_of(change, part));
+    if (!told || !*told) break;
   }
+  if (begun.told == begun.parts.size() && may_try) co_return;
+  const auto told = begun.latency_max == Duration::zero()
+                        ? co_await tell_rest(change, begun)
+                        : co_await with_deadline(context_.clock, begun.latency_max, "write to the target",
+                                                 tell_rest(change, begun));
+  if (told) co_return;
+  // In synchronous mode all were told, and the window sends them.
+  std::lock_guard lock(guard_);
+  if (begun.told == begun.parts.size() && told.error().kind() == ErrorKind::timed_out) co_return;
+  for (const Range part : std::span(begun.parts).subspan(std::min(begun.told, begun.parts.size() - 1)))
+    note_not_mirrored(part, told.error());
 }
+
+/// Ends a change however its coroutine ends; one that did not come to its end leaves nobody knows what.
+struct MirrorDevice::ChangeEnd {
+  MirrorDevice& mirror;
+  const Change& change;
+  Begun& begun;
+  bool is_complete = false;
+  ChangeEnd(MirrorDevice& of, const Change& what, Begun& how) : mirror(of), change(what), begun(how) {}
+  ~ChangeEnd() {
+    begun.write.is_overtaken = begun.write.is_overtaken || !is_complete;
+    mirror.leave(change, begun);
+  }
+  ChangeEnd(const ChangeEnd&) = delete;
+  ChangeEnd& operator=(const ChangeEnd&) = delete;
+};
 
 Task<Result<void>> MirrorDevice::change(Change change) {
   Begun begun;
   DISKFERRY_CO_CHECK(co_await enter(change, begun));
+  ChangeEnd end(*this, change, begun);
   const TimePoint begin = context_.clock.now();
   auto done = co_await change_primary(change, *begun.primary);
   begun.primary_took = context_.clock.now() - begin;
   if (done) {
-    co_await mirror(change, begun);
+    if (!begun.parts.empty()) co_await mirror(change, begun);
   } else if (!(done.error().kind() == ErrorKind::unsupported && change.zero_flags.fast_only)) {
     // Any part of it may have been written.
     std::lock_guard lock(guard_);
     differences_.mark_written(change.range);
   }
-  leave(change, begun);
+  end.is_complete = true;
   co_return done;
 }
 
@@ -233,6 +260,8 @@ std::optional<Result<void>> MirrorDevice::try_write(std::uint64_t offset, std::s
     std::lock_guard lock(guard_);
     note_not_mirrored(part, told ? told->error() : cancelled_error("write to the target"));
   }
+  begun.is_counted = done && is_told;
+  begun.entered = begun.since;
   leave(change, begun);
   if (done && is_told) return done;
   // The ordinary verb writes it (again).

@@ -52,6 +52,7 @@ DeviceInfo info_for(const DeviceInfo& target, std::uint32_t block_bytes) {
   info.can_fua = false;
   info.can_grow = false;
   info.can_multi_connection = true;
+  info.starts_zeroed = false;  // that was when it was opened
   return info;
 }
 
@@ -61,7 +62,8 @@ std::unique_ptr<BlockTable> table_for(const BlockDevice& target, WindowOptions& 
     return std::make_unique<BlockTable>(TableShape{.size_bytes = target.size_bytes(),
                                                    .block_bytes = block_bytes,
                                                    .bytes_max = options.table_bytes_max},
-                                        random_seed(), options.starts_zeroed || target.info().starts_zeroed);
+                                        random_seed(), options.starts_zeroed ||
+                                                           (!options.is_used && target.info().starts_zeroed));
   DISKFERRY_ASSERT(options.table->shape().size_bytes == target.size_bytes() &&
                        options.table->shape().block_bytes == block_bytes,
                    "the table is of such a disk");

@@ -39,6 +39,8 @@ struct WindowOptions {
   std::unique_ptr<BlockTable> table = {};
   /// The target reads as zero everywhere, whatever its own starts_zeroed says (NBD does not tell).
   bool starts_zeroed = false;
+  /// The target was written to since it was opened, so that nothing is known of it.
+  bool is_used = false;
   /// Called by each flush when the target has flushed; its result is the flush's. May wait.
   std::function<Task<Result<void>>()> before_flush_returns = {};
 };

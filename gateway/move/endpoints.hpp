@@ -18,6 +18,7 @@ class Endpoints {
     std::shared_ptr<BlockDevice> device{};  ///< what clients use now; behind checked(), in single bytes
     std::string uri{};                      ///< where it is
     std::string format{};
+    std::string configured{};             ///< as the configuration names it
     std::vector<std::string> storages{};  ///< all that its content comes from, with backing images
   };
   /// Until give_back() nobody else removes the export, lends it or closes its device. Errors: not_found,

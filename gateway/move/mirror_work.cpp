@@ -12,10 +12,9 @@ std::optional<Work> MirrorWork::next_planned() {
       planned_.pop_front();
       continue;
     }
-    // Nothing was written to the target there: dirty granules are the primary's alone.
-    Work piece{.kind = found->is_planned ? unit.kind : WorkKind::copy,
-               .range = found->range,
-               .target_reads_zero = unit.target_reads_zero || unit.kind == WorkKind::skip};
+    // What the target held when that was planned is no matter: guests have written to it since. The window
+    // knows what need not be sent.
+    const Work piece{.kind = found->is_planned ? unit.kind : WorkKind::copy, .range = found->range};
     // What lies between was copied, or is being copied, by others.
     const std::uint64_t next = found->range.end();
     unit.range = {next, unit.range.end() > next ? unit.range.end() - next : 0};

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::size_t disks_max = 64;
 constexpr std::uint64_t pause_ms_max = 60'000;
+constexpr std::uint64_t long_s_max = 366ull * 24 * 3600;
 
 Error wrong(std::string why) {
   return fail(ErrorKind::invalid_argument, "read the request").why(std::move(why));
@@ -72,6 +73,10 @@ Result<void> check(const ReplaceRequest& request) {
   }
   if (request.max_pause_ms == 0 || request.max_pause_ms > pause_ms_max)
     return unexpected(wrong(fmt::format("max-pause-ms is between 1 and {}", pause_ms_max)));
+  if (request.max_write_latency_ms == 0 || request.max_write_latency_ms > pause_ms_max)
+    return unexpected(wrong(fmt::format("max-write-latency-ms is between 1 and {}", pause_ms_max)));
+  if (request.deadline_s > long_s_max || request.retain_s > long_s_max)
+    return unexpected(wrong("deadline-s and retain-s are of a year at most"));
   return {};
 }
 

@@ -48,10 +48,14 @@ struct ReplaceDiskState {
   std::string name{};
   std::string source{};
   std::string source_format{};
+  std::string configured{};  ///< as the configuration named it then
   std::string uri{};
   std::string format{};
   std::uint64_t size_bytes = 0;
   bool was_created = false;
+  /// What the target is (VolumeFacts::identity), once it is there: another one under its name has nothing of
+  /// this.
+  std::string target_identity{};
 };
 
 /// How long guests' writes were held at the switchover, by part, in microseconds.

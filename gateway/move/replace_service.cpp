@@ -1,5 +1,9 @@
 #include "gateway/move/replace_service.hpp"
 
+#include "diskferry/image_uri.hpp"
+
+#include <algorithm>
+
 #include <spdlog/spdlog.h>
 
 namespace diskferry {
@@ -14,6 +18,19 @@ Task<Result<void>> ReplaceService::act(Replacement& replacement, std::string id)
   co_return ended;
 }
 
+/// What cannot be taken up is left to an operator, who can have it tried again.
+Task<bool> ReplaceService::take_up_one(Replacement& replacement, JobRecord job) {
+  const auto taken = co_await replacement.take_up();
+  if (taken) co_return true;
+  spdlog::error("replacement {} of {}: {}", job.id, job.subject, taken.error().message());
+  co_await replacement.leave_to_next();
+  if (auto leased =
+          co_await environment_.jobs.take_lease(job.id, environment_.controller, std::chrono::hours(1)))
+    (void)co_await environment_.jobs.update(job.id, leased->generation,
+                                            {.status = JobStatus::paused, .error = taken.error().message()});
+  co_return false;
+}
+
 Task<Result<void>> ReplaceService::take_up() {
   DISKFERRY_CO_TRY(const auto jobs,
                    co_await environment_.jobs.list({.active_only = true, .limit = JobLimits::list_max}));
@@ -21,17 +38,41 @@ Task<Result<void>> ReplaceService::take_up() {
     if (job.kind != replace_kind) continue;
     spdlog::info("replacement {} of {}: taken up at {}", job.id, job.subject, job.phase);
     auto replacement = std::make_unique<Replacement>(environment_, job);
-    if (auto taken = co_await replacement->take_up(); !taken)
-      spdlog::error("replacement {} of {}: {}", job.id, job.subject, taken.error().message());
-    taken_up_.emplace_back(job.id, std::move(replacement));
+    if (co_await take_up_one(*replacement, job)) taken_up_.emplace_back(job.id, std::move(replacement));
   }
   co_return Result<void>{};
 }
 
+Result<void> ReplaceService::launch(std::string id, std::unique_ptr<Replacement> replacement) {
+  return running_.begin(
+      id, [id](std::unique_ptr<Replacement>& taken) { return act(*taken, id); }, std::move(replacement));
+}
+
 Task<Result<void>> ReplaceService::start() {
   for (auto& [id, replacement] : std::exchange(taken_up_, {}))
-    DISKFERRY_CO_CHECK(running_.begin(
-        id, [id](std::unique_ptr<Replacement>& taken) { return act(*taken, id); }, std::move(replacement)));
+    DISKFERRY_CO_CHECK(launch(id, std::move(replacement)));
+  co_return Result<void>{};
+}
+
+/// Two jobs that write to one storage would each believe what they know of it.
+Task<Result<void>> ReplaceService::refuse_shared_targets(ReplaceRequest request) {
+  DISKFERRY_CO_TRY(const auto jobs,
+                   co_await environment_.jobs.list({.active_only = true, .limit = JobLimits::list_max}));
+  for (const JobRecord& job : jobs) {
+    if (job.kind != replace_kind) continue;
+    const auto other = parse_replace_request(job.request);
+    const auto state = parse_replace_state(job.state.empty() ? "{}" : job.state);
+    for (const ReplaceDisk& disk : request.disks) {
+      const bool is_target =
+          other && std::ranges::find(other->disks, disk.uri, &ReplaceDisk::uri) != other->disks.end();
+      const bool is_source =
+          state && std::ranges::find(state->disks, disk.uri, &ReplaceDiskState::source) != state->disks.end();
+      if (is_target || is_source)
+        co_return unexpected(fail(ErrorKind::in_use, "replace", printable(disk.uri))
+                                 .why("the job " + job.id + " uses it")
+                                 .remedy("wait for that job, or cancel it"));
+    }
+  }
   co_return Result<void>{};
 }
 
@@ -43,16 +84,14 @@ Task<Result<ReplacePlan>> ReplaceService::plan(std::string request_json) {
 Task<Result<JobRecord>> ReplaceService::begin(std::string request_json) {
   DISKFERRY_CO_TRY(const ReplaceRequest request, parse_replace_request(request_json));
   co_await running_.reap();
+  DISKFERRY_CO_CHECK(co_await refuse_shared_targets(request));
   DISKFERRY_CO_TRY(JobRecord job,
                    co_await environment_.jobs.create({.kind = std::string(replace_kind),
                                                       .subject = subject_of(request),
                                                       .request = to_json(request),
                                                       .phase = std::string(to_string(Phase::planned)),
                                                       .is_exclusive = true}));
-  const std::string id = job.id;
-  auto begun = running_.begin(
-      id, [id](std::unique_ptr<Replacement>& made) { return act(*made, id); },
-      std::make_unique<Replacement>(environment_, job));
+  auto begun = launch(job.id, std::make_unique<Replacement>(environment_, job));
   if (!begun) co_return unexpected(co_await end_unbegun(environment_.jobs, job, std::move(begun).error()));
   co_return job;
 }
@@ -62,22 +101,59 @@ Result<void> ReplaceService::with(const std::string& id, void (*tell)(Replacemen
   return unexpected(fail(ErrorKind::not_found, "change the replacement", id).why("no such replacement runs"));
 }
 
-Result<void> ReplaceService::cancel(const std::string& id) {
-  DISKFERRY_CHECK(with(id, [](Replacement&) {}));
+Task<Result<bool>> ReplaceService::is_committed(std::string id) {
+  DISKFERRY_CO_TRY(const JobRecord job, co_await environment_.jobs.load(id));
+  const auto phase = phase_named(job.phase);
+  co_return phase && *phase >= Phase::committed && *phase < Phase::aborting;
+}
+
+Task<Result<void>> ReplaceService::cancel(std::string id) {
+  DISKFERRY_CO_TRY(const bool is_over, co_await is_committed(id));
+  if (is_over)
+    co_return unexpected(fail(ErrorKind::in_use, "cancel", id)
+                             .why("the new storage is in charge already")
+                             .remedy("say fallback to come back, or commit to let the old storage go"));
+  DISKFERRY_CO_CHECK(co_await have_running(id));
+  DISKFERRY_CO_CHECK(with(id, [](Replacement& one) { one.cancel(); }));
   running_.cancel(id);
-  return {};
+  co_return Result<void>{};
 }
-Result<void> ReplaceService::commit(const std::string& id) {
-  return with(id, [](Replacement& one) { one.commit_now(); });
+
+Task<Result<void>> ReplaceService::commit(std::string id) {
+  co_return with(id, [](Replacement& one) { one.commit_now(); });
 }
-Result<void> ReplaceService::fall_back(const std::string& id) {
-  return with(id, [](Replacement& one) { one.fall_back(); });
+
+Task<Result<void>> ReplaceService::fall_back(std::string id) {
+  DISKFERRY_CO_TRY(const bool can_be, co_await is_committed(id));
+  if (!can_be)
+    co_return unexpected(fail(ErrorKind::in_use, "fall back", id)
+                             .why("the old storage is in charge")
+                             .remedy("say cancel to end the replacement"));
+  co_return with(id, [](Replacement& one) { one.fall_back(); });
 }
-Result<void> ReplaceService::pause(const std::string& id) {
-  return with(id, [](Replacement& one) { one.pause(); });
+
+Task<Result<void>> ReplaceService::pause(std::string id) {
+  co_return with(id, [](Replacement& one) { one.pause(); });
 }
-Result<void> ReplaceService::resume(const std::string& id) {
-  return with(id, [](Replacement& one) { one.resume(); });
+
+/// One that could not be taken up when the gateway was started is taken up now.
+Task<Result<void>> ReplaceService::have_running(std::string id) {
+  co_await running_.reap();
+  if (running_.has(id)) co_return Result<void>{};
+  DISKFERRY_CO_TRY(const JobRecord job, co_await environment_.jobs.load(id));
+  if (job.kind != replace_kind || is_final(job.status))
+    co_return unexpected(fail(ErrorKind::in_use, "change the replacement", id).why("it has ended"));
+  auto replacement = std::make_unique<Replacement>(environment_, job);
+  if (!co_await take_up_one(*replacement, job))
+    co_return unexpected(fail(ErrorKind::in_use, "go on with the replacement", id)
+                             .why("it cannot be taken up yet")
+                             .remedy("diskferry status " + id + " tells why"));
+  co_return launch(id, std::move(replacement));
+}
+
+Task<Result<void>> ReplaceService::resume(std::string id) {
+  DISKFERRY_CO_CHECK(co_await have_running(id));
+  co_return with(id, [](Replacement& one) { one.resume(); });
 }
 
 Result<void> ReplaceService::set_bytes_per_s(const std::string& id, std::uint64_t bytes_per_s) {
@@ -91,7 +167,8 @@ Result<void> ReplaceService::set_max_pause_ms(const std::string& id, std::uint64
 }
 
 Task<void> ReplaceService::stop() {
-  return running_.stop([](std::unique_ptr<Replacement>& one) { one->gateway_stops(); });
+  for (auto& [id, replacement] : std::exchange(taken_up_, {})) co_await replacement->leave_to_next();
+  co_await running_.stop([](std::unique_ptr<Replacement>& one) { one->gateway_stops(); });
 }
 
 }  // namespace diskferry

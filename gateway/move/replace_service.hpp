@@ -29,12 +29,13 @@ class ReplaceService {
   Task<Result<ReplacePlan>> plan(std::string request_json);
   /// Records a replacement and begins it. Errors: invalid_argument, in_use (an export is part of another).
   Task<Result<JobRecord>> begin(std::string request_json);
-  /// Errors of all: not_found (it does not run).
-  Result<void> cancel(const std::string& id);
-  Result<void> commit(const std::string& id);
-  Result<void> fall_back(const std::string& id);
-  Result<void> pause(const std::string& id);
-  Result<void> resume(const std::string& id);
+  /// Errors of all: not_found. Of these also: in_use (committed already, or not yet).
+  Task<Result<void>> cancel(std::string id);
+  Task<Result<void>> fall_back(std::string id);
+  Task<Result<void>> commit(std::string id);
+  Task<Result<void>> pause(std::string id);
+  /// Also takes up what could not be when the gateway was started.
+  Task<Result<void>> resume(std::string id);
   Result<void> set_bytes_per_s(const std::string& id, std::uint64_t bytes_per_s);
   Result<void> set_max_pause_ms(const std::string& id, std::uint64_t ms);
   /// They end as they are, for the next process to go on.
@@ -42,6 +43,11 @@ class ReplaceService {
 
  private:
   static Task<Result<void>> act(Replacement& replacement, std::string id);
+  Task<bool> take_up_one(Replacement& replacement, JobRecord job);
+  Task<Result<void>> have_running(std::string id);
+  Task<Result<bool>> is_committed(std::string id);
+  Task<Result<void>> refuse_shared_targets(ReplaceRequest request);
+  Result<void> launch(std::string id, std::unique_ptr<Replacement> replacement);
   Result<void> with(const std::string& id, void (*tell)(Replacement&));
 
   ReplaceEnvironment environment_;

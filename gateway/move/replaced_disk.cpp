@@ -66,10 +66,11 @@ Task<Result<void>> ReplacedDisk::look() {
   is_borrowed_ = true;
   state_.source = lent_.uri;
   state_.source_format = lent_.format;
+  state_.configured = lent_.configured;
   state_.size_bytes = lent_.device->size_bytes();
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(state_.uri));
   if (state_.format.empty()) state_.format = format_for_target(uri);
-  const CopyRequest copy = creation(uri, state_, options_.overwrite || state_.was_created);
+  const CopyRequest copy = creation(uri, state_, options_.overwrite || options_.was_made);
   DISKFERRY_CO_TRY(const TargetState target, co_await look_at_target(context_, copy));
   DISKFERRY_CO_CHECK(decide_target(target, copy));
   std::vector<ImageUri> layers;
@@ -88,11 +89,14 @@ Task<Result<void>> ReplacedDisk::look() {
 
 Task<Result<void>> ReplacedDisk::make_target() {
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(state_.uri));
-  const CopyRequest copy = creation(uri, state_, options_.overwrite || state_.was_created);
+  const CopyRequest copy = creation(uri, state_, options_.overwrite || options_.was_made);
   DISKFERRY_CO_TRY(const TargetState target, co_await look_at_target(context_, copy));
   DISKFERRY_CO_TRY(const TargetAction action, decide_target(target, copy));
-  if (action == TargetAction::open) co_return Result<void>{};
-  co_return co_await create_target(context_, copy, state_.size_bytes);
+  if (action != TargetAction::open)
+    DISKFERRY_CO_CHECK(co_await create_target(context_, copy, state_.size_bytes));
+  DISKFERRY_CO_TRY(const TargetState made, co_await look_at_target(context_, copy));
+  state_.target_identity = made.volume.identity;
+  co_return Result<void>{};
 }
 
 Task<Result<std::shared_ptr<BlockDevice>>> ReplacedDisk::open_side(std::string name, std::string format) {
@@ -118,12 +122,30 @@ Task<Result<std::shared_ptr<BlockDevice>>> ReplacedDisk::open_side(std::string n
 // --- the mirror -------------------------------------------------------------------------------------------
 
 Task<Result<void>> ReplacedDisk::begin(bool is_again) {
+  auto begun = co_await begin_now(is_again);
+  // What is written without a mirror is not in the map, so that no later process may believe it.
+  if (!begun) remove_map();
+  co_return begun;
+}
+
+void ReplacedDisk::remove_map() const {
+  std::error_code ignored;
+  std::filesystem::remove(options_.map_path, ignored);
+}
+
+Task<Result<void>> ReplacedDisk::begin_now(bool is_again) {
   if (!is_borrowed_) {
     DISKFERRY_CO_TRY(lent_, endpoints_.borrow(state_.name));
     is_borrowed_ = true;
   }
+  if (lent_.device->size_bytes() != state_.size_bytes)
+    co_return unexpected(fail(ErrorKind::mismatch, "mirror", printable(state_.name))
+                             .why(fmt::format("its storage has {} bytes and had {}",
+                                              lent_.device->size_bytes(), state_.size_bytes))
+                             .remedy("give the storage its former size, or cancel the job"));
   const DifferenceShape shape = difference_shape(state_.size_bytes);
-  const std::string key = fmt::format("{}\n{}\n{}", state_.name, state_.source, state_.uri);
+  const std::string key =
+      fmt::format("{}\n{}\n{}\n{}", state_.name, state_.source, state_.uri, state_.target_identity);
   auto map = co_await context_.blocking_pool.run([&] {
     if (is_again) {
       auto found = DifferenceFile::open(options_.map_path, shape, key);
@@ -147,14 +169,27 @@ Task<Result<void>> ReplacedDisk::begin(bool is_again) {
 }
 
 Task<Result<void>> ReplacedDisk::attach(bool is_back) {
+  if (!is_back) DISKFERRY_CO_CHECK(co_await check_target());
   DISKFERRY_CO_TRY(auto target, is_back ? co_await open_side(state_.source, state_.source_format)
                                         : co_await open_side(state_.uri, state_.format));
   mirror_->attach(std::move(target), {.window_bytes = options_.window_bytes});
   co_return Result<void>{};
 }
 
+/// Another storage that has come to be under the target's name has nothing of the disk.
+Task<Result<void>> ReplacedDisk::check_target() {
+  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(state_.uri));
+  DISKFERRY_CO_TRY(const TargetState now, co_await look_at_target(context_, creation(uri, state_, true)));
+  if (now.volume.identity == state_.target_identity) co_return Result<void>{};
+  co_return unexpected(fail(ErrorKind::mismatch, "follow", printable(state_.uri))
+                           .why("it is not the storage that was there when the job began")
+                           .remedy("put that back, or cancel the job and begin another"));
+}
+
 Task<void> ReplacedDisk::detach() {
   is_in_step_ = false;
+  // Nobody is slowed down for what does not follow.
+  mirror_->set_guest_bytes_per_s(0);
   if (const auto target = co_await mirror_->detach()) (void)co_await target->close();
 }
 
@@ -214,7 +249,8 @@ Task<Result<void>> or_end(Task<Result<void>> task, TaskGroup& others) {
 }  // namespace
 
 Task<Result<void>> ReplacedDisk::copy_all(CopyEngine& engine, BlockDevice& primary, BlockDevice& target) {
-  DISKFERRY_CO_CHECK(co_await bulk(engine, primary, target));
+  if (!is_bulk_done_) DISKFERRY_CO_CHECK(co_await bulk(engine, primary, target));
+  is_bulk_done_ = true;
   co_return co_await rounds(engine);
 }
 
@@ -267,25 +303,24 @@ Task<Result<void>> ReplacedDisk::end(bool target_is_in_charge) {
   }
   // Clients that do not go through the mirror any more are not followed by what is attached.
   co_await detach();
-  const auto primary = mirror_->primary();
-  if (auto put = co_await endpoints_.put(state_.name, primary); !put) {
-    // It can do less than clients were promised: the mirror stays where it is, and does what is missing.
+  if (target_is_in_charge) {
+    lent_.uri = state_.uri;
+    lent_.format = state_.format;
+    lent_.storages = {state_.uri};
+  }
+  const auto put = co_await endpoints_.put(state_.name, mirror_->primary());
+  if (const auto former = co_await mirror_->take_former()) (void)co_await former->close();
+  if (!put) {
+    // It can do less than clients were promised: the mirror stays in front of it.
     leave();
     co_return Result<void>{};
   }
-  if (const auto former = co_await mirror_->take_former()) (void)co_await former->close();
   lent_.device = mirror_->dissolve();
-  if (target_is_in_charge)
-    lent_ = {.device = std::move(lent_.device),
-             .uri = state_.uri,
-             .format = state_.format,
-             .storages = {state_.uri}};
   checked_mirror_.reset();
   mirror_ = nullptr;
   endpoints_.give_back(state_.name, std::move(lent_));
   is_borrowed_ = false;
-  std::error_code ignored;
-  std::filesystem::remove(options_.map_path, ignored);
+  remove_map();
   co_return Result<void>{};
 }
 

@@ -21,6 +21,7 @@ struct ReplacedDiskOptions {
   Duration latency_max{};  ///< what a guest's write may wait for the target
   unsigned connections = 0;
   bool overwrite = false;
+  bool was_made = false;  ///< the target, by an earlier process of this job: it may be used
 };
 
 /// Where a disk is, for those who watch.
@@ -85,6 +86,9 @@ class ReplacedDisk {
   ReplacedDiskStats stats() const;
 
  private:
+  Task<Result<void>> begin_now(bool is_again);
+  void remove_map() const;
+  Task<Result<void>> check_target();
   Task<Result<std::shared_ptr<BlockDevice>>> open_side(std::string name, std::string format);
   Task<Result<void>> bulk(CopyEngine& engine, BlockDevice& primary, BlockDevice& target);
   Task<Result<void>> rounds(CopyEngine& engine);
@@ -100,6 +104,7 @@ class ReplacedDisk {
   MirrorDevice* mirror_ = nullptr;                 // the same
   bool is_borrowed_ = false;
   bool makes_target_ = false;
+  bool is_bulk_done_ = false;
   std::atomic<bool> is_in_step_ = false;
   std::atomic<std::uint64_t> frontier_bytes_ = 0;
   std::atomic<std::uint64_t> rounds_ = 0;

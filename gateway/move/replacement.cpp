@@ -18,6 +18,10 @@ namespace diskferry {
 namespace {
 /// A lease that outlives every step: it is what tells another process of this gateway to keep off.
 constexpr Duration lease = std::chrono::hours(24 * 365);
+constexpr Duration save_again_after = std::chrono::seconds(1);
+constexpr Duration attempt_wait = std::chrono::milliseconds(100);
+constexpr Duration attempt_wait_max = std::chrono::seconds(30);
+constexpr unsigned attempts_max = 20;
 }  // namespace
 
 Replacement::Replacement(ReplaceEnvironment& environment, JobRecord job)
@@ -49,7 +53,8 @@ Task<Result<void>> Replacement::enter(Phase next, JobChanges changes) {
                              .why(fmt::format("from {} to {}", to_string(state_.phase), to_string(next))));
   const Phase before = state_.phase;
   state_.phase = next;
-  state_.timeline.push_back({.phase = next, .at_ms = now_ms()});
+  const std::vector<PhaseTime> timeline = state_.timeline;
+  note_time(next);
   changes.phase = std::string(to_string(next));
   changes.event = NewJobEvent{
       .kind = std::string(phase_event),
@@ -60,17 +65,23 @@ Task<Result<void>> Replacement::enter(Phase next, JobChanges changes) {
     co_return saved;
   }
   state_.phase = before;
-  state_.timeline.pop_back();
+  state_.timeline = timeline;
   co_return saved;
 }
 
+/// A phase that is entered again, after an attempt that failed, is there once.
+void Replacement::note_time(Phase phase) {
+  std::erase_if(state_.timeline, [phase](const PhaseTime& each) { return each.phase == phase; });
+  state_.timeline.push_back({.phase = phase, .at_ms = now_ms()});
+}
+
 void Replacement::make_disks() {
-  if (state_.disks.empty()) {
+  const bool is_new = state_.disks.empty();
+  if (is_new) {
     for (const ReplaceDisk& disk : request_.disks)
       state_.disks.push_back({.name = disk.name, .uri = disk.uri, .format = disk.format});
   }
-  const ConvergenceLimits limits{.latency_max = std::chrono::milliseconds(request_.max_write_latency_ms),
-                                 .pause_max = std::chrono::milliseconds(request_.max_pause_ms)};
+  const ConvergenceLimits limits = limits_now();
   const unsigned connections = request_.connections != 0 ? request_.connections : environment_.connections;
   for (std::size_t i = 0; i < state_.disks.size(); ++i)
     disks_.emplace_back(
@@ -79,7 +90,8 @@ void Replacement::make_disks() {
                             .window_bytes = environment_.window_bytes,
                             .latency_max = limits.latency_max,
                             .connections = connections,
-                            .overwrite = request_.overwrite},
+                            .overwrite = request_.overwrite,
+                            .was_made = !is_new && state_.disks[i].was_created},
         limits);
 }
 
@@ -88,6 +100,7 @@ void Replacement::make_disks() {
 Task<Result<void>> Replacement::take_up() {
   DISKFERRY_CO_CHECK(co_await load());
   is_taken_up_ = true;
+  was_paused_ = job_.status == JobStatus::paused;
   make_disks();
   if (state_.phase < Phase::prepared || is_final(state_.phase)) co_return Result<void>{};
   for (Disk& each : disks_) {
@@ -102,7 +115,6 @@ Task<Result<void>> Replacement::run() {
     DISKFERRY_CO_CHECK(co_await load());
     make_disks();
   }
-  (void)co_await save({.status = JobStatus::running, .error = std::string()});
   auto result = co_await forward();
   // Whatever happened, cancellation included, is followed through.
   co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
@@ -116,8 +128,17 @@ Task<Result<void>> Replacement::run() {
 }
 
 Task<Result<void>> Replacement::forward() {
-  if (state_.phase == Phase::aborting)
+  // An earlier process came to the end, and not to noting it.
+  if (state_.phase == Phase::released) co_return Result<void>{};
+  if (state_.phase == Phase::aborted || state_.phase == Phase::aborting)
     co_return unexpected(cancelled_error("replace", job_.subject).with_step("an earlier process gave it up"));
+  if (was_paused_) {
+    DISKFERRY_CO_CHECK(co_await wait_while_paused(
+        fail(ErrorKind::timed_out, "replace", job_.subject)
+            .why("it was paused when the gateway was started anew")));
+  } else {
+    (void)co_await save({.status = JobStatus::running, .error = std::string()});
+  }
   if (state_.phase == Phase::planned) DISKFERRY_CO_CHECK(co_await prepare());
   if (state_.phase < Phase::committed) DISKFERRY_CO_CHECK(co_await converge());
   is_committed_ = true;
@@ -131,7 +152,7 @@ Task<Result<void>> Replacement::prepare() {
   for (std::size_t i = 0; i < disks_.size(); ++i) {
     // Written down first, so that a crash leaves nothing behind that nobody knows of.
     ReplaceDiskState& state = state_.disks[i];
-    state.was_created = disks_[i].disk.makes_target();
+    state.was_created = state.was_created || disks_[i].disk.makes_target();
     DISKFERRY_CO_CHECK(co_await save({}));
     auto made = co_await disks_[i].disk.make_target();
     if (made) continue;
@@ -148,17 +169,37 @@ Task<Result<void>> Replacement::prepare() {
 
 Task<Result<void>> Replacement::converge() {
   if (state_.phase == Phase::prepared) DISKFERRY_CO_CHECK(co_await enter(Phase::bulk));
+  // An earlier process ended right there, and had not committed.
+  if (state_.phase == Phase::switching) DISKFERRY_CO_CHECK(co_await enter(Phase::delta));
+  co_return co_await follow_and_change(&Replacement::is_time_to_commit, Phase::committed);
+}
+
+/// Has the targets follow until `is_enough`, then has them change places, however often that takes.
+Task<Result<void>> Replacement::follow_and_change(IsEnough is_enough, Phase next) {
   while (true) {
-    auto followed = co_await follow_until(&Replacement::is_time_to_commit);
-    if (followed) {
-      auto changed = co_await change_places(Phase::committed);
+    auto done = co_await follow_until(is_enough);
+    if (done) {
+      auto changed = co_await change_places(next);
       if (changed && *changed) co_return Result<void>{};
-      followed = changed ? Result<void>() : unexpected(std::move(changed).error());
+      done = changed ? note_attempt() : unexpected(std::move(changed).error());
     }
-    if (followed) continue;
-    if (followed.error().kind() == ErrorKind::cancelled) co_return followed;
-    DISKFERRY_CO_CHECK(co_await wait_while_paused(std::move(followed).error()));
+    if (done) continue;
+    if (done.error().kind() == ErrorKind::cancelled) co_return done;
+    DISKFERRY_CO_CHECK(co_await wait_while_paused(std::move(done).error()));
   }
+}
+
+/// One that took too long is made again later and later, and not for ever.
+Result<void> Replacement::note_attempt() {
+  ++attempts_;
+  next_attempt_ = Clock::after(environment_.drivers.clock.now(),
+                               std::min(attempt_wait_max, attempt_wait * (1u << std::min(attempts_, 8u))));
+  if (attempts_ < attempts_max) return {};
+  attempts_ = 0;
+  return unexpected(
+      fail(ErrorKind::timed_out, "change places", job_.subject)
+          .why(fmt::format("it took longer than {} ms {} times", max_pause_ms_.load(), attempts_max))
+          .remedy("allow a longer pause (diskferry set JOB --max-pause), then resume"));
 }
 
 /// The old storage is kept in step until its time is over, or somebody says what is to become of it.
@@ -170,10 +211,7 @@ Task<Result<void>> Replacement::retain() {
     DISKFERRY_CO_CHECK(co_await wait_while_paused(std::move(followed).error()));
   }
   if (!is_fallback_wanted_) co_return co_await let_source_go();
-  while (true) {
-    DISKFERRY_CO_TRY(const bool is_back, co_await change_places(Phase::aborting));
-    if (is_back) break;
-  }
+  DISKFERRY_CO_CHECK(co_await follow_and_change(&Replacement::is_time_to_commit, Phase::aborting));
   co_return unexpected(
       fail(ErrorKind::cancelled, "replace", job_.subject).why("the old storage was taken back"));
 }
@@ -182,7 +220,8 @@ Task<Result<void>> Replacement::let_source_go() {
   DISKFERRY_CO_CHECK(co_await end_disks());
   for (const ReplaceDiskState& disk : state_.disks) {
     if (!request_.remove_source) {
-      state_.leftovers.push_back("the old storage of " + printable(disk.name) + ": " + disk.source);
+      state_.leftovers.push_back("the old storage of " + printable(disk.name) + ": " +
+                                 printable(disk.source));
       continue;
     }
     if (auto removed = co_await remove_storage(disk.source); !removed)
@@ -229,7 +268,6 @@ Task<void> Replacement::leave_to_next() {
     each.disk.leave();
   }
   disks_.clear();
-  (void)co_await save({});
 }
 
 Task<Result<void>> Replacement::note_end(Result<void> result) {
@@ -244,10 +282,17 @@ Task<Result<void>> Replacement::note_end(Result<void> result) {
     end.error = result.error().message();
   }
   end.report = progress();
-  end.event = NewJobEvent{.kind = std::string(end_event), .text = *end.report};
-  auto saved = co_await save(std::move(end));
-  if (!result) co_return result;
-  co_return saved;
+  const bool fits = end.report->size() <= JobLimits::event_bytes_max;
+  end.event = NewJobEvent{.kind = std::string(end_event),
+                          .text = fits ? *end.report : R"({"text":"the job has ended"})"};
+  // What has ended must be known to have, or it stands in the way of the next one.
+  while (true) {
+    const auto saved = co_await save(end);
+    if (saved || saved.error().kind() == ErrorKind::in_use || is_gateway_stopping_) break;
+    spdlog::error("replacement {}: {}", job_.id, saved.error().message());
+    (void)co_await environment_.drivers.clock.sleep_for(save_again_after);
+  }
+  co_return result;
 }
 
 }  // namespace diskferry

@@ -46,6 +46,8 @@ class Replacement {
   /// For a job that an earlier process left: puts the mirrors behind the exports, before clients are let in.
   /// Once, before run(). Errors: those of ReplacedDisk::begin().
   Task<Result<void>> take_up();
+  /// Instead of run(): leaves everything to a later process.
+  Task<void> leave_to_next();
   /// The replacement, from wherever its record says it is, to its end. Cancel: before the commit it is
   /// undone; after it nothing follows any more, and the new storage is kept. Errors: why it ended.
   Task<Result<void>> run();
@@ -60,6 +62,8 @@ class Replacement {
   void set_max_pause_ms(std::uint64_t ms) { max_pause_ms_ = ms; }
   /// The cancellation that follows is the end of this process: the next one goes on.
   void gateway_stops() noexcept { is_gateway_stopping_ = true; }
+  /// The same of a wish to cancel: a cancellation alone may come while nothing can be cut short.
+  void cancel() noexcept { is_cancel_wanted_ = true; }
 
  private:
   struct Disk;
@@ -69,17 +73,20 @@ class Replacement {
   Task<Result<void>> load();
   Task<Result<void>> save(JobChanges changes);
   Task<Result<void>> enter(Phase next, JobChanges changes = {});
+  void note_time(Phase phase);
   void make_disks();
+  ConvergenceLimits limits_now() const;
   Task<Result<void>> forward();
   Task<Result<void>> prepare();
   Task<Result<void>> converge();
   Task<Result<void>> retain();
+  Task<Result<void>> follow_and_change(IsEnough is_enough, Phase next);
+  Result<void> note_attempt();
   Task<Result<void>> let_source_go();
   Task<Result<void>> undo(Error why);
   Task<Result<void>> end_disks();
   Task<Result<void>> remove_storage(std::string uri);
   Task<Result<void>> note_end(Result<void> result);
-  Task<void> leave_to_next();
   bool targets_are_in_charge() const noexcept { return state_.switchovers % 2 != 0; }
 
   // replacement_follow.cpp: having the targets follow
@@ -88,6 +95,7 @@ class Replacement {
   Task<Result<void>> wait_while_paused(Error why);
   Task<Result<void>> note_phase();
   void steer();
+  bool is_end_wanted() const noexcept { return is_cancel_wanted_ || is_gateway_stopping_; }
   bool is_in_step() const;
   Duration predicted_pause() const;
   bool is_time_to_commit() const;
@@ -100,6 +108,9 @@ class Replacement {
   // replacement_switch.cpp: changing places
   Task<Result<bool>> change_places(Phase next);
   Task<Result<void>> hold_and_copy(HoldParts& parts, TimePoint since);
+  Task<Result<void>> hold_within_pause(HoldParts& parts, TimePoint since);
+  Task<Result<void>> let_go_at(TimePoint end, TaskGroup& work, bool& is_over);
+  Task<Result<void>> commit(Phase next, HoldParts& parts);
   Task<Result<void>> record(Phase next);
   Task<Result<void>> for_each(Task<Result<void>> (ReplacedDisk::*act)());
   std::vector<EndpointRecord> records() const;
@@ -111,8 +122,12 @@ class Replacement {
   std::deque<Disk> disks_;
   std::vector<ReplacedDiskView> last_views_{};  // once disks_ have ended
   bool is_taken_up_ = false;
+  bool was_paused_ = false;
+  unsigned attempts_ = 0;  // to change places, one after the other
+  TimePoint next_attempt_{};
 
   std::atomic<bool> is_committed_ = false;
+  std::atomic<bool> is_cancel_wanted_ = false;
   std::atomic<bool> is_commit_wanted_ = false;
   std::atomic<bool> is_release_wanted_ = false;
   std::atomic<bool> is_fallback_wanted_ = false;

@@ -13,6 +13,8 @@ namespace diskferry {
 namespace {
 constexpr Duration look_interval = std::chrono::milliseconds(100);
 constexpr Duration steer_interval = std::chrono::seconds(1);
+/// A window smaller than this would hold up copies.
+constexpr std::uint64_t window_bytes_min = 4u << 20;
 
 /// Ends the supervision when a target does not follow any more.
 Task<Result<void>> end_with(Task<Result<void>> task, TaskGroup& supervision) {
@@ -51,16 +53,30 @@ Duration Replacement::predicted_pause() const {
 }
 
 bool Replacement::is_time_to_commit() const {
+  if (environment_.drivers.clock.now() < next_attempt_) return false;
   if (!is_in_step() || predicted_pause() > std::chrono::milliseconds(max_pause_ms_.load())) return false;
-  return is_commit_wanted_ || (!request_.commit_by_hand && now_ms() >= request_.commit_at_ms);
+  return is_commit_wanted_ || is_fallback_wanted_ ||
+         (!request_.commit_by_hand && now_ms() >= request_.commit_at_ms);
 }
 
 bool Replacement::is_time_to_end() const {
   if (is_release_wanted_ || request_.retain_s == 0) return true;
-  if (is_fallback_wanted_) return is_in_step();
+  if (is_fallback_wanted_) return true;
   const auto committed = std::ranges::find(state_.timeline, Phase::committed, &PhaseTime::phase);
   return committed != state_.timeline.end() &&
          now_ms() - committed->at_ms >= static_cast<std::int64_t>(request_.retain_s) * 1000;
+}
+
+ConvergenceLimits Replacement::limits_now() const {
+  ConvergenceLimits limits{.latency_max = std::chrono::milliseconds(request_.max_write_latency_ms),
+                           .pause_max = std::chrono::milliseconds(max_pause_ms_.load()),
+                           // Nobody is slowed down for the sake of what is only kept.
+                           .may_slow_guests = !is_committed_};
+  const auto begun = std::ranges::find(state_.timeline, Phase::bulk, &PhaseTime::phase);
+  if (request_.deadline_s != 0 && begun != state_.timeline.end())
+    limits.deadline = std::chrono::milliseconds(std::max<std::int64_t>(
+        1000, begun->at_ms + static_cast<std::int64_t>(request_.deadline_s) * 1000 - now_ms()));
+  return limits;
 }
 
 /// What the last second was like, and what follows from it.
@@ -69,6 +85,7 @@ void Replacement::steer() {
       bytes_per_s_ == 0 ? 0 : std::max<std::uint64_t>(1, bytes_per_s_ / disks_.size());
   for (Disk& each : disks_) {
     const ReplacedDiskStats now = each.disk.stats();
+    each.control.set_limits(limits_now());
     each.step = each.control.observe(sample_of(now, each.before));
     each.before = now;
     if (!each.step.reason.empty()) {
@@ -79,6 +96,9 @@ void Replacement::steer() {
     mirror.set_mode(each.step.mode);
     mirror.set_guest_bytes_per_s(each.step.guest_bytes_per_s);
     mirror.set_copy_bytes_per_s(share);
+    if (each.step.window_bytes_max != 0)
+      mirror.set_window_bytes(
+          std::clamp(each.step.window_bytes_max, window_bytes_min, environment_.window_bytes));
   }
 }
 
@@ -101,7 +121,10 @@ Task<Result<void>> Replacement::supervise(IsEnough is_enough, TaskGroup& followe
       environment_.bus.publish(
           {.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});
     }
-    DISKFERRY_CO_CHECK(co_await note_phase());
+    if (is_end_wanted()) co_return unexpected(cancelled_error("replace", job_.subject));
+    // That the disks are in step is worth telling, and no reason to end.
+    if (const auto noted = co_await note_phase(); !noted)
+      spdlog::warn("replacement {}: {}", job_.id, noted.error().message());
     was_enough = (this->*is_enough)();
     if (was_enough || is_pause_wanted_.exchange(false)) break;
   }
@@ -114,7 +137,9 @@ Task<Result<void>> Replacement::supervise(IsEnough is_enough, TaskGroup& followe
 Task<Result<void>> Replacement::follow_until(IsEnough is_enough) {
   const Executor executor = co_await boost::asio::this_coro::executor;
   Result<void> result;
+  if (is_end_wanted()) result = unexpected(cancelled_error("replace", job_.subject));
   for (Disk& each : disks_) {
+    if (!result) break;
     if (each.disk.mirror().copy_target()) continue;
     result = co_await each.disk.attach(targets_are_in_charge());
     if (!result) break;
@@ -140,17 +165,26 @@ Task<Result<void>> Replacement::follow_until(IsEnough is_enough) {
   co_return result;
 }
 
+/// Nothing follows meanwhile; what guests write is noted.
 Task<Result<void>> Replacement::wait_while_paused(Error why) {
   spdlog::warn("replacement {} of {} is paused: {}", job_.id, printable(job_.subject), why.message());
+  for (Disk& each : disks_)
+    if (each.is_begun) co_await each.disk.detach();
   is_resume_wanted_ = false;
-  DISKFERRY_CO_CHECK(co_await save({.status = JobStatus::paused,
-                                    .error = why.message(),
-                                    .event = NewJobEvent{.kind = "paused", .text = progress()}}));
+  bool is_noted = false;
   while (!is_resume_wanted_.exchange(false)) {
-    if (is_release_wanted_ && state_.phase == Phase::retained) break;
+    if (is_end_wanted()) co_return unexpected(cancelled_error("replace", job_.subject));
+    if (state_.phase == Phase::retained && is_time_to_end()) break;
+    if (!is_noted)
+      is_noted =
+          (co_await save({.status = JobStatus::paused,
+                          .error = why.message(),
+                          .event = NewJobEvent{.kind = "paused", .text = R"({"text":"the job is paused"})"}}))
+              .has_value();
     DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_for(look_interval));
   }
-  co_return co_await save({.status = JobStatus::running, .error = std::string()});
+  (void)co_await save({.status = JobStatus::running, .error = std::string()});
+  co_return Result<void>{};
 }
 
 }  // namespace diskferry

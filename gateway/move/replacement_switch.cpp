@@ -35,9 +35,16 @@ Task<Result<void>> Replacement::hold_and_copy(HoldParts& parts, TimePoint since)
 std::vector<EndpointRecord> Replacement::records() const {
   std::vector<EndpointRecord> all;
   for (const ReplaceDiskState& disk : state_.disks)
-    all.push_back(targets_are_in_charge()
-                      ? EndpointRecord{.name = disk.name, .uri = disk.uri, .format = disk.format}
-                      : EndpointRecord{.name = disk.name, .uri = disk.source, .format = disk.source_format});
+    all.push_back(targets_are_in_charge() ? EndpointRecord{.name = disk.name,
+                                                           .uri = disk.uri,
+                                                           .format = disk.format,
+                                                           .size_bytes = disk.size_bytes,
+                                                           .configured = disk.configured}
+                                          : EndpointRecord{.name = disk.name,
+                                                           .uri = disk.source,
+                                                           .format = disk.source_format,
+                                                           .size_bytes = disk.size_bytes,
+                                                           .configured = disk.configured});
   return all;
 }
 
@@ -51,6 +58,7 @@ Task<Result<void>> Replacement::record(Phase next) {
     const auto found = co_await environment_.jobs.load(job_.id);
     if (found && found->phase == to_string(next)) {
       state_.phase = next;
+      note_time(next);
       co_return Result<void>{};
     }
     if (found || found.error().kind() == ErrorKind::not_found) break;
@@ -62,36 +70,73 @@ Task<Result<void>> Replacement::record(Phase next) {
   co_return written;
 }
 
+namespace {
+Task<Result<void>> then_end(Task<Result<void>> task, TaskGroup& timer) {
+  auto ended = co_await std::move(task);
+  timer.cancel();
+  co_return ended;
+}
+}  // namespace
+
+/// Guests wait for `max_pause_ms_` and no longer, whatever cannot be cut short then.
+Task<Result<void>> Replacement::hold_within_pause(HoldParts& parts, TimePoint since) {
+  const Executor executor = co_await boost::asio::this_coro::executor;
+  TaskGroup work(executor);
+  TaskGroup timer(executor);
+  bool is_over = false;
+  work.spawn(then_end(hold_and_copy(parts, since), timer));
+  timer.spawn(let_go_at(Clock::after(since, std::chrono::milliseconds(max_pause_ms_.load())), work, is_over));
+  const auto held = co_await work.join();
+  timer.cancel();
+  (void)co_await timer.join();
+  if (is_over)
+    co_return unexpected(fail(ErrorKind::timed_out, "change places", job_.subject).why("the pause was over"));
+  if (held && is_end_wanted()) co_return unexpected(cancelled_error("replace", job_.subject));
+  co_return held;
+}
+
+Task<Result<void>> Replacement::let_go_at(TimePoint end, TaskGroup& work, bool& is_over) {
+  DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_until(end));
+  is_over = true;
+  for (Disk& each : disks_) each.disk.let_go();
+  work.cancel();
+  co_return Result<void>{};
+}
+
+/// From the record on. In a task of its own, which nothing cuts short.
+Task<Result<void>> Replacement::commit(Phase next, HoldParts& parts) {
+  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
+  Clock& clock = environment_.drivers.clock;
+  const TimePoint durable = clock.now();
+  DISKFERRY_CO_CHECK(co_await record(next));
+  const TimePoint recorded = clock.now();
+  const bool keep = next == Phase::committed && request_.retain_s != 0;
+  for (Disk& each : disks_) co_await each.disk.switch_over(keep);
+  for (Disk& each : disks_) each.disk.let_go();
+  parts.record_us = us_between(durable, recorded);
+  parts.switch_us = us_between(recorded, clock.now());
+  co_return Result<void>{};
+}
+
 /// False: it would take longer than it may, and everything is as it was.
 Task<Result<bool>> Replacement::change_places(Phase next) {
   Clock& clock = environment_.drivers.clock;
+  // So that little is left to be made durable while guests wait.
+  DISKFERRY_CO_CHECK(co_await for_each(&ReplacedDisk::make_durable));
   if (next == Phase::committed) {
     DISKFERRY_CO_CHECK(co_await enter(Phase::synchronized));
     DISKFERRY_CO_CHECK(co_await enter(Phase::switching));
   }
-  // So that little is left to be made durable while guests wait.
-  DISKFERRY_CO_CHECK(co_await for_each(&ReplacedDisk::make_durable));
   HoldParts parts;
   const TimePoint begin = clock.now();
-  auto held = co_await with_deadline(clock, std::chrono::milliseconds(max_pause_ms_.load()),
-                                     "hold the guests' writes", hold_and_copy(parts, begin));
-  // From here to the end nothing is cut short: the record decides.
-  const auto cancelled = co_await boost::asio::this_coro::cancellation_state;
-  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
-  const TimePoint durable = clock.now();
-  if (held && cancelled.cancelled() != boost::asio::cancellation_type::none)
-    held = unexpected(cancelled_error("replace", job_.subject));
-  if (held) held = co_await record(next);
-  const TimePoint recorded = clock.now();
-  if (held) {
-    const bool keep = next == Phase::committed && request_.retain_s != 0;
-    for (Disk& each : disks_) co_await each.disk.switch_over(keep);
+  auto changed = co_await hold_within_pause(parts, begin);
+  if (changed) {
+    TaskGroup whole(co_await boost::asio::this_coro::executor);
+    whole.spawn(commit(next, parts));
+    changed = co_await whole.join();
   }
   for (Disk& each : disks_) each.disk.let_go();
-  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::enable_total_cancellation());
-  if (held) {
-    parts.record_us = us_between(durable, recorded);
-    parts.switch_us = us_between(recorded, clock.now());
+  if (changed) {
     parts.total_us = us_between(begin, clock.now());
     state_.hold = parts;
     spdlog::info("replacement {} of {}: writes were held for {} us", job_.id, printable(job_.subject),
@@ -99,8 +144,8 @@ Task<Result<bool>> Replacement::change_places(Phase next) {
     co_return true;
   }
   if (next == Phase::committed) DISKFERRY_CO_CHECK(co_await enter(Phase::delta));
-  if (held.error().kind() != ErrorKind::timed_out) co_return unexpected(std::move(held).error());
-  spdlog::info("replacement {} of {}: not within {} ms, once more", job_.id, printable(job_.subject),
+  if (changed.error().kind() != ErrorKind::timed_out) co_return unexpected(std::move(changed).error());
+  spdlog::info("replacement {} of {}: not within {} ms", job_.id, printable(job_.subject),
                max_pause_ms_.load());
   co_return false;
 }

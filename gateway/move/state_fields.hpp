@@ -45,6 +45,8 @@ void list_fields(Fields& fields, ValueOf<ReplaceDiskState> auto& disk) {
   fields.take("export", disk.name);
   fields.take("source", disk.source);
   fields.take("source-format", disk.source_format);
+  fields.take("configured", disk.configured);
+  fields.take("target-identity", disk.target_identity);
   fields.take("uri", disk.uri);
   fields.take("format", disk.format);
   fields.take("size-bytes", disk.size_bytes);

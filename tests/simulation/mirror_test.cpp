@@ -37,6 +37,7 @@ struct Course {
   ZeroSupport primary_zero;
   ZeroSupport target_zero;
   bool target_starts_zeroed;
+  bool primary_starts_zeroed;
 };
 
 Course course_of(World& world) {
@@ -54,7 +55,8 @@ Course course_of(World& world) {
           .primary_fails = world.one_in(8),
           .primary_zero = zeros[world.random(zeros.size())],
           .target_zero = zeros[world.random(zeros.size())],
-          .target_starts_zeroed = world.one_in(2)};
+          .target_starts_zeroed = world.one_in(2),
+          .primary_starts_zeroed = world.one_in(4)};
 }
 
 class Trial {
@@ -62,8 +64,8 @@ class Trial {
   explicit Trial(std::uint64_t seed)
       : world_(seed),
         course_(course_of(world_)),
-        model_(course_.size_bytes, 1),
-        platters_{Platter(course_.size_bytes, 1),
+        model_(course_.size_bytes, course_.primary_starts_zeroed ? 0 : 1),
+        platters_{Platter(course_.size_bytes, course_.primary_starts_zeroed ? 0 : 1),
                   Platter(course_.size_bytes, course_.target_starts_zeroed ? 0 : test::unwritten)},
         kept_(GranuleMap::words_for(divide_up(course_.size_bytes, granule_bytes)), ~std::uint64_t{0}) {
     for (unsigned& left : steps_left_) left = course_.steps;
@@ -112,6 +114,7 @@ class Trial {
                                                                .granule_bytes = granule_bytes,
                                                                .kept = kept_});
     mirror_ = mirror.get();
+    was_opened_ = true;
     device_ = checked(std::move(mirror));
   }
 
@@ -130,7 +133,8 @@ class Trial {
     info.zero = index == 0 ? course_.primary_zero : course_.target_zero;
     info.can_discard = true;
     info.can_report_extents = true;
-    info.starts_zeroed = index == 1 && course_.target_starts_zeroed && !was_attached_;
+    info.starts_zeroed = index == 0 ? course_.primary_starts_zeroed && !was_opened_
+                                    : course_.target_starts_zeroed && !was_attached_;
     return checked(std::make_unique<Disk>(world_, platters_[index], index == 0 ? "first" : "second", info));
   }
 
@@ -274,13 +278,16 @@ class Trial {
     CopyEngine engine(world_.context(), {*primary, *target},
                       {.request_bytes = 4 * granule_bytes, .requests = 3, .granularity_bytes = 512}, {});
     const MirrorWork::Options options{.request_bytes = 4 * granule_bytes};
-    CopyPlan plan({*primary, target.get()}, {.source_bytes = course_.size_bytes,
-                                             .target_bytes = course_.size_bytes,
-                                             .align_bytes = granule_bytes,
-                                             .request_bytes = 4 * granule_bytes,
-                                             .gap_bytes_max = 2 * granule_bytes});
-    MirrorWork bulk(*mirror_, &plan, options);
-    if (!co_await engine.run(bulk)) co_return false;
+    // Also once more on a target that has been written to.
+    for (unsigned passes = world_.one_in(3) ? 2 : 1; passes > 0; --passes) {
+      CopyPlan plan({*primary, target.get()}, {.source_bytes = course_.size_bytes,
+                                               .target_bytes = course_.size_bytes,
+                                               .align_bytes = granule_bytes,
+                                               .request_bytes = 4 * granule_bytes,
+                                               .gap_bytes_max = 2 * granule_bytes});
+      MirrorWork bulk(*mirror_, &plan, options);
+      if (!co_await engine.run(bulk)) co_return false;
+    }
     const auto rounds = world_.random(4);
     for (std::uint64_t round = 0; round < rounds; ++round) {
       MirrorWork dirty(*mirror_, nullptr,
@@ -345,6 +352,7 @@ class Trial {
   bool is_dead_ = false;
   bool is_stuck_ = false;
   bool was_attached_ = false;
+  bool was_opened_ = false;
   std::array<unsigned, guests> steps_left_{};
   unsigned switchovers_left_ = 0;
   std::uint64_t contents_ = 0;
