@@ -105,7 +105,7 @@ Task<Result<std::shared_ptr<BlockDevice>>> ReplacedDisk::open_side(std::string n
       Image image,
       co_await open_image(context_, uri,
                           {.format = format, .writable = true, .connections = options_.connections}));
-  std::shared_ptr<BlockDevice> device = image.shared_device();
+  const std::shared_ptr<BlockDevice>& device = image.shared_device();
   if (device->size_bytes() < state_.size_bytes) {
     const Error error = too_small(uri, device->size_bytes(), state_.size_bytes);
     (void)co_await device->close();

@@ -178,6 +178,36 @@ TEST(Replace, IsThereAfterARestart) {
   EXPECT_EQ(place.clients.check("file://" + next), "");
 }
 
+TEST(Replace, AConfigurationThatIsChangedAfterwardsCounts) {
+  Place place;
+  const std::string next = place.images / "next.raw";
+  const std::string other = place.images / "other.raw";
+  place.replace(next);
+  place.clients.end();
+  EXPECT_EQ(place.daemon.end(), 0);
+  std::filesystem::copy_file(next, other);
+  std::string text = text_of(place.daemon.config());
+  text.replace(text.find(place.first), place.first.size(), other);
+  std::ofstream(place.daemon.config()) << text;
+  place.daemon.start();
+  EXPECT_NE(place.daemon.ask({"exports"}).out.find(other), std::string::npos);
+  EXPECT_NE(text_of(place.daemon.log()).find("was replaced by"), std::string::npos);
+}
+
+TEST(Replace, APlanTellsWhatStandsInTheWay) {
+  Place place;
+  const auto good = place.daemon.ask({"plan", "replace", "vm", place.images / "next.raw"});
+  EXPECT_EQ(good.exit_code, 0) << good.err;
+  EXPECT_FALSE(std::filesystem::exists(place.images / "next.raw"));
+  const auto bad =
+      place.daemon.ask({"plan", "replace", "vm", place.first, "none", place.images / "x.raw", "--json"});
+  EXPECT_EQ(bad.exit_code, 3) << bad.err;
+  EXPECT_EQ(parse_json(bad.out).at("blockers").as_array().size(), 2u) << bad.out;
+  // The export is whose it was.
+  place.replace(place.images / "next.raw");
+  EXPECT_TRUE(place.write_on());
+}
+
 TEST(Replace, GoesOnWhereAKilledGatewayLeftIt) {
   Place place(Place::Gateway::is_killed);
   const std::string next = place.images / "next.raw";

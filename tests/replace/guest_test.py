@@ -81,12 +81,15 @@ def around(programs, cache, folder, stack):
     place = Place(programs, cache, folder, stack)
     for number, kind in zip(range(1, replaces(6) + 1), itertools.cycle(("file", "nfs", "qcow2", "iscsi"))):
         if kind == "iscsi":
-            iscsi.add_lun(number, DISK_BYTES)
+            iscsi.add_lun(number, DISK_BYTES + (3 << 20))  # larger than the disk, which stays what it is
         target = {"file": lambda n: f"{folder}/next{n}.raw", "qcow2": lambda n: f"{folder}/next{n}.qcow2",
                   "nfs": lambda n: nfs.uri(f"next{n}.raw"), "iscsi": iscsi.uri}[kind](number)
         told = place.gateway.replace(target, *(("--overwrite",) if kind == "iscsi" else ("--remove-source",) if kind != "file" else ()))
         say(f"  {number}: onto {kind}, writes held {told['hold']['total-us'] / 1000:.1f} ms")
         place.guest.wait_writing(WRITES_BETWEEN)
+        if kind == "iscsi":
+            place.restart_gateway()
+            place.guest.wait_writing(WRITES_BETWEEN)
     last = f"{folder}/last.raw"
     place.gateway.replace(last)
     place.finish(last)
