@@ -192,7 +192,7 @@ class MirrorDevice final : public BlockDevice {
   Task<Result<void>> enter(const Change& change, Begun& begun);
   bool try_enter(const Change& change, Begun& begun);
   void begin(const Change& change, Begun& begun);
-  void leave(const Change& change, Begun& begun);
+  void leave(const Change& change, Begun& begun, bool is_complete);
   static Task<Result<void>> change_primary(const Change& change, BlockDevice& primary);
   Task<void> mirror(const Change& change, Begun& begun);
   static Task<Result<void>> tell(const Change& change, Range part, BlockDevice& target);

@@ -67,13 +67,13 @@ Task<Result<void>> MirrorDevice::enter(const Change& change, Begun& begun) {
   co_return Result<void>{};
 }
 
-void MirrorDevice::leave(const Change& change, Begun& begun) {
+void MirrorDevice::leave(const Change& change, Begun& begun, bool is_complete) {
   const TimePoint now = context_.clock.now();
   std::lock_guard lock(guard_);
   in_flight_.end_write(begun.write);
   // A copy that was under way has read what was there before or after, and nobody knows whose is at the
   // target.
-  if (begun.write.is_overtaken) {
+  if (begun.write.is_overtaken || !is_complete) {
     differences_.mark_written(change.range);
     counters_.overtaken_bytes += change.range.length;
   }
@@ -157,10 +157,7 @@ struct MirrorDevice::ChangeEnd {
   Begun& begun;
   bool is_complete = false;
   ChangeEnd(MirrorDevice& of, const Change& what, Begun& how) : mirror(of), change(what), begun(how) {}
-  ~ChangeEnd() {
-    begun.write.is_overtaken = begun.write.is_overtaken || !is_complete;
-    mirror.leave(change, begun);
-  }
+  ~ChangeEnd() { mirror.leave(change, begun, is_complete); }
   ChangeEnd(const ChangeEnd&) = delete;
   ChangeEnd& operator=(const ChangeEnd&) = delete;
 };
@@ -262,7 +259,7 @@ std::optional<Result<void>> MirrorDevice::try_write(std::uint64_t offset, std::s
   }
   begun.is_counted = done && is_told;
   begun.entered = begun.since;
-  leave(change, begun);
+  leave(change, begun, true);
   if (done && is_told) return done;
   // The ordinary verb writes it (again).
   guest_limit_.give_back(from.size());
