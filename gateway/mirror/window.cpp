@@ -59,11 +59,11 @@ DeviceInfo info_for(const DeviceInfo& target, std::uint32_t block_bytes) {
 std::unique_ptr<BlockTable> table_for(const BlockDevice& target, WindowOptions& options,
                                       std::uint32_t block_bytes) {
   if (!options.table)
-    return std::make_unique<BlockTable>(TableShape{.size_bytes = target.size_bytes(),
-                                                   .block_bytes = block_bytes,
-                                                   .bytes_max = options.table_bytes_max},
-                                        random_seed(), options.starts_zeroed ||
-                                                           (!options.is_used && target.info().starts_zeroed));
+    return std::make_unique<BlockTable>(
+        TableShape{.size_bytes = target.size_bytes(),
+                   .block_bytes = block_bytes,
+                   .bytes_max = options.table_bytes_max},
+        random_seed(), options.starts_zeroed || (!options.is_used && target.info().starts_zeroed));
   DISKFERRY_ASSERT(options.table->shape().size_bytes == target.size_bytes() &&
                        options.table->shape().block_bytes == block_bytes,
                    "the table is of such a disk");

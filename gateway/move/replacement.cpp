@@ -133,9 +133,9 @@ Task<Result<void>> Replacement::forward() {
   if (state_.phase == Phase::aborted || state_.phase == Phase::aborting)
     co_return unexpected(cancelled_error("replace", job_.subject).with_step("an earlier process gave it up"));
   if (was_paused_) {
-    DISKFERRY_CO_CHECK(co_await wait_while_paused(
-        fail(ErrorKind::timed_out, "replace", job_.subject)
-            .why("it was paused when the gateway was started anew")));
+    DISKFERRY_CO_CHECK(
+        co_await wait_while_paused(fail(ErrorKind::timed_out, "replace", job_.subject)
+                                       .why("it was paused when the gateway was started anew")));
   } else {
     (void)co_await save({.status = JobStatus::running, .error = std::string()});
   }
