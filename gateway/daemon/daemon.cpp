@@ -100,13 +100,14 @@ class Daemon {
     control.log = log_control;
     nbd_.emplace(context_, std::move(nbd));
     exports_.emplace(context_, *nbd_);
-    DISKFERRY_CO_CHECK(co_await nbd_->start());
-    nbd_started_ = true;
     moves_.emplace(context_, config_, *nbd_);
     DISKFERRY_CO_CHECK(co_await moves_->open_store());
     DISKFERRY_CO_CHECK(co_await open_exports());
     DISKFERRY_CO_CHECK(co_await moves_->take_up_replacements(*exports_, id));
     exports_->offer_configured();
+    // Not before: who came back while an export was not there yet would take it for another one.
+    DISKFERRY_CO_CHECK(co_await nbd_->start());
+    nbd_started_ = true;
     const std::string name = config_.name.empty() ? host_name() : config_.name;
     DISKFERRY_CO_CHECK(co_await moves_->start(name, id));
     gateway_.emplace(GatewayParts{.name = name,

@@ -97,8 +97,9 @@ void Replacement::steer() {
     mirror.set_guest_bytes_per_s(each.step.guest_bytes_per_s);
     mirror.set_copy_bytes_per_s(share);
     if (each.step.window_bytes_max != 0)
-      mirror.set_window_bytes(
-          std::clamp(each.step.window_bytes_max, window_bytes_min, environment_.window_bytes));
+      mirror.set_window_bytes(std::clamp(each.step.window_bytes_max,
+                                         std::min(window_bytes_min, environment_.window_bytes),
+                                         environment_.window_bytes));
   }
 }
 
