@@ -131,7 +131,8 @@ struct Place {
                       std::chrono::seconds(60));
   }
   std::string replace(const std::string& target, std::vector<std::string> more = {}) const {
-    more.insert(more.begin(), {"replace", "vm", target, "--progress", "none"});
+    // A busy machine may take its time over what is held.
+    more.insert(more.begin(), {"replace", "vm", target, "--progress", "none", "--max-pause", "5000"});
     const auto ran = daemon.ask(more);
     EXPECT_EQ(ran.exit_code, 0) << ran.err << text_of(daemon.log());
     return ran.out;
@@ -211,8 +212,8 @@ TEST(Replace, APlanTellsWhatStandsInTheWay) {
 TEST(Replace, GoesOnWhereAKilledGatewayLeftIt) {
   Place place(Place::Gateway::is_killed);
   const std::string next = place.images / "next.raw";
-  const auto begun = place.daemon.ask(
-      {"replace", "vm", next, "--rate", "4M", "--retain", "600", "--detach", "--commit-by-hand"});
+  const auto begun = place.daemon.ask({"replace", "vm", next, "--rate", "4M", "--retain", "600", "--detach",
+                                       "--max-pause", "5000", "--commit-by-hand"});
   ASSERT_EQ(begun.exit_code, 0) << begun.err;
   const std::string job = begun.out.substr(0, begun.out.find('\n'));
   for (unsigned i = 0; i < 4; ++i) {
@@ -241,7 +242,8 @@ TEST(Replace, GoesOnWhereAKilledGatewayLeftIt) {
 TEST(Replace, FallsBackToWhatWasKeptInStep) {
   Place place;
   const std::string next = place.images / "next.raw";
-  const auto begun = place.daemon.ask({"replace", "vm", next, "--retain", "600", "--detach"});
+  const auto begun =
+      place.daemon.ask({"replace", "vm", next, "--retain", "600", "--detach", "--max-pause", "5000"});
   const std::string job = begun.out.substr(0, begun.out.find('\n'));
   EXPECT_TRUE(wait_until([&] { return place.status(job) == "retained"; }, std::chrono::seconds(60)))
       << text_of(place.daemon.log());
@@ -259,7 +261,8 @@ TEST(Replace, FallsBackToWhatWasKeptInStep) {
 TEST(Replace, ACancelledOneLeavesTheOldStorage) {
   Place place;
   const std::string next = place.images / "next.raw";
-  const auto begun = place.daemon.ask({"replace", "vm", next, "--rate", "1M", "--detach"});
+  const auto begun =
+      place.daemon.ask({"replace", "vm", next, "--rate", "1M", "--detach", "--max-pause", "5000"});
   const std::string job = begun.out.substr(0, begun.out.find('\n'));
   EXPECT_TRUE(place.write_on());
   EXPECT_EQ(place.daemon.ask({"cancel", job}).exit_code, 0);

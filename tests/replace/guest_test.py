@@ -26,6 +26,7 @@ from storage.iscsi import Iscsi  # noqa: E402
 from storage.nfs import Nfs  # noqa: E402
 
 WRITES_BETWEEN = 40
+PAUSE = ("--max-pause", "2000")  # a busy machine may take its time over what is held
 JOB_SECONDS = 180
 
 
@@ -44,7 +45,7 @@ class Place:
         self.guest.wait_writing(WRITES_BETWEEN)
 
     def begin(self, target, *options):
-        return self.gateway.ask("replace", "vm", target, "--detach", *options).strip()
+        return self.gateway.ask("replace", "vm", target, "--detach", *PAUSE, *options).strip()
 
     def job(self, name):
         return json.loads(self.gateway.ask("status", name, "--json"))
@@ -84,14 +85,14 @@ def around(programs, cache, folder, stack):
             iscsi.add_lun(number, DISK_BYTES + (3 << 20))  # larger than the disk, which stays what it is
         target = {"file": lambda n: f"{folder}/next{n}.raw", "qcow2": lambda n: f"{folder}/next{n}.qcow2",
                   "nfs": lambda n: nfs.uri(f"next{n}.raw"), "iscsi": iscsi.uri}[kind](number)
-        told = place.gateway.replace(target, *(("--overwrite",) if kind == "iscsi" else ("--remove-source",) if kind != "file" else ()))
+        told = place.gateway.replace(target, *PAUSE, *(("--overwrite",) if kind == "iscsi" else ("--remove-source",) if kind != "file" else ()))
         say(f"  {number}: onto {kind}, writes held {told['hold']['total-us'] / 1000:.1f} ms")
         place.guest.wait_writing(WRITES_BETWEEN)
         if kind == "iscsi":
             place.restart_gateway()
             place.guest.wait_writing(WRITES_BETWEEN)
     last = f"{folder}/last.raw"
-    place.gateway.replace(last)
+    place.gateway.replace(last, *PAUSE)
     place.finish(last)
 
 
@@ -141,7 +142,7 @@ def target_fails(programs, cache, folder, stack):
     place.wait_for(job, "released")
     place.guest.wait_writing(WRITES_BETWEEN)
     last = f"{folder}/last.raw"
-    place.gateway.replace(last)
+    place.gateway.replace(last, *PAUSE)
     place.finish(last)
 
 
