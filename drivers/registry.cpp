@@ -20,7 +20,17 @@ namespace {
 // One line a driver.
 constexpr std::array drivers{&file_driver, &gluster_driver, &http_driver, &iscsi_driver, &memory_driver,
                              &nbd_driver,  &nfs_driver,     &rbd_driver,  &ssh_driver};
+
+const Driver* added_driver = nullptr;
+
+bool serves(const Driver& driver, std::string_view scheme) {
+  return driver.scheme == scheme || std::ranges::find(driver.aliases, scheme) != driver.aliases.end();
+}
 }  // namespace
+
+void add_driver(const Driver& driver) {
+  added_driver = &driver;
+}
 
 std::span<const Driver* const> all_drivers() {
   return drivers;
@@ -28,10 +38,9 @@ std::span<const Driver* const> all_drivers() {
 
 Result<const Driver*> find_driver(const ImageUri& uri) {
   for (const Driver* driver : drivers) {
-    if (driver->scheme == uri.scheme() ||
-        std::ranges::find(driver->aliases, uri.scheme()) != driver->aliases.end())
-      return driver;
+    if (serves(*driver, uri.scheme())) return driver;
   }
+  if (added_driver != nullptr && serves(*added_driver, uri.scheme())) return added_driver;
   std::string known;
   for (const Driver* driver : drivers) known += (known.empty() ? "" : ", ") + std::string(driver->scheme);
   return unexpected(fail(ErrorKind::unsupported, "open", uri.to_string())

@@ -9,6 +9,8 @@
 namespace diskferry {
 
 std::span<const Driver* const> all_drivers();
+/// One more than the table has, for simulations. Once, before the first use. Lifetime: the process's.
+void add_driver(const Driver& driver);
 /// The driver of a scheme. Errors: unsupported, with the list of what there is.
 Result<const Driver*> find_driver(const ImageUri& uri);
 /// Opens storage as raw bytes, behind a CheckedDevice. Errors: as Driver::open, and invalid_argument for a

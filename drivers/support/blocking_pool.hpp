@@ -19,7 +19,8 @@ namespace diskferry {
 /// Thread: run() from any executor thread. Lifetime: outlives every task that awaits it.
 class BlockingPool {
  public:
-  explicit BlockingPool(std::size_t threads) : pool_(threads) {}
+  /// 0: run() calls right where it is awaited, for simulations in which one thread does everything.
+  explicit BlockingPool(std::size_t threads) : is_inline_(threads == 0), pool_(threads) {}
   ~BlockingPool() { pool_.join(); }
   BlockingPool(const BlockingPool&) = delete;
   BlockingPool& operator=(const BlockingPool&) = delete;
@@ -29,6 +30,7 @@ class BlockingPool {
   template <class Work>
   Task<std::invoke_result_t<Work>> run(Work work) {
     using Value = std::invoke_result_t<Work>;
+    if (is_inline_) co_return work();
     const Executor executor = co_await boost::asio::this_coro::executor;
     co_return co_await boost::asio::async_initiate<const boost::asio::use_awaitable_t<Executor>, void(Value)>(
         [this, &work, &executor](auto&& handler) {
@@ -54,6 +56,7 @@ class BlockingPool {
   }
 
  private:
+  const bool is_inline_;
   boost::asio::thread_pool pool_;
 };
 

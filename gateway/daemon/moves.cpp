@@ -77,13 +77,14 @@ Task<Result<void>> Moves::open_store() {
 
 Task<Result<void>> Moves::take_up_replacements(Endpoints& endpoints, const std::string& id) {
   replacements_.emplace(ReplaceEnvironment{.drivers = context_,
-                                           .jobs = *store_,
+                                           .journal = *store_,
                                            .bus = bus_,
                                            .endpoints = endpoints,
                                            .controller = controller_name(id),
                                            .state_folder = config_.state.folder,
                                            .window_bytes = config_.move.window_bytes,
-                                           .connections = config_.move.connections});
+                                           .connections = config_.move.connections},
+                        *store_);
   co_return co_await replacements_->take_up();
 }
 

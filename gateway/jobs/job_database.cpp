@@ -257,6 +257,13 @@ Result<std::uint64_t> JobDatabase::update(std::string_view id, std::uint64_t exp
   return sequence;
 }
 
+Result<void> JobDatabase::settle(std::string_view id) {
+  DISKFERRY_TRY(auto transaction, sqlite::Transaction::begin(database_));
+  DISKFERRY_TRY(const JobRecord job, load(id));
+  DISKFERRY_CHECK(write(job));
+  return transaction.commit();
+}
+
 Result<std::uint64_t> JobDatabase::add_event(std::string_view id, const NewJobEvent& event,
                                              std::int64_t now_ms) {
   sqlite::Query count(database_, "UPDATE jobs SET events = events + 1 WHERE id = ? RETURNING events");

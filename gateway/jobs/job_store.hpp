@@ -3,8 +3,7 @@
 // Never put a secret into a text.
 #pragma once
 
-#include "diskferry/clock.hpp"
-#include "gateway/jobs/job.hpp"
+#include "gateway/jobs/job_journal.hpp"
 
 #include <functional>
 #include <memory>
@@ -28,15 +27,15 @@ struct JobStoreOptions {
 
 /// Thread: any; calls are carried out one after the other on a thread of the store's own, which is there also
 /// while storage under a disk hangs. Durable: what returned without an error is on the disk, all of it; after
-/// no_space nothing was changed; after io load() tells. Cancel: no effect, for whoever is cancelled must be
+/// an error see JobJournal::update(). Cancel: no effect, for whoever is cancelled must be
 /// able to note it; a call takes as long as the disk does. Errors of all: those of JobDatabase, too_large and
 /// invalid_argument for texts (see check), corrupt, internal. Lifetime: outlives every task that calls it.
-class JobStore {
+class JobStore final : public JobJournal {
  public:
   /// Errors: in_use when another gateway has the folder (naming its process); unsupported for a file of a
   /// later version or of another program; corrupt, with what to do; permission; no_space.
   static Task<Result<std::unique_ptr<JobStore>>> open(JobStoreOptions options);
-  ~JobStore();
+  ~JobStore() override;
   JobStore(const JobStore&) = delete;
   JobStore& operator=(const JobStore&) = delete;
 
@@ -47,19 +46,15 @@ class JobStore {
   /// Newest first. Errors: too_large (filter.bytes_max).
   Task<Result<std::vector<JobRecord>>> list(JobFilter filter);
 
-  /// Writes what is given, if the job is still of that generation. Returns the sequence number of the event,
-  /// 0 without one. Errors: not_found; in_use: another controller took over, and this one must let go of
-  /// everything.
-  Task<Result<std::uint64_t>> update(std::string id, std::uint64_t expected_generation, JobChanges changes);
+  Task<Result<std::uint64_t>> update(std::string id, std::uint64_t expected_generation,
+                                     JobChanges changes) override;
+  Task<Result<void>> settle(std::string id) override;
   /// For what is worth knowing and changes nothing. Errors: not_found.
   Task<Result<std::uint64_t>> append_event(std::string id, NewJobEvent event);
   /// Those after a sequence number, in order; fewer than asked for is normal. Errors: not_found.
   Task<Result<std::vector<JobEvent>>> events(std::string id, std::uint64_t after, std::size_t limit);
 
-  /// Makes `controller` (a name that no other process and no earlier life has) the one that acts for the job,
-  /// or lets it be that for longer. The generation of the record is what its updates name; it grows when the
-  /// controller is another one than before. Errors: not_found; in_use while another's lease is alive.
-  Task<Result<JobRecord>> take_lease(std::string id, std::string controller, Duration duration);
+  Task<Result<JobRecord>> take_lease(std::string id, std::string controller, Duration duration) override;
   /// Lets others take over at once. Errors: not_found; in_use as update().
   Task<Result<void>> release_lease(std::string id, std::uint64_t expected_generation);
   /// Ends every lease; returns how many were alive. For a gateway that has just started and whose jobs have

@@ -86,7 +86,8 @@ class Transaction {
   Transaction(Transaction&& other) noexcept : database_(std::exchange(other.database_, nullptr)) {}
   Transaction& operator=(Transaction&&) = delete;
   ~Transaction();
-  /// What was written is durable when this returns. Errors: no_space, io; then nothing was written.
+  /// What was written is durable when this returns. Errors: no_space, io; then nobody here sees it, and a
+  /// process that comes after a crash may, unless another transaction was written after it.
   Result<void> commit();
 
  private:

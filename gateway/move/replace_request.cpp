@@ -10,7 +10,6 @@
 namespace diskferry {
 namespace {
 
-constexpr std::size_t disks_max = 64;
 constexpr std::uint64_t pause_ms_max = 60'000;
 constexpr std::uint64_t long_s_max = 366ull * 24 * 3600;
 
@@ -55,8 +54,8 @@ static void list_fields(Fields& fields, ValueOf<ReplaceState> auto& state) {
 
 Result<void> check(const ReplaceRequest& request) {
   if (request.disks.empty()) return unexpected(wrong("it names no export"));
-  if (request.disks.size() > disks_max)
-    return unexpected(wrong(fmt::format("more than {} exports at once", disks_max)));
+  if (request.disks.size() > replace_disks_max)
+    return unexpected(wrong(fmt::format("more than {} exports at once", replace_disks_max)));
   std::set<std::string> names;
   std::set<std::string> uris;
   for (const ReplaceDisk& disk : request.disks) {

@@ -14,6 +14,8 @@
 
 namespace diskferry {
 
+inline constexpr std::size_t replace_disks_max = 64;
+
 struct ReplaceDisk {
   std::string name{};    ///< of the export
   std::string uri{};     ///< where it goes: a path on this host, or any storage this gateway can open
@@ -48,6 +50,7 @@ struct ReplaceDiskState {
   std::string name{};
   std::string source{};
   std::string source_format{};
+  std::vector<std::string> source_storages{};  ///< all that its content comes from, with backing images
   std::string configured{};  ///< as the configuration named it then
   std::string uri{};
   std::string format{};

@@ -8,8 +8,9 @@
 
 namespace diskferry {
 
-ReplaceService::ReplaceService(ReplaceEnvironment environment)
+ReplaceService::ReplaceService(ReplaceEnvironment environment, JobStore& jobs)
     : environment_(std::move(environment)),
+      jobs_(jobs),
       running_(environment_.drivers, "begin a replacement", "replacements") {}
 
 Task<Result<void>> ReplaceService::act(Replacement& replacement, std::string id) {
@@ -25,15 +26,15 @@ Task<bool> ReplaceService::take_up_one(Replacement& replacement, JobRecord job) 
   spdlog::error("replacement {} of {}: {}", job.id, job.subject, taken.error().message());
   co_await replacement.leave_to_next();
   if (auto leased =
-          co_await environment_.jobs.take_lease(job.id, environment_.controller, std::chrono::hours(1)))
-    (void)co_await environment_.jobs.update(job.id, leased->generation,
+          co_await jobs_.take_lease(job.id, environment_.controller, std::chrono::hours(1)))
+    (void)co_await jobs_.update(job.id, leased->generation,
                                             {.status = JobStatus::paused, .error = taken.error().message()});
   co_return false;
 }
 
 Task<Result<void>> ReplaceService::take_up() {
   DISKFERRY_CO_TRY(const auto jobs,
-                   co_await environment_.jobs.list({.active_only = true, .limit = JobLimits::list_max}));
+                   co_await jobs_.list({.active_only = true, .limit = JobLimits::list_max}));
   for (const JobRecord& job : jobs) {
     if (job.kind != replace_kind) continue;
     spdlog::info("replacement {} of {}: taken up at {}", job.id, job.subject, job.phase);
@@ -57,7 +58,7 @@ Task<Result<void>> ReplaceService::start() {
 /// Two jobs that write to one storage would each believe what they know of it.
 Task<Result<void>> ReplaceService::refuse_shared_targets(ReplaceRequest request) {
   DISKFERRY_CO_TRY(const auto jobs,
-                   co_await environment_.jobs.list({.active_only = true, .limit = JobLimits::list_max}));
+                   co_await jobs_.list({.active_only = true, .limit = JobLimits::list_max}));
   for (const JobRecord& job : jobs) {
     if (job.kind != replace_kind) continue;
     const auto other = parse_replace_request(job.request);
@@ -86,13 +87,13 @@ Task<Result<JobRecord>> ReplaceService::begin(std::string request_json) {
   co_await running_.reap();
   DISKFERRY_CO_CHECK(co_await refuse_shared_targets(request));
   DISKFERRY_CO_TRY(JobRecord job,
-                   co_await environment_.jobs.create({.kind = std::string(replace_kind),
+                   co_await jobs_.create({.kind = std::string(replace_kind),
                                                       .subject = subject_of(request),
                                                       .request = to_json(request),
                                                       .phase = std::string(to_string(Phase::planned)),
                                                       .is_exclusive = true}));
   auto begun = launch(job.id, std::make_unique<Replacement>(environment_, job));
-  if (!begun) co_return unexpected(co_await end_unbegun(environment_.jobs, job, std::move(begun).error()));
+  if (!begun) co_return unexpected(co_await end_unbegun(jobs_, job, std::move(begun).error()));
   co_return job;
 }
 
@@ -102,7 +103,7 @@ Result<void> ReplaceService::with(const std::string& id, void (*tell)(Replacemen
 }
 
 Task<Result<bool>> ReplaceService::is_committed(std::string id) {
-  DISKFERRY_CO_TRY(const JobRecord job, co_await environment_.jobs.load(id));
+  DISKFERRY_CO_TRY(const JobRecord job, co_await jobs_.load(id));
   const auto phase = phase_named(job.phase);
   co_return phase && *phase >= Phase::committed && *phase < Phase::aborting;
 }
@@ -140,7 +141,7 @@ Task<Result<void>> ReplaceService::pause(std::string id) {
 Task<Result<void>> ReplaceService::have_running(std::string id) {
   co_await running_.reap();
   if (running_.has(id)) co_return Result<void>{};
-  DISKFERRY_CO_TRY(const JobRecord job, co_await environment_.jobs.load(id));
+  DISKFERRY_CO_TRY(const JobRecord job, co_await jobs_.load(id));
   if (job.kind != replace_kind || is_final(job.status))
     co_return unexpected(fail(ErrorKind::in_use, "change the replacement", id).why("it has ended"));
   auto replacement = std::make_unique<Replacement>(environment_, job);

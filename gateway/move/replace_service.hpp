@@ -1,6 +1,7 @@
 // The replacements of this gateway: begun, changed, ended, and gone on with when the gateway starts anew.
 #pragma once
 
+#include "gateway/jobs/job_store.hpp"
 #include "gateway/move/replace_plan.hpp"
 #include "gateway/move/replacement.hpp"
 #include "gateway/move/running_jobs.hpp"
@@ -16,7 +17,8 @@ inline constexpr std::string_view replace_kind = "replace";
 /// Thread: any, but where said. Lifetime: stop() before destruction; what the environment names outlives it.
 class ReplaceService {
  public:
-  explicit ReplaceService(ReplaceEnvironment environment);
+  /// `jobs` is also the environment's journal.
+  ReplaceService(ReplaceEnvironment environment, JobStore& jobs);
   ReplaceService(const ReplaceService&) = delete;
   ReplaceService& operator=(const ReplaceService&) = delete;
 
@@ -51,6 +53,7 @@ class ReplaceService {
   Result<void> with(const std::string& id, void (*tell)(Replacement&));
 
   ReplaceEnvironment environment_;
+  JobStore& jobs_;
   /// Between take_up() and start().
   std::vector<std::pair<std::string, std::unique_ptr<Replacement>>> taken_up_{};
   RunningJobs<std::unique_ptr<Replacement>> running_;

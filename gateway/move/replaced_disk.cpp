@@ -66,6 +66,7 @@ Task<Result<void>> ReplacedDisk::look() {
   is_borrowed_ = true;
   state_.source = lent_.uri;
   state_.source_format = lent_.format;
+  state_.source_storages = lent_.storages;
   state_.configured = lent_.configured;
   state_.size_bytes = lent_.device->size_bytes();
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(state_.uri));
@@ -123,14 +124,16 @@ Task<Result<std::shared_ptr<BlockDevice>>> ReplacedDisk::open_side(std::string n
 
 Task<Result<void>> ReplacedDisk::begin(bool is_again) {
   auto begun = co_await begin_now(is_again);
-  // What is written without a mirror is not in the map, so that no later process may believe it.
-  if (!begun) remove_map();
+  // As in end().
+  if (!begun) (void)remove_map();
   co_return begun;
 }
 
-void ReplacedDisk::remove_map() const {
-  std::error_code ignored;
-  std::filesystem::remove(options_.map_path, ignored);
+/// False: it is there still.
+bool ReplacedDisk::remove_map() const {
+  std::error_code failed;
+  std::filesystem::remove(options_.map_path, failed);
+  return !failed;
 }
 
 Task<Result<void>> ReplacedDisk::begin_now(bool is_again) {
@@ -303,15 +306,22 @@ Task<Result<void>> ReplacedDisk::end(bool target_is_in_charge) {
   }
   // Clients that do not go through the mirror any more are not followed by what is attached.
   co_await detach();
+  // What is written without the mirror is not in the map, so that no later process may believe it.
+  const bool is_map_removed = remove_map();
   if (target_is_in_charge) {
     lent_.uri = state_.uri;
     lent_.format = state_.format;
     lent_.storages = {state_.uri};
+  } else {
+    // An earlier process may have begun when the target was in charge.
+    lent_.uri = state_.source;
+    lent_.format = state_.source_format;
+    lent_.storages = state_.source_storages;
   }
-  const auto put = co_await endpoints_.put(state_.name, mirror_->primary());
+  const bool is_put = is_map_removed && co_await endpoints_.put(state_.name, mirror_->primary());
   if (const auto former = co_await mirror_->take_former()) (void)co_await former->close();
-  if (!put) {
-    // It can do less than clients were promised: the mirror stays in front of it.
+  if (!is_put) {
+    // Also where it can do less than clients were promised: the mirror stays in front of it.
     leave();
     co_return Result<void>{};
   }
@@ -320,7 +330,6 @@ Task<Result<void>> ReplacedDisk::end(bool target_is_in_charge) {
   mirror_ = nullptr;
   endpoints_.give_back(state_.name, std::move(lent_));
   is_borrowed_ = false;
-  remove_map();
   co_return Result<void>{};
 }
 

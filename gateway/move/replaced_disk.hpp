@@ -87,7 +87,7 @@ class ReplacedDisk {
 
  private:
   Task<Result<void>> begin_now(bool is_again);
-  void remove_map() const;
+  bool remove_map() const;
   Task<Result<void>> check_target();
   Task<Result<std::shared_ptr<BlockDevice>>> open_side(std::string name, std::string format);
   Task<Result<void>> bulk(CopyEngine& engine, BlockDevice& primary, BlockDevice& target);

@@ -3,11 +3,11 @@
 
 #include "diskferry/image_uri.hpp"
 #include "drivers/registry.hpp"
-#include "drivers/support/wall_clock.hpp"
 #include "gateway/copy/target.hpp"
 #include "gateway/move/replacement_disk.hpp"
 
 #include <algorithm>
+#include <filesystem>
 #include <fmt/format.h>
 
 #include <boost/asio/cancellation_state.hpp>
@@ -31,7 +31,7 @@ Replacement::~Replacement() = default;
 // --- the record -------------------------------------------------------------------------------------------
 
 Task<Result<void>> Replacement::load() {
-  DISKFERRY_CO_TRY(job_, co_await environment_.jobs.take_lease(job_.id, environment_.controller, lease));
+  DISKFERRY_CO_TRY(job_, co_await environment_.journal.take_lease(job_.id, environment_.controller, lease));
   DISKFERRY_CO_TRY(request_, parse_replace_request(job_.request));
   DISKFERRY_CO_TRY(state_, parse_replace_state(job_.state.empty() ? "{}" : job_.state));
   bytes_per_s_ = request_.bytes_per_s;
@@ -41,7 +41,7 @@ Task<Result<void>> Replacement::load() {
 
 Task<Result<void>> Replacement::save(JobChanges changes) {
   changes.state = to_json(state_);
-  auto saved = co_await environment_.jobs.update(job_.id, job_.generation, std::move(changes));
+  auto saved = co_await environment_.journal.update(job_.id, job_.generation, std::move(changes));
   if (!saved) co_return unexpected(std::move(saved).error().in("write the job down"));
   co_return Result<void>{};
 }
@@ -72,7 +72,17 @@ Task<Result<void>> Replacement::enter(Phase next, JobChanges changes) {
 /// A phase that is entered again, after an attempt that failed, is there once.
 void Replacement::note_time(Phase phase) {
   std::erase_if(state_.timeline, [phase](const PhaseTime& each) { return each.phase == phase; });
-  state_.timeline.push_back({.phase = phase, .at_ms = now_ms()});
+  state_.timeline.push_back({.phase = phase, .at_ms = environment_.now_ms()});
+}
+
+std::string Replacement::map_path(std::size_t disk) const {
+  return fmt::format("{}/{}-{}.map", environment_.state_folder, job_.id, disk);
+}
+
+/// Guests are let in without a mirror: what was noted is not true any more.
+void Replacement::remove_maps() const {
+  std::error_code failed;
+  for (std::size_t i = 0; i < replace_disks_max; ++i) std::filesystem::remove(map_path(i), failed);
 }
 
 void Replacement::make_disks() {
@@ -86,7 +96,7 @@ void Replacement::make_disks() {
   for (std::size_t i = 0; i < state_.disks.size(); ++i)
     disks_.emplace_back(
         environment_, state_.disks[i],
-        ReplacedDiskOptions{.map_path = fmt::format("{}/{}-{}.map", environment_.state_folder, job_.id, i),
+        ReplacedDiskOptions{.map_path = map_path(i),
                             .window_bytes = environment_.window_bytes,
                             .latency_max = limits.latency_max,
                             .connections = connections,
@@ -98,16 +108,22 @@ void Replacement::make_disks() {
 // --- forward ----------------------------------------------------------------------------------------------
 
 Task<Result<void>> Replacement::take_up() {
-  DISKFERRY_CO_CHECK(co_await load());
+  if (auto loaded = co_await load(); !loaded) {
+    remove_maps();
+    co_return loaded;
+  }
   is_taken_up_ = true;
   was_paused_ = job_.status == JobStatus::paused;
   make_disks();
   if (state_.phase < Phase::prepared || is_final(state_.phase)) co_return Result<void>{};
+  Result<void> result;
+  // Also those after one that failed: clients are let in whatever happens here.
   for (Disk& each : disks_) {
-    DISKFERRY_CO_CHECK(co_await each.disk.begin(true));
-    each.is_begun = true;
+    auto begun = co_await each.disk.begin(true);
+    each.is_begun = begun.has_value();
+    if (!begun && result) result = std::move(begun);
   }
-  co_return Result<void>{};
+  co_return result;
 }
 
 Task<Result<void>> Replacement::run() {
@@ -135,14 +151,19 @@ Task<Result<void>> Replacement::forward() {
   if (was_paused_) {
     DISKFERRY_CO_CHECK(
         co_await wait_while_paused(fail(ErrorKind::timed_out, "replace", job_.subject)
-                                       .why("it was paused when the gateway was started anew")));
+                                       .why("it was paused when the gateway was started anew"),
+                                   &Replacement::is_never));
   } else {
     (void)co_await save({.status = JobStatus::running, .error = std::string()});
   }
   if (state_.phase == Phase::planned) DISKFERRY_CO_CHECK(co_await prepare());
   if (state_.phase < Phase::committed) DISKFERRY_CO_CHECK(co_await converge());
   is_committed_ = true;
-  DISKFERRY_CO_CHECK(co_await enter(Phase::retained));
+  while (true) {
+    const auto entered = co_await enter(Phase::retained);
+    if (entered) break;
+    DISKFERRY_CO_CHECK(co_await wait_while_paused(entered.error(), &Replacement::is_never));
+  }
   co_return co_await retain();
 }
 
@@ -171,22 +192,27 @@ Task<Result<void>> Replacement::converge() {
   if (state_.phase == Phase::prepared) DISKFERRY_CO_CHECK(co_await enter(Phase::bulk));
   // An earlier process ended right there, and had not committed.
   if (state_.phase == Phase::switching) DISKFERRY_CO_CHECK(co_await enter(Phase::delta));
-  co_return co_await follow_and_change(&Replacement::is_time_to_commit, Phase::committed);
+  DISKFERRY_CO_CHECK(co_await follow_and_change(&Replacement::is_time_to_commit, &Replacement::is_never,
+                                                Phase::committed));
+  co_return Result<void>{};
 }
 
-/// Has the targets follow until `is_enough`, then has them change places, however often that takes.
-Task<Result<void>> Replacement::follow_and_change(IsEnough is_enough, Phase next) {
-  while (true) {
+/// Has the targets follow until `is_enough`, then has them change places, however often that takes. False:
+/// `is_off` before that.
+Task<Result<bool>> Replacement::follow_and_change(IsEnough is_enough, IsEnough is_off, Phase next) {
+  while (!(this->*is_off)()) {
     auto done = co_await follow_until(is_enough);
+    if (done && (this->*is_off)()) break;
     if (done) {
       auto changed = co_await change_places(next);
-      if (changed && *changed) co_return Result<void>{};
+      if (changed && *changed) co_return true;
       done = changed ? note_attempt() : unexpected(std::move(changed).error());
     }
     if (done) continue;
-    if (done.error().kind() == ErrorKind::cancelled) co_return done;
-    DISKFERRY_CO_CHECK(co_await wait_while_paused(std::move(done).error()));
+    if (is_end_wanted() || is_record_unsure_) co_return unexpected(std::move(done).error());
+    DISKFERRY_CO_CHECK(co_await wait_while_paused(std::move(done).error(), is_off));
   }
+  co_return false;
 }
 
 /// One that took too long is made again later and later, and not for ever.
@@ -207,13 +233,19 @@ Task<Result<void>> Replacement::retain() {
   while (!is_time_to_end()) {
     auto followed = co_await follow_until(&Replacement::is_time_to_end);
     if (followed) break;
-    if (followed.error().kind() == ErrorKind::cancelled) co_return followed;
-    DISKFERRY_CO_CHECK(co_await wait_while_paused(std::move(followed).error()));
+    if (is_end_wanted()) co_return followed;
+    DISKFERRY_CO_CHECK(co_await wait_while_paused(std::move(followed).error(), &Replacement::is_time_to_end));
   }
-  if (!is_fallback_wanted_) co_return co_await let_source_go();
-  DISKFERRY_CO_CHECK(co_await follow_and_change(&Replacement::is_time_to_commit, Phase::aborting));
+  DISKFERRY_CO_TRY(const bool is_back, co_await take_source_back());
+  if (!is_back) co_return co_await let_source_go();
   co_return unexpected(
       fail(ErrorKind::cancelled, "replace", job_.subject).why("the old storage was taken back"));
+}
+
+/// False: nobody wants that, or not any more.
+Task<Result<bool>> Replacement::take_source_back() {
+  co_return co_await follow_and_change(&Replacement::is_time_to_fall_back, &Replacement::is_fallback_off,
+                                       Phase::aborting);
 }
 
 Task<Result<void>> Replacement::let_source_go() {

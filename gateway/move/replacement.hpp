@@ -3,13 +3,15 @@
 // one is, and a fallback is the same in the other direction. All disks change places at one moment or none.
 #pragma once
 
+#include "drivers/support/wall_clock.hpp"
 #include "gateway/jobs/event_bus.hpp"
-#include "gateway/jobs/job_store.hpp"
+#include "gateway/jobs/job_journal.hpp"
 #include "gateway/mirror/convergence.hpp"
 #include "gateway/move/replaced_disk.hpp"
 
 #include <atomic>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,13 +21,15 @@ namespace diskferry {
 
 struct ReplaceEnvironment {
   DriverContext& drivers;
-  JobStore& jobs;
+  JobJournal& journal;
   EventBus& bus;
   Endpoints& endpoints;
   std::string controller{};    ///< this process's name in leases
   std::string state_folder{};  ///< files of what differs are made there
   std::uint64_t window_bytes = 64ull << 20;
   unsigned connections = 4;
+  /// Milliseconds since 1970.
+  std::function<std::int64_t()> now_ms = &diskferry::now_ms;
 };
 
 /// How a disk stands.
@@ -44,7 +48,8 @@ class Replacement {
   Replacement& operator=(const Replacement&) = delete;
 
   /// For a job that an earlier process left: puts the mirrors behind the exports, before clients are let in.
-  /// Once, before run(). Errors: those of ReplacedDisk::begin().
+  /// Once, before run(). Errors: those of ReplacedDisk::begin(); what could not be put behind its export is not
+  /// followed, and known not to be.
   Task<Result<void>> take_up();
   /// Instead of run(): leaves everything to a later process.
   Task<void> leave_to_next();
@@ -53,8 +58,12 @@ class Replacement {
   Task<Result<void>> run();
 
   // What operators ask for while it runs. Thread: any.
-  /// Before the commit: changes places as soon as that can be. After it: lets the old storage go.
-  void commit_now() { (is_committed_ ? is_release_wanted_ : is_commit_wanted_) = true; }
+  /// Before the commit: changes places as soon as that can be. After it: lets the old storage go, which ends a
+  /// fallback that has not been possible yet.
+  void commit_now() {
+    if (is_committed_) is_fallback_wanted_ = false;
+    (is_committed_ ? is_release_wanted_ : is_commit_wanted_) = true;
+  }
   void fall_back() { is_fallback_wanted_ = true; }
   void pause() { is_pause_wanted_ = true; }
   void resume() { is_resume_wanted_ = true; }
@@ -74,13 +83,16 @@ class Replacement {
   Task<Result<void>> save(JobChanges changes);
   Task<Result<void>> enter(Phase next, JobChanges changes = {});
   void note_time(Phase phase);
+  std::string map_path(std::size_t disk) const;
+  void remove_maps() const;
   void make_disks();
   ConvergenceLimits limits_now() const;
   Task<Result<void>> forward();
   Task<Result<void>> prepare();
   Task<Result<void>> converge();
   Task<Result<void>> retain();
-  Task<Result<void>> follow_and_change(IsEnough is_enough, Phase next);
+  Task<Result<bool>> take_source_back();
+  Task<Result<bool>> follow_and_change(IsEnough is_enough, IsEnough is_off, Phase next);
   Result<void> note_attempt();
   Task<Result<void>> let_source_go();
   Task<Result<void>> undo(Error why);
@@ -92,14 +104,18 @@ class Replacement {
   // replacement_follow.cpp: having the targets follow
   Task<Result<void>> follow_until(IsEnough is_enough);
   Task<Result<void>> supervise(IsEnough is_enough, TaskGroup& followers, bool& was_enough);
-  Task<Result<void>> wait_while_paused(Error why);
+  Task<Result<void>> wait_while_paused(Error why, IsEnough is_off);
   Task<Result<void>> note_phase();
   void steer();
   bool is_end_wanted() const noexcept { return is_cancel_wanted_ || is_gateway_stopping_; }
   bool is_in_step() const;
   Duration predicted_pause() const;
+  bool can_change_places() const;
   bool is_time_to_commit() const;
+  bool is_time_to_fall_back() const;
   bool is_time_to_end() const;
+  bool is_never() const { return false; }
+  bool is_fallback_off() const { return !is_fallback_wanted_; }
 
   // replacement_progress.cpp
   std::vector<ReplacedDiskView> views() const;
@@ -114,6 +130,7 @@ class Replacement {
   Task<Result<void>> record(Phase next);
   Task<Result<void>> for_each(Task<Result<void>> (ReplacedDisk::*act)());
   std::vector<EndpointRecord> records() const;
+  void let_go();
 
   ReplaceEnvironment& environment_;
   JobRecord job_;
@@ -123,6 +140,7 @@ class Replacement {
   std::vector<ReplacedDiskView> last_views_{};  // once disks_ have ended
   bool is_taken_up_ = false;
   bool was_paused_ = false;
+  bool is_record_unsure_ = false;  // a commit that failed may be found by a later process: nobody is let go
   unsigned attempts_ = 0;  // to change places, one after the other
   TimePoint next_attempt_{};
 

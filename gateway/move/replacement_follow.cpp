@@ -1,6 +1,5 @@
 // Having the targets follow, and steering that.
 #include "diskferry/image_uri.hpp"
-#include "drivers/support/wall_clock.hpp"
 #include "gateway/move/replacement_disk.hpp"
 
 #include <algorithm>
@@ -52,19 +51,29 @@ Duration Replacement::predicted_pause() const {
   return longest;
 }
 
-bool Replacement::is_time_to_commit() const {
-  if (environment_.drivers.clock.now() < next_attempt_) return false;
-  if (!is_in_step() || predicted_pause() > std::chrono::milliseconds(max_pause_ms_.load())) return false;
-  return is_commit_wanted_ || is_fallback_wanted_ ||
-         (!request_.commit_by_hand && now_ms() >= request_.commit_at_ms);
+bool Replacement::can_change_places() const {
+  return environment_.drivers.clock.now() >= next_attempt_ && is_in_step() &&
+         predicted_pause() <= std::chrono::milliseconds(max_pause_ms_.load());
 }
 
+bool Replacement::is_time_to_commit() const {
+  const bool is_wanted =
+      is_commit_wanted_ || (!request_.commit_by_hand && environment_.now_ms() >= request_.commit_at_ms);
+  return is_wanted && can_change_places();
+}
+
+/// Or it is not wanted any more.
+bool Replacement::is_time_to_fall_back() const {
+  return is_fallback_off() || can_change_places();
+}
+
+/// The time of the old storage, which a fallback is the end of as well.
 bool Replacement::is_time_to_end() const {
   if (is_release_wanted_ || request_.retain_s == 0) return true;
   if (is_fallback_wanted_) return true;
   const auto committed = std::ranges::find(state_.timeline, Phase::committed, &PhaseTime::phase);
   return committed != state_.timeline.end() &&
-         now_ms() - committed->at_ms >= static_cast<std::int64_t>(request_.retain_s) * 1000;
+         environment_.now_ms() - committed->at_ms >= static_cast<std::int64_t>(request_.retain_s) * 1000;
 }
 
 ConvergenceLimits Replacement::limits_now() const {
@@ -75,7 +84,7 @@ ConvergenceLimits Replacement::limits_now() const {
   const auto begun = std::ranges::find(state_.timeline, Phase::bulk, &PhaseTime::phase);
   if (request_.deadline_s != 0 && begun != state_.timeline.end())
     limits.deadline = std::chrono::milliseconds(std::max<std::int64_t>(
-        1000, begun->at_ms + static_cast<std::int64_t>(request_.deadline_s) * 1000 - now_ms()));
+        1000, begun->at_ms + static_cast<std::int64_t>(request_.deadline_s) * 1000 - environment_.now_ms()));
   return limits;
 }
 
@@ -166,8 +175,8 @@ Task<Result<void>> Replacement::follow_until(IsEnough is_enough) {
   co_return result;
 }
 
-/// Nothing follows meanwhile; what guests write is noted.
-Task<Result<void>> Replacement::wait_while_paused(Error why) {
+/// Until somebody resumes it, or `is_off`. Nothing follows meanwhile; what guests write is noted.
+Task<Result<void>> Replacement::wait_while_paused(Error why, IsEnough is_off) {
   spdlog::warn("replacement {} of {} is paused: {}", job_.id, printable(job_.subject), why.message());
   for (Disk& each : disks_)
     if (each.is_begun) co_await each.disk.detach();
@@ -175,7 +184,7 @@ Task<Result<void>> Replacement::wait_while_paused(Error why) {
   bool is_noted = false;
   while (!is_resume_wanted_.exchange(false)) {
     if (is_end_wanted()) co_return unexpected(cancelled_error("replace", job_.subject));
-    if (state_.phase == Phase::retained && is_time_to_end()) break;
+    if ((this->*is_off)()) break;
     if (!is_noted)
       is_noted =
           (co_await save({.status = JobStatus::paused,

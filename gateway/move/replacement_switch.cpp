@@ -48,26 +48,30 @@ std::vector<EndpointRecord> Replacement::records() const {
   return all;
 }
 
-/// The commit. Whoever comes after a crash goes by what is written, so that an error alone says nothing:
-/// guests wait until it is known.
+/// The commit. Whoever comes after a crash goes by what is written then, and that may be a record whose
+/// writing failed: guests wait until none can be found.
 Task<Result<void>> Replacement::record(Phase next) {
   ++state_.switchovers;
   auto written = co_await enter(next, {.endpoints = records()});
   if (written) co_return written;
+  --state_.switchovers;
+  is_record_unsure_ = true;
   while (true) {
-    const auto found = co_await environment_.jobs.load(job_.id);
-    if (found && found->phase == to_string(next)) {
-      state_.phase = next;
-      note_time(next);
-      co_return Result<void>{};
-    }
-    if (found || found.error().kind() == ErrorKind::not_found) break;
-    spdlog::error("replacement {}: {}; guests' writes wait until it is known whether it is committed",
-                  job_.id, found.error().message());
+    const auto settled = co_await environment_.journal.settle(job_.id);
+    if (settled) break;
+    // The next process finds what there is.
+    if (is_gateway_stopping_) co_return written;
+    spdlog::error("replacement {}: {}; guests' writes wait until it is known that it is not committed",
+                  job_.id, settled.error().message());
     (void)co_await environment_.drivers.clock.sleep_for(ask_again_after);
   }
-  --state_.switchovers;
+  is_record_unsure_ = false;
   co_return written;
+}
+
+void Replacement::let_go() {
+  if (is_record_unsure_) return;
+  for (Disk& each : disks_) each.disk.let_go();
 }
 
 namespace {
@@ -98,7 +102,7 @@ Task<Result<void>> Replacement::hold_within_pause(HoldParts& parts, TimePoint si
 Task<Result<void>> Replacement::let_go_at(TimePoint end, TaskGroup& work, bool& is_over) {
   DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_until(end));
   is_over = true;
-  for (Disk& each : disks_) each.disk.let_go();
+  let_go();
   work.cancel();
   co_return Result<void>{};
 }
@@ -112,7 +116,7 @@ Task<Result<void>> Replacement::commit(Phase next, HoldParts& parts) {
   const TimePoint recorded = clock.now();
   const bool keep = next == Phase::committed && request_.retain_s != 0;
   for (Disk& each : disks_) co_await each.disk.switch_over(keep);
-  for (Disk& each : disks_) each.disk.let_go();
+  let_go();
   parts.record_us = us_between(durable, recorded);
   parts.switch_us = us_between(recorded, clock.now());
   co_return Result<void>{};
@@ -124,6 +128,8 @@ Task<Result<bool>> Replacement::change_places(Phase next) {
   // So that little is left to be made durable while guests wait.
   DISKFERRY_CO_CHECK(co_await for_each(&ReplacedDisk::make_durable));
   if (next == Phase::committed) {
+    // An attempt before this one, of this process or an earlier one, may have ended right there.
+    if (state_.phase == Phase::switching) DISKFERRY_CO_CHECK(co_await enter(Phase::delta));
     DISKFERRY_CO_CHECK(co_await enter(Phase::synchronized));
     DISKFERRY_CO_CHECK(co_await enter(Phase::switching));
   }
@@ -135,7 +141,8 @@ Task<Result<bool>> Replacement::change_places(Phase next) {
     whole.spawn(commit(next, parts));
     changed = co_await whole.join();
   }
-  for (Disk& each : disks_) each.disk.let_go();
+  if (is_record_unsure_) co_return unexpected(std::move(changed).error());
+  let_go();
   if (changed) {
     parts.total_us = us_between(begin, clock.now());
     state_.hold = parts;

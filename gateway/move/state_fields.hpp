@@ -45,6 +45,7 @@ void list_fields(Fields& fields, ValueOf<ReplaceDiskState> auto& disk) {
   fields.take("export", disk.name);
   fields.take("source", disk.source);
   fields.take("source-format", disk.source_format);
+  fields.take("source-storages", disk.source_storages);
   fields.take("configured", disk.configured);
   fields.take("target-identity", disk.target_identity);
   fields.take("uri", disk.uri);

@@ -18,6 +18,7 @@ struct Platter {
   std::vector<std::byte> durable;
   bool is_hung = false;
   bool is_gone = false;
+  unsigned openings = 0;       ///< who opened it before the last of them has nothing any more
   unsigned fail_one_in = 0;    ///< 0: no request fails
   unsigned inline_one_in = 3;  ///< so many of the requests that may be are served without waiting
 
@@ -35,10 +36,10 @@ struct Platter {
   }
 };
 
-class Disk final : public BlockDevice {
+class Disk : public BlockDevice {
  public:
   Disk(World& world, Platter& platter, std::string name, DeviceInfo info)
-      : world_(world), platter_(platter), info_(std::move(info)) {
+      : world_(world), platter_(platter), info_(std::move(info)), opening_(platter.openings) {
     info_.name = std::move(name);
     info_.is_read_only = false;
   }
@@ -52,7 +53,7 @@ class Disk final : public BlockDevice {
     co_return Result<void>{};
   }
   Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) override {
-    const bool is_sent = !platter_.is_gone;
+    const bool is_sent = !is_gone();
     auto done = co_await arrive("write", {offset, from.size()});
     if (is_sent) put(offset, done ? from : torn(from));
     if (flags.fua && done)
@@ -101,8 +102,9 @@ class Disk final : public BlockDevice {
   }
 
  private:
+  bool is_gone() const { return platter_.is_gone || opening_ != platter_.openings; }
   bool is_inline() {
-    return !platter_.is_hung && !platter_.is_gone && platter_.fail_one_in == 0 &&
+    return !platter_.is_hung && !is_gone() && platter_.fail_one_in == 0 &&
            platter_.inline_one_in != 0 && world_.one_in(platter_.inline_one_in);
   }
   void put(std::uint64_t offset, std::span<const std::byte> from) {
@@ -124,9 +126,9 @@ class Disk final : public BlockDevice {
                              range.length / test::sector_bytes, what));
   }
   Task<Result<void>> take_turn(const char* verb) {
-    const bool is_turn = co_await world_.turn([this] { return !platter_.is_hung || platter_.is_gone; });
+    const bool is_turn = co_await world_.turn([this] { return !platter_.is_hung || is_gone(); });
     if (!is_turn) co_return unexpected(cancelled_error(verb, info_.name));
-    if (platter_.is_gone) co_return unexpected(fail(ErrorKind::gone, verb, info_.name));
+    if (is_gone()) co_return unexpected(fail(ErrorKind::gone, verb, info_.name));
     if (platter_.fail_one_in != 0 && world_.one_in(platter_.fail_one_in))
       co_return unexpected(fail(ErrorKind::io, verb, info_.name));
     co_return Result<void>{};
@@ -135,6 +137,7 @@ class Disk final : public BlockDevice {
   World& world_;
   Platter& platter_;
   DeviceInfo info_;
+  const unsigned opening_;
 };
 
 }  // namespace diskferry::sim

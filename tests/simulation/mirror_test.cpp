@@ -6,9 +6,8 @@
 #include "gateway/copy/engine.hpp"
 #include "gateway/move/mirror_work.hpp"
 #include "tests/simulation/disk.hpp"
+#include "tests/simulation/seeds.hpp"
 
-#include <charconv>
-#include <cstdlib>
 #include <fmt/format.h>
 #include <memory>
 
@@ -361,30 +360,9 @@ class Trial {
   MirrorDevice* mirror_ = nullptr;
 };
 
-std::uint64_t number_from(const char* name, std::uint64_t otherwise) {
-  const char* const text = std::getenv(name);
-  if (text == nullptr) return otherwise;
-  std::uint64_t number = 0;
-  const std::string_view all(text);
-  (void)std::from_chars(all.begin(), all.end(), number);
-  return number;
-}
-
-/// A part of the seeds, so that parts run side by side.
 class MirrorSimulation : public testing::TestWithParam<unsigned> {};
-constexpr unsigned parts = 4;
-
 TEST_P(MirrorSimulation, LosesNothing) {
-  const std::uint64_t only = number_from("DISKFERRY_SEED", 0);
-  const std::uint64_t seeds = number_from("DISKFERRY_SEEDS", 10'000);
-  for (std::uint64_t seed = 1 + GetParam(); seed <= seeds; seed += parts) {
-    if (only != 0 && seed != only) continue;
-    auto trial = std::make_unique<Trial>(seed);
-    const std::string problem = trial->run();
-    // One that is stuck cannot be taken apart.
-    if (trial->is_stuck()) (void)trial.release();
-    ASSERT_EQ(problem, "") << "again with DISKFERRY_SEED=" << seed;
-  }
+  run_seeds<Trial>(GetParam(), 10'000);
 }
 INSTANTIATE_TEST_SUITE_P(Part, MirrorSimulation, testing::Range(0u, parts));
 

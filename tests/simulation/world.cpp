@@ -18,7 +18,7 @@ constexpr std::uint64_t steps_max = 400'000;
 World::World(std::uint64_t seed)
     : io_(1),
       executors_{io_.get_executor()},
-      pool_(1),
+      pool_(0),
       buffers_(buffer_bytes),
       context_{.reactors = executors_, .blocking_pool = pool_, .buffers = buffers_, .clock = clock_},
       random_(seed) {}
