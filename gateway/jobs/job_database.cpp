@@ -54,6 +54,9 @@ Result<void> configure(sqlite::Database& database, std::uint64_t bytes_max) {
   DISKFERRY_CHECK(
       database.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; "
                        "PRAGMA cell_size_check = ON"));
+  // What a process before this one wrote last may be in memory only, where making it durable failed: nobody acts
+  // on that before it is on the disk.
+  DISKFERRY_CHECK(database.execute("PRAGMA wal_checkpoint(TRUNCATE)"));
   DISKFERRY_TRY(const auto page_bytes, database.number("PRAGMA page_size"));
   return database.execute(
       fmt::format("PRAGMA max_page_count = {}",
@@ -68,8 +71,9 @@ Result<void> check_integrity(sqlite::Database& database, const std::string& path
   return unexpected(
       fail(ErrorKind::corrupt, "open", printable(path))
           .why("the job database is damaged: " + printable(query.text(0)))
-          .remedy("stop the gateway, look at what its jobs had reached, move the file and those beside "
-                  "it away or restore a copy, and start it again"));
+          .remedy("stop the gateway, look at what its jobs had reached, name in its configuration where "
+                  "exports are whose storage was replaced, move the file and those beside it away, and start "
+                  "it again"));
 }
 
 /// Room that the file system keeps for what is written first, into the log beside the database: when the disk
@@ -257,11 +261,14 @@ Result<std::uint64_t> JobDatabase::update(std::string_view id, std::uint64_t exp
   return sequence;
 }
 
-Result<void> JobDatabase::settle(std::string_view id) {
+Result<JobRecord> JobDatabase::settle(std::string_view id, std::int64_t now_ms) {
   DISKFERRY_TRY(auto transaction, sqlite::Transaction::begin(database_));
-  DISKFERRY_TRY(const JobRecord job, load(id));
+  DISKFERRY_TRY(JobRecord job, load(id));
+  // What changes nothing is not written by SQLite, and would take no place in the log.
+  job.updated_ms = std::max(now_ms, job.updated_ms + 1);
   DISKFERRY_CHECK(write(job));
-  return transaction.commit();
+  DISKFERRY_CHECK(transaction.commit());
+  return job;
 }
 
 Result<std::uint64_t> JobDatabase::add_event(std::string_view id, const NewJobEvent& event,

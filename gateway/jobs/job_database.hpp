@@ -33,7 +33,7 @@ class JobDatabase {
                                const JobChanges& changes, std::int64_t now_ms);
   /// See JobJournal. A transaction whose end failed may be in the log of a later process, until another one
   /// has taken its place there.
-  Result<void> settle(std::string_view id);
+  Result<JobRecord> settle(std::string_view id, std::int64_t now_ms);
   Result<std::uint64_t> append_event(std::string_view id, const NewJobEvent& event, std::int64_t now_ms);
   Result<std::vector<JobEvent>> events(std::string_view id, std::uint64_t after, std::size_t limit);
   /// Errors: in_use.

@@ -27,9 +27,9 @@ class JobJournal {
   /// took over, and this one must let go of everything.
   virtual Task<Result<std::uint64_t>> update(std::string id, std::uint64_t expected_generation,
                                              JobChanges changes) = 0;
-  /// After an update that failed: writes the job once more as it was before, and when that is done, no later
-  /// process will find what failed. Errors: it is still not known.
-  virtual Task<Result<void>> settle(std::string id) = 0;
+  /// After an update that failed: writes the job once more as it is, and returns that. When it is done, this is
+  /// what every later process finds. Errors: it is still not known.
+  virtual Task<Result<JobRecord>> settle(std::string id) = 0;
 };
 
 }  // namespace diskferry

@@ -94,8 +94,8 @@ Task<Result<std::uint64_t>> JobStore::update(std::string id, std::uint64_t expec
   });
 }
 
-Task<Result<void>> JobStore::settle(std::string id) {
-  co_return co_await call([&] { return state_->database->settle(id); });
+Task<Result<JobRecord>> JobStore::settle(std::string id) {
+  co_return co_await call([&] { return state_->database->settle(id, state_->options.now_ms()); });
 }
 
 Task<Result<std::uint64_t>> JobStore::append_event(std::string id, NewJobEvent event) {

@@ -48,7 +48,7 @@ class JobStore final : public JobJournal {
 
   Task<Result<std::uint64_t>> update(std::string id, std::uint64_t expected_generation,
                                      JobChanges changes) override;
-  Task<Result<void>> settle(std::string id) override;
+  Task<Result<JobRecord>> settle(std::string id) override;
   /// For what is worth knowing and changes nothing. Errors: not_found.
   Task<Result<std::uint64_t>> append_event(std::string id, NewJobEvent event);
   /// Those after a sequence number, in order; fewer than asked for is normal. Errors: not_found.

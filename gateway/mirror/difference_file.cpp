@@ -9,6 +9,7 @@
 #include <cstring>
 #include <fcntl.h>
 #include <fstream>
+#include <random>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -38,9 +39,13 @@ std::array<std::uint64_t, 2> hash_of(const void* from, std::size_t bytes) noexce
 }
 
 /// Differs after each start of the machine.
+/// One that cannot be read is never the same.
 std::array<std::uint64_t, 2> this_boot() {
   std::string name;
-  std::ifstream("/proc/sys/kernel/random/boot_id") >> name;
+  if (!(std::ifstream("/proc/sys/kernel/random/boot_id") >> name)) {
+    std::random_device random;
+    return {random(), random()};
+  }
   return hash_of(name.data(), name.size());
 }
 

@@ -56,6 +56,7 @@ struct ReplaceDiskState {
   std::string format{};
   std::uint64_t size_bytes = 0;
   bool was_created = false;
+  std::string source_identity{};  ///< as that of the target
   /// What the target is (VolumeFacts::identity), once it is there: another one under its name has nothing of
   /// this.
   std::string target_identity{};

@@ -50,8 +50,14 @@ Result<void> ReplaceService::launch(std::string id, std::unique_ptr<Replacement>
 }
 
 Task<Result<void>> ReplaceService::start() {
-  for (auto& [id, replacement] : std::exchange(taken_up_, {}))
+  for (auto& [id, replacement] : std::exchange(taken_up_, {})) {
+    if (running_.is_full()) {
+      spdlog::error("replacement {}: too many run; say resume when one of them has ended", id);
+      co_await replacement->leave_to_next();
+      continue;
+    }
     DISKFERRY_CO_CHECK(launch(id, std::move(replacement)));
+  }
   co_return Result<void>{};
 }
 
@@ -114,9 +120,30 @@ Task<Result<void>> ReplaceService::cancel(std::string id) {
     co_return unexpected(fail(ErrorKind::in_use, "cancel", id)
                              .why("the new storage is in charge already")
                              .remedy("say fallback to come back, or commit to let the old storage go"));
-  DISKFERRY_CO_CHECK(co_await have_running(id));
+  if (const auto running = co_await have_running(id); !running) {
+    if (running.error().kind() != ErrorKind::mismatch) co_return running;
+    co_return co_await give_up(id);
+  }
   DISKFERRY_CO_CHECK(with(id, [](Replacement& one) { one.cancel(); }));
   running_.cancel(id);
+  co_return Result<void>{};
+}
+
+/// Of a job that has not committed and cannot be taken up: it is over, and what it made is left to people.
+Task<Result<void>> ReplaceService::give_up(std::string id) {
+  DISKFERRY_CO_TRY(const JobRecord job,
+                   co_await jobs_.take_lease(id, environment_.controller, std::chrono::hours(1)));
+  const auto note = [&](Phase phase, std::optional<JobStatus> status) {
+    return jobs_.update(
+        id, job.generation,
+        {.status = status,
+         .phase = std::string(to_string(phase)),
+         .error = "cancelled while it could not be taken up; its targets are left as they are: " + job.error,
+         .event = NewJobEvent{.kind = std::string(status ? end_event : phase_event),
+                              .text = R"({"text":"cancelled"})"}});
+  };
+  DISKFERRY_CO_CHECK(co_await note(Phase::aborting, std::nullopt));
+  DISKFERRY_CO_CHECK(co_await note(Phase::aborted, JobStatus::cancelled));
   co_return Result<void>{};
 }
 
@@ -139,6 +166,7 @@ Task<Result<void>> ReplaceService::pause(std::string id) {
 
 /// One that could not be taken up when the gateway was started is taken up now.
 Task<Result<void>> ReplaceService::have_running(std::string id) {
+  DISKFERRY_CO_TRY(const auto one_at_a_time, co_await taking_up_.lock());
   co_await running_.reap();
   if (running_.has(id)) co_return Result<void>{};
   DISKFERRY_CO_TRY(const JobRecord job, co_await jobs_.load(id));
@@ -146,7 +174,7 @@ Task<Result<void>> ReplaceService::have_running(std::string id) {
     co_return unexpected(fail(ErrorKind::in_use, "change the replacement", id).why("it has ended"));
   auto replacement = std::make_unique<Replacement>(environment_, job);
   if (!co_await take_up_one(*replacement, job))
-    co_return unexpected(fail(ErrorKind::in_use, "go on with the replacement", id)
+    co_return unexpected(fail(ErrorKind::mismatch, "go on with the replacement", id)
                              .why("it cannot be taken up yet")
                              .remedy("diskferry status " + id + " tells why"));
   co_return launch(id, std::move(replacement));

@@ -1,6 +1,7 @@
 // The replacements of this gateway: begun, changed, ended, and gone on with when the gateway starts anew.
 #pragma once
 
+#include "diskferry/sync.hpp"
 #include "gateway/jobs/job_store.hpp"
 #include "gateway/move/replace_plan.hpp"
 #include "gateway/move/replacement.hpp"
@@ -47,6 +48,7 @@ class ReplaceService {
   static Task<Result<void>> act(Replacement& replacement, std::string id);
   Task<bool> take_up_one(Replacement& replacement, JobRecord job);
   Task<Result<void>> have_running(std::string id);
+  Task<Result<void>> give_up(std::string id);
   Task<Result<bool>> is_committed(std::string id);
   Task<Result<void>> refuse_shared_targets(ReplaceRequest request);
   Result<void> launch(std::string id, std::unique_ptr<Replacement> replacement);
@@ -57,6 +59,7 @@ class ReplaceService {
   /// Between take_up() and start().
   std::vector<std::pair<std::string, std::unique_ptr<Replacement>>> taken_up_{};
   RunningJobs<std::unique_ptr<Replacement>> running_;
+  AsyncMutex taking_up_{};
 };
 
 }  // namespace diskferry

@@ -8,6 +8,7 @@
 #include "drivers/filters/align.hpp"
 #include "drivers/filters/slice.hpp"
 #include "drivers/image/image.hpp"
+#include "drivers/registry.hpp"
 #include "drivers/support/blocking_pool.hpp"
 #include "gateway/copy/target.hpp"
 #include "gateway/move/mirror_work.hpp"
@@ -36,6 +37,12 @@ CopyRequest creation(const ImageUri& uri, const ReplaceDiskState& state, bool ma
   copy.target_format = state.format;
   copy.existing = may_overwrite ? CopyRequest::Existing::overwrite : CopyRequest::Existing::refuse;
   return copy;
+}
+
+/// Without secrets, for people.
+std::string shown(const std::string& name) {
+  const auto uri = ImageUri::parse(name);
+  return uri ? uri->to_string() : printable(name);
 }
 
 /// A device together with what has to live as long.
@@ -80,6 +87,9 @@ Task<Result<void>> ReplacedDisk::look() {
   }
   DISKFERRY_CO_TRY(const auto seen, co_await look_at_layers(context_, std::move(layers)));
   DISKFERRY_CO_CHECK(refuse_same_storage(seen, target, uri));
+  DISKFERRY_CO_TRY(const ImageUri source, ImageUri::parse(state_.source));
+  DISKFERRY_CO_TRY(const VolumeFacts source_facts, co_await look_at_volume(context_, source, {}));
+  state_.source_identity = source_facts.identity;
   if (!target.volume.obstacles.empty()) co_return unexpected(target.volume.obstacles.front());
   if (target.volume.exists && !target.volume.can_be_emptied && state_.format == "raw" &&
       target.volume.size_bytes < state_.size_bytes)
@@ -122,8 +132,8 @@ Task<Result<std::shared_ptr<BlockDevice>>> ReplacedDisk::open_side(std::string n
 
 // --- the mirror -------------------------------------------------------------------------------------------
 
-Task<Result<void>> ReplacedDisk::begin(bool is_again) {
-  auto begun = co_await begin_now(is_again);
+Task<Result<void>> ReplacedDisk::begin(bool is_again, bool target_is_in_charge) {
+  auto begun = co_await begin_now(is_again, target_is_in_charge);
   // As in end().
   if (!begun) (void)remove_map();
   co_return begun;
@@ -136,11 +146,24 @@ bool ReplacedDisk::remove_map() const {
   return !failed;
 }
 
-Task<Result<void>> ReplacedDisk::begin_now(bool is_again) {
+/// An edited configuration may have put the export elsewhere, which then is the truth.
+Result<void> ReplacedDisk::check_place(bool target_is_in_charge) const {
+  const std::string& place = target_is_in_charge ? state_.uri : state_.source;
+  if (lent_.uri == place) return {};
+  return unexpected(
+      fail(ErrorKind::mismatch, "mirror", printable(state_.name))
+          .why(fmt::format("it is at {} now, and the job left it at {}", shown(lent_.uri), shown(place)))
+          .remedy("have the configuration name the former image again, or cancel the job"));
+}
+
+Task<Result<void>> ReplacedDisk::begin_now(bool is_again, bool target_is_in_charge) {
   if (!is_borrowed_) {
     DISKFERRY_CO_TRY(lent_, endpoints_.borrow(state_.name));
     is_borrowed_ = true;
   }
+  // What the commit writes down is compared with the configuration of today.
+  state_.configured = lent_.configured;
+  DISKFERRY_CO_CHECK(check_place(target_is_in_charge));
   if (lent_.device->size_bytes() != state_.size_bytes)
     co_return unexpected(fail(ErrorKind::mismatch, "mirror", printable(state_.name))
                              .why(fmt::format("its storage has {} bytes and had {}",
@@ -172,19 +195,20 @@ Task<Result<void>> ReplacedDisk::begin_now(bool is_again) {
 }
 
 Task<Result<void>> ReplacedDisk::attach(bool is_back) {
-  if (!is_back) DISKFERRY_CO_CHECK(co_await check_target());
+  DISKFERRY_CO_CHECK(is_back ? co_await check_follower(state_.source, state_.source_identity)
+                             : co_await check_follower(state_.uri, state_.target_identity));
   DISKFERRY_CO_TRY(auto target, is_back ? co_await open_side(state_.source, state_.source_format)
                                         : co_await open_side(state_.uri, state_.format));
   mirror_->attach(std::move(target), {.window_bytes = options_.window_bytes});
   co_return Result<void>{};
 }
 
-/// Another storage that has come to be under the target's name has nothing of the disk.
-Task<Result<void>> ReplacedDisk::check_target() {
-  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(state_.uri));
-  DISKFERRY_CO_TRY(const TargetState now, co_await look_at_target(context_, creation(uri, state_, true)));
-  if (now.volume.identity == state_.target_identity) co_return Result<void>{};
-  co_return unexpected(fail(ErrorKind::mismatch, "follow", printable(state_.uri))
+/// Another storage that has come to be under its name has nothing of the disk.
+Task<Result<void>> ReplacedDisk::check_follower(std::string name, std::string identity) {
+  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(name));
+  DISKFERRY_CO_TRY(const VolumeFacts now, co_await look_at_volume(context_, uri, {}));
+  if (now.identity == identity) co_return Result<void>{};
+  co_return unexpected(fail(ErrorKind::mismatch, "follow", uri.to_string())
                            .why("it is not the storage that was there when the job began")
                            .remedy("put that back, or cancel the job and begin another"));
 }

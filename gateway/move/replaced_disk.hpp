@@ -51,9 +51,10 @@ class ReplacedDisk {
   bool makes_target() const noexcept { return makes_target_; }
   /// Makes the target, where it is not there. Errors: no_space, permission, and those of the storage.
   Task<Result<void>> make_target();
-  /// Puts the mirror behind the export. `is_again`: what an earlier process noted still holds. Errors:
-  /// no_space (the map), mismatch.
-  Task<Result<void>> begin(bool is_again);
+  /// Puts the mirror behind the export. `is_again`: what an earlier process noted still holds, if the export is
+  /// where the job's record has it, which is the target where that is in charge. Errors: no_space (the map),
+  /// mismatch.
+  Task<Result<void>> begin(bool is_again, bool target_is_in_charge);
   /// Opens the target, or the old storage where that `is_back`, and has it follow. Errors: those of the
   /// storage, too_large.
   Task<Result<void>> attach(bool is_back);
@@ -86,9 +87,10 @@ class ReplacedDisk {
   ReplacedDiskStats stats() const;
 
  private:
-  Task<Result<void>> begin_now(bool is_again);
+  Task<Result<void>> begin_now(bool is_again, bool target_is_in_charge);
+  Result<void> check_place(bool target_is_in_charge) const;
   bool remove_map() const;
-  Task<Result<void>> check_target();
+  Task<Result<void>> check_follower(std::string name, std::string identity);
   Task<Result<std::shared_ptr<BlockDevice>>> open_side(std::string name, std::string format);
   Task<Result<void>> bulk(CopyEngine& engine, BlockDevice& primary, BlockDevice& target);
   Task<Result<void>> rounds(CopyEngine& engine);

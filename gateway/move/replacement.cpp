@@ -36,6 +36,7 @@ Task<Result<void>> Replacement::load() {
   DISKFERRY_CO_TRY(state_, parse_replace_state(job_.state.empty() ? "{}" : job_.state));
   bytes_per_s_ = request_.bytes_per_s;
   max_pause_ms_ = request_.max_pause_ms;
+  is_committed_ = state_.phase >= Phase::committed && state_.phase < Phase::aborting;
   co_return Result<void>{};
 }
 
@@ -79,7 +80,6 @@ std::string Replacement::map_path(std::size_t disk) const {
   return fmt::format("{}/{}-{}.map", environment_.state_folder, job_.id, disk);
 }
 
-/// Guests are let in without a mirror: what was noted is not true any more.
 void Replacement::remove_maps() const {
   std::error_code failed;
   for (std::size_t i = 0; i < replace_disks_max; ++i) std::filesystem::remove(map_path(i), failed);
@@ -108,18 +108,22 @@ void Replacement::make_disks() {
 // --- forward ----------------------------------------------------------------------------------------------
 
 Task<Result<void>> Replacement::take_up() {
-  if (auto loaded = co_await load(); !loaded) {
-    remove_maps();
-    co_return loaded;
-  }
+  auto taken = co_await load();
+  if (taken) taken = co_await begin_again();
+  // Clients are let in without a mirror behind some export: what was noted of this job is not true any more.
+  if (!taken) remove_maps();
+  co_return taken;
+}
+
+Task<Result<void>> Replacement::begin_again() {
   is_taken_up_ = true;
   was_paused_ = job_.status == JobStatus::paused;
   make_disks();
   if (state_.phase < Phase::prepared || is_final(state_.phase)) co_return Result<void>{};
   Result<void> result;
-  // Also those after one that failed: clients are let in whatever happens here.
+  // Also those after one that failed, so that these note what their clients write.
   for (Disk& each : disks_) {
-    auto begun = co_await each.disk.begin(true);
+    auto begun = co_await each.disk.begin(true, targets_are_in_charge());
     each.is_begun = begun.has_value();
     if (!begun && result) result = std::move(begun);
   }
@@ -182,7 +186,7 @@ Task<Result<void>> Replacement::prepare() {
   }
   DISKFERRY_CO_CHECK(co_await enter(Phase::prepared));
   for (Disk& each : disks_) {
-    DISKFERRY_CO_CHECK(co_await each.disk.begin(false));
+    DISKFERRY_CO_CHECK(co_await each.disk.begin(false, false));
     each.is_begun = true;
   }
   co_return Result<void>{};

@@ -88,6 +88,7 @@ class Replacement {
   void make_disks();
   ConvergenceLimits limits_now() const;
   Task<Result<void>> forward();
+  Task<Result<void>> begin_again();
   Task<Result<void>> prepare();
   Task<Result<void>> converge();
   Task<Result<void>> retain();

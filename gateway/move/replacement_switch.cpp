@@ -58,15 +58,21 @@ Task<Result<void>> Replacement::record(Phase next) {
   is_record_unsure_ = true;
   while (true) {
     const auto settled = co_await environment_.journal.settle(job_.id);
-    if (settled) break;
+    if (settled) {
+      is_record_unsure_ = false;
+      if (settled->phase != to_string(next)) co_return written;
+      // It is there after all.
+      ++state_.switchovers;
+      state_.phase = next;
+      note_time(next);
+      co_return Result<void>{};
+    }
     // The next process finds what there is.
     if (is_gateway_stopping_) co_return written;
     spdlog::error("replacement {}: {}; guests' writes wait until it is known that it is not committed",
                   job_.id, settled.error().message());
     (void)co_await environment_.drivers.clock.sleep_for(ask_again_after);
   }
-  is_record_unsure_ = false;
-  co_return written;
 }
 
 void Replacement::let_go() {

@@ -51,6 +51,10 @@ class RunningJobs {
     if (running) use(running->work);
     return running != nullptr;
   }
+  bool is_full() const {
+    std::lock_guard lock(guard_);
+    return running_.size() >= jobs_max;
+  }
   bool has(const std::string& id) const { return find(id) != nullptr; }
   void cancel(const std::string& id) {
     if (const auto running = find(id)) running->group.cancel();

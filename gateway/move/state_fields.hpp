@@ -46,6 +46,7 @@ void list_fields(Fields& fields, ValueOf<ReplaceDiskState> auto& disk) {
   fields.take("source", disk.source);
   fields.take("source-format", disk.source_format);
   fields.take("source-storages", disk.source_storages);
+  fields.take("source-identity", disk.source_identity);
   fields.take("configured", disk.configured);
   fields.take("target-identity", disk.target_identity);
   fields.take("uri", disk.uri);

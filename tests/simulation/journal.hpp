@@ -1,5 +1,5 @@
-// A job's record in a simulated world: writes fail for sure, or so that a later process may find them all the
-// same, as those of a database whose log could not be made durable.
+// A job's record in a simulated world: writes fail for sure, or are there all the same, or so that a later
+// process may find them, as those of a database whose log could not be made durable.
 #pragma once
 
 #include "gateway/jobs/job_journal.hpp"
@@ -47,18 +47,22 @@ class Journal final : public JobJournal {
   Task<Result<std::uint64_t>> update(std::string, std::uint64_t, JobChanges changes) override {
     DISKFERRY_CO_CHECK(co_await arrive("change job"));
     if (fails()) {
-      if (world_.one_in(2)) unsure_ = std::move(changes);
+      if (world_.one_in(2)) {
+        unsure_ = std::move(changes);
+      } else if (world_.one_in(4)) {
+        apply(changes);  // it is there, and who asked does not know
+      }
       co_return unexpected(fail(ErrorKind::io, "change job", job_.id));
     }
     unsure_.reset();
     apply(changes);
     co_return 0;
   }
-  Task<Result<void>> settle(std::string) override {
+  Task<Result<JobRecord>> settle(std::string) override {
     DISKFERRY_CO_CHECK(co_await arrive("settle job"));
     if (fails()) co_return unexpected(fail(ErrorKind::io, "settle job", job_.id));
     unsure_.reset();
-    co_return Result<void>{};
+    co_return job_;
   }
 
  private:

@@ -437,8 +437,11 @@ class Trial {
       const auto done = co_await exports_->use(name_of(i)).device().read(0, all);
       if (!done) report("at the end", done.error().message());
       report("at the end", models_[i].check(all, 0, since));
-      const bool is_new = journal_.job().phase == "released";
-      const std::string wanted = is_new ? course_.request.disks[i].uri : source_of(i);
+      // One that was cancelled too late has ended without having been released.
+      const std::string& phase = journal_.job().phase;
+      if ((phase == "released" && !is_replaced(i)) || (phase == "aborted" && is_replaced(i)))
+        report("at the end", fmt::format("{} is on the wrong side of a job that is {}", name_of(i), phase));
+      const std::string wanted = is_replaced(i) ? course_.request.disks[i].uri : source_of(i);
       if (exports_->place(name_of(i)) != wanted)
         report("at the end", fmt::format("{} is at {}", name_of(i), exports_->place(name_of(i))));
     }
