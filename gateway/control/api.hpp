@@ -70,6 +70,7 @@ struct JobDescription {
   std::string request_json = "{}";
   std::string state_json = "{}";
   std::string report_json = "{}";
+  std::string progress_json = "{}";  ///< the last word of a job that runs; "{}" where there is none
 };
 struct JobFilter {
   bool active_only = false;

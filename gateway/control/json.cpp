@@ -195,6 +195,7 @@ void fields(auto& v, Same<JobDescription> auto& x) {
   v.field("request", document(x.request_json));
   v.field("state", document(x.state_json));
   v.field("report", document(x.report_json));
+  v.field("progress", document(x.progress_json));
 }
 void fields(auto& v, Same<JobSettings> auto& x) {
   v.field("rate", x.rate_bytes_per_s);

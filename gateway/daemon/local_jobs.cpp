@@ -17,7 +17,8 @@ std::string status_word(JobStatus status) {
   return status == JobStatus::rolled_back ? "rolled-back" : std::string(to_string(status));
 }
 
-control::JobDescription describe(const JobRecord& job) {
+control::JobDescription describe(const JobRecord& job, const EventBus& bus) {
+  const auto progress = bus.last_progress(job.id);
   return {.id = job.id,
           .kind = job.kind,
           .subject = job.subject,
@@ -28,7 +29,8 @@ control::JobDescription describe(const JobRecord& job) {
           .updated_ms = job.updated_ms,
           .request_json = job.request,
           .state_json = job.state.empty() ? "{}" : job.state,
-          .report_json = job.report.empty() ? "{}" : job.report};
+          .report_json = job.report.empty() ? "{}" : job.report,
+          .progress_json = progress ? progress->text : "{}"};
 }
 
 control::JobEvent describe(const JobEvent& event) {
@@ -89,13 +91,25 @@ Task<Result<std::vector<control::JobDescription>>> LocalJobs::jobs(control::JobF
   DISKFERRY_CO_TRY(const auto found,
                    co_await store_.list({.active_only = filter.active_only, .limit = filter.jobs_max}));
   std::vector<control::JobDescription> all;
-  for (const JobRecord& job : found) all.push_back(describe(job));
+  for (const JobRecord& job : found) all.push_back(describe(job, bus_));
   co_return all;
 }
 
 Task<Result<control::JobDescription>> LocalJobs::job(std::string id) {
   DISKFERRY_CO_TRY(const JobRecord job, co_await store_.load(std::move(id)));
-  co_return describe(job);
+  co_return describe(job, bus_);
+}
+
+Task<Result<std::map<std::string, std::uint64_t>>> LocalJobs::counts() {
+  DISKFERRY_CO_TRY(const auto found, co_await store_.counts());
+  std::map<std::string, std::uint64_t> counts;
+  // Also those that none has, so that a series begins with 0.
+  for (const JobStatus status : {JobStatus::queued, JobStatus::running, JobStatus::paused, JobStatus::done,
+                                 JobStatus::failed, JobStatus::cancelled, JobStatus::rolled_back}) {
+    const auto one = found.find(status);
+    counts[status_word(status)] = one == found.end() ? 0 : one->second;
+  }
+  co_return counts;
 }
 
 namespace {
@@ -128,14 +142,14 @@ Task<Result<control::JobDescription>> LocalJobs::create_job(control::JobRequest 
   DISKFERRY_CO_CHECK(check_kind(request.kind));
   if (request.kind == evacuate_kind) {
     DISKFERRY_CO_TRY(const JobRecord job, co_await evacuations_.begin(std::move(request.request_json)));
-    co_return describe(job);
+    co_return describe(job, bus_);
   }
   if (request.kind == replace_kind) {
     DISKFERRY_CO_TRY(const JobRecord job, co_await replacements_.begin(std::move(request.request_json)));
-    co_return describe(job);
+    co_return describe(job, bus_);
   }
   DISKFERRY_CO_TRY(const JobRecord job, co_await moves_.begin(std::move(request.request_json)));
-  co_return describe(job);
+  co_return describe(job, bus_);
 }
 
 Task<Result<control::JobDescription>> LocalJobs::act_on_replacement(std::string id,

@@ -8,6 +8,8 @@
 #include "gateway/move/move_service.hpp"
 #include "gateway/move/replace_service.hpp"
 
+#include <map>
+
 namespace diskferry::daemon {
 
 /// Thread: any. Lifetime: what it is made of outlives it.
@@ -24,6 +26,9 @@ class LocalJobs final : public control::JobsApi {
   Task<Result<control::JobDescription>> act_on_job(std::string id, control::JobAction action) override;
   Task<Result<control::JobDescription>> set_job(std::string id, control::JobSettings settings) override;
   Task<Result<std::unique_ptr<control::EventSource>>> events(control::EventFilter filter) override;
+
+  /// How many there are by the API's word for their status, also those that have ended.
+  Task<Result<std::map<std::string, std::uint64_t>>> counts();
 
  private:
   Task<Result<control::JobDescription>> act_on_evacuation(std::string id, control::JobAction action);

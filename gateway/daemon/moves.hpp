@@ -28,7 +28,7 @@ class Moves {
   Task<Result<void>> take_up_replacements(Endpoints& endpoints, const std::string& id);
   /// Offers the disks of moves that have not ended, and takes up the jobs of an earlier process.
   Task<Result<void>> start(std::string name, std::string id);
-  control::JobsApi& jobs() noexcept { return *jobs_; }
+  LocalJobs& jobs() noexcept { return *jobs_; }
   control::PeerApi& peers() noexcept { return *peers_; }
   /// Undoes the moves that are not committed; withdraws what is offered.
   Task<void> stop();

@@ -2,8 +2,10 @@
 #include "gateway/jobs/event_bus.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <fmt/format.h>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <vector>
@@ -41,8 +43,18 @@ struct EventSubscription::Shared {
   const EventBusLimits limits;
   mutable std::mutex guard;
   std::vector<std::shared_ptr<Queue>> queues;
+  std::map<std::string, std::shared_ptr<const JobEvent>> progress;  // by job
   bool is_closed = false;
 
+  /// `guard` is held.
+  void remember(const std::shared_ptr<const JobEvent>& event) {
+    if (event->kind == end_event) {
+      progress.erase(event->job);
+    } else if (event->kind == progress_event &&
+               (progress.size() < limits.jobs_with_progress || progress.contains(event->job))) {
+      progress[event->job] = event;
+    }
+  }
   /// `guard` is held.
   void put(Queue& queue, const std::shared_ptr<const JobEvent>& event) const {
     if (queue.end || (!queue.job.empty() && queue.job != event->job)) return;
@@ -62,6 +74,10 @@ struct EventSubscription::Shared {
 };
 
 namespace {
+std::int64_t now_ms() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+}
 Error bus_closed() {
   return fail(ErrorKind::gone, "watch events").why("the gateway is shutting down");
 }
@@ -118,8 +134,10 @@ Result<EventSubscription> EventBus::subscribe(std::string job) {
 }
 
 void EventBus::publish(JobEvent event) {
+  if (event.time_ms == 0) event.time_ms = now_ms();
   const auto shared = std::make_shared<const JobEvent>(std::move(event));
   std::lock_guard lock(shared_->guard);
+  shared_->remember(shared);
   for (const auto& queue : shared_->queues) shared_->put(*queue, shared);
 }
 
@@ -127,6 +145,12 @@ void EventBus::close() {
   std::lock_guard lock(shared_->guard);
   shared_->is_closed = true;
   for (const auto& queue : shared_->queues) queue->finish(bus_closed());
+}
+
+std::shared_ptr<const JobEvent> EventBus::last_progress(const std::string& job) const {
+  std::lock_guard lock(shared_->guard);
+  const auto found = shared_->progress.find(job);
+  return found == shared_->progress.end() ? nullptr : found->second;
 }
 
 std::size_t EventBus::subscribers() const {

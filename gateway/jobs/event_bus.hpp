@@ -43,6 +43,7 @@ class EventSubscription {
 struct EventBusLimits {
   std::size_t events_per_subscriber = 1'000;
   std::size_t subscribers = 256;
+  std::size_t jobs_with_progress = 1'000;
 };
 
 /// Thread: any. Lifetime: of the bus itself, at least as long as those who publish; the clock outlives all.
@@ -58,10 +59,13 @@ class EventBus {
   /// without a gap: subscribe, read what the store has, then leave out what comes with a sequence number
   /// already seen. Errors: too_large when there are too many; gone when the bus was closed.
   Result<EventSubscription> subscribe(std::string job);
-  /// Never waits, never fails. An event of another kind than progress is never dropped.
+  /// Gets a time where it has none. Never waits, never fails. An event of another kind than progress is never
+  /// dropped.
   void publish(JobEvent event);
   /// Ends all subscriptions, once they have taken what is there.
   void close();
+  /// The last progress of a job that was told and has not ended; nullptr where there is none.
+  std::shared_ptr<const JobEvent> last_progress(const std::string& job) const;
   std::size_t subscribers() const;
 
  private:

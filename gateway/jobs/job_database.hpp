@@ -6,6 +6,7 @@
 #include "gateway/jobs/job_folder.hpp"
 #include "gateway/jobs/sqlite.hpp"
 
+#include <map>
 #include <vector>
 
 namespace diskferry {
@@ -45,6 +46,8 @@ class JobDatabase {
   Result<void> remove(std::string_view id);
   /// By name.
   Result<std::vector<EndpointRecord>> endpoints();
+  /// How many jobs there are, by status; those that none has are left out.
+  Result<std::map<JobStatus, std::uint64_t>> counts();
   /// Returns how many jobs it removed.
   Result<std::uint64_t> prune(std::int64_t updated_before_ms, std::size_t keep);
 

@@ -135,6 +135,10 @@ Task<Result<std::vector<EndpointRecord>>> JobStore::endpoints() {
   co_return co_await call([&] { return state_->database->endpoints(); });
 }
 
+Task<Result<std::map<JobStatus, std::uint64_t>>> JobStore::counts() {
+  co_return co_await call([&] { return state_->database->counts(); });
+}
+
 Task<Result<void>> JobStore::remove(std::string id) {
   co_return co_await call([&] { return state_->database->remove(id); });
 }

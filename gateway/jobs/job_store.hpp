@@ -6,6 +6,7 @@
 #include "gateway/jobs/job_journal.hpp"
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -60,6 +61,9 @@ class JobStore final : public JobJournal {
   /// Ends every lease; returns how many were alive. For a gateway that has just started and whose jobs have
   /// no controllers but in its own process: the folder's lock proves that the earlier ones are dead.
   Task<Result<std::uint64_t>> end_leases();
+
+  /// How many jobs there are, by status; those that none has are left out.
+  Task<Result<std::map<JobStatus, std::uint64_t>>> counts();
 
   /// Where exports are whose storage was replaced.
   Task<Result<std::vector<EndpointRecord>>> endpoints();

@@ -26,6 +26,29 @@ TEST(EventBus, EverySubscriberGetsItsJobsInOrder) {
   expect_error(run(one.next(std::chrono::milliseconds(5))), ErrorKind::timed_out);
 }
 
+TEST(EventBus, RemembersTheLastProgressUntilTheJobEnds) {
+  EventBus bus(runtime().context().clock);
+  EXPECT_EQ(bus.last_progress("m-1"), nullptr);
+  bus.publish(event("a", progress_event));
+  bus.publish(event("b", progress_event));
+  bus.publish(event("c", progress_event, "m-2"));
+  bus.publish(event("d"));
+  ASSERT_NE(bus.last_progress("m-1"), nullptr);
+  EXPECT_EQ(bus.last_progress("m-1")->text, "b");
+  EXPECT_NE(bus.last_progress("m-1")->time_ms, 0);
+  bus.publish(event("e", end_event));
+  EXPECT_EQ(bus.last_progress("m-1"), nullptr);
+  EXPECT_EQ(bus.last_progress("m-2")->text, "c");
+}
+
+TEST(EventBus, RemembersTheProgressOfSoManyJobsOnly) {
+  EventBus bus(runtime().context().clock, {.jobs_with_progress = 2});
+  for (const char* job : {"m-1", "m-2", "m-3"}) bus.publish(event("a", progress_event, job));
+  bus.publish(event("b", progress_event, "m-2"));
+  EXPECT_EQ(bus.last_progress("m-2")->text, "b");
+  EXPECT_EQ(bus.last_progress("m-3"), nullptr);
+}
+
 TEST(EventBus, ASlowWatcherLosesOldProgressAndIsTold) {
   EventBus bus(runtime().context().clock, {.events_per_subscriber = 4});
   auto slow = must(bus.subscribe(""));

@@ -48,6 +48,19 @@ TEST_F(JobStoreTest, WhatIsWrittenIsThereAfterReopening) {
   EXPECT_EQ(events[0].time_ms, 1'800'000'000'005);
 }
 
+TEST_F(JobStoreTest, CountsJobsByTheirStatus) {
+  open();
+  EXPECT_TRUE(must(run(store->counts())).empty());
+  const JobRecord one = create();
+  create();
+  create();
+  must(run(store->update(one.id, 0, {.status = JobStatus::failed})));
+  const auto counts = must(run(store->counts()));
+  EXPECT_EQ(counts.size(), 2u);
+  EXPECT_EQ(counts.at(JobStatus::failed), 1u);
+  EXPECT_EQ(counts.at(JobStatus::queued), 2u);
+}
+
 TEST_F(JobStoreTest, WhatIsNotGivenStaysAsItIs) {
   open();
   const JobRecord job = create();
