@@ -44,6 +44,17 @@ void read_control(TomlTable& table, ControlConfig& control) {
     table.problem("", "control.allow and control.peers mean something with control.listen only");
 }
 
+void read_web(TomlTable& table, WebConfig& web) {
+  table.text("listen", web.listen);
+  table.texts("allow", web.allow);
+  table.flag("plain", web.plain);
+  table.texts("hosts", web.hosts);
+  if (web.listen.text.empty() && !(web.allow.empty() && web.hosts.empty() && !web.plain))
+    table.problem("", "web.allow, web.plain and web.hosts mean something with web.listen only");
+  if (web.plain && !web.allow.empty())
+    table.problem("plain", "web.allow asks for TLS and web.plain goes without; say one of them");
+}
+
 void read_nbd(TomlTable& table, NbdConfig& nbd) {
   static constexpr std::array<std::string_view, 3> modes{"off", "on", "require"};
   table.texts("listen", nbd.listen);
@@ -111,6 +122,7 @@ void read_export(TomlTable& table, ExportConfig& one) {
 void read_root(TomlTable& root, Config& config) {
   root.text("name", config.name);
   root.table("control", [&](TomlTable& table) { read_control(table, config.control); });
+  root.table("web", [&](TomlTable& table) { read_web(table, config.web); });
   root.table("nbd", [&](TomlTable& table) { read_nbd(table, config.nbd); });
   root.table("state", [&](TomlTable& table) { absolute_path(table, "folder", config.state.folder); });
   root.table("log", [&](TomlTable& table) { read_log(table, config.log); });

@@ -33,6 +33,17 @@ struct ControlConfig {
   std::vector<std::string> peers{};
 };
 
+/// [web]: the figures for Prometheus and a page of the jobs. Nothing can be changed through it.
+struct WebConfig {
+  ConfigText listen{};  ///< "HOST:PORT"; empty: none
+  /// Names (CN or DN) of client certificates that may look. With them there is TLS, and everybody shows one.
+  std::vector<std::string> allow{};
+  /// Other hosts may look without TLS and without proving who they are.
+  bool plain = false;
+  /// Names that browsers call this host by; addresses and localhost need none.
+  std::vector<std::string> hosts{};
+};
+
 /// [nbd]: where exports are served.
 struct NbdConfig {
   /// Empty: unix:/run/diskferry/nbd.sock.
@@ -93,6 +104,7 @@ struct EvacuateConfig {
 struct Config {
   std::string name{};  ///< of this gateway for people; empty: the host's name
   ControlConfig control{};
+  WebConfig web{};
   NbdConfig nbd{};
   StateConfig state{};
   LogConfig log{};

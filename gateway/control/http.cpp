@@ -50,15 +50,16 @@ std::string to_wire(const HttpResponse& response) {
       fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n",
                   response.status, reason_of(response.status), response.content_type, response.body.size());
   if (!response.allow.empty()) text += fmt::format("Allow: {}\r\n", response.allow);
+  text += response.headers;
   text += fmt::format("Connection: {}\r\n\r\n", response.keep_alive ? "keep-alive" : "close");
-  return text + response.body;
+  return response.is_head_only ? text : text + response.body;
 }
 
-std::string chunked_head(std::string_view content_type) {
+std::string chunked_head(std::string_view content_type, std::string_view headers) {
   return fmt::format(
       "HTTP/1.1 200 OK\r\nContent-Type: {}\r\nTransfer-Encoding: chunked\r\nCache-Control: no-store\r\n"
-      "Connection: close\r\n\r\n",
-      content_type);
+      "{}Connection: close\r\n\r\n",
+      content_type, headers);
 }
 
 std::string to_chunk(std::string_view part) {
@@ -159,6 +160,7 @@ Task<Result<std::optional<HttpRequest>>> HttpReader::read_request() {
   HttpRequest request;
   request.method = std::string(message.method_string());
   request.target = std::string(message.target());
+  if (message.count(http::field::host) == 1) request.host = std::string(message[http::field::host]);
   request.keep_alive = message.keep_alive();
   request.body = std::move(message.body());
   co_return request;

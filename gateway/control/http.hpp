@@ -16,14 +16,17 @@ namespace diskferry::control {
 struct HttpRequest {
   std::string method{};  ///< "GET", "POST", "DELETE", or what else the client said
   std::string target{};  ///< as sent: "/v1/jobs?active=true"
+  std::string host{};    ///< what the client calls us; empty where it said nothing, or said it twice
   std::string body{};
   bool keep_alive = true;
 };
 struct HttpResponse {
   unsigned status = 200;
   std::string content_type = "application/json";
-  std::string allow{};  ///< methods, with status 405
+  std::string allow{};         ///< methods, with status 405
+  std::string_view headers{};  ///< further lines, each with its end; a text that is always there
   std::string body{};
+  bool is_head_only = false;  ///< the length of the body is told, and it is not sent
   bool keep_alive = true;
 };
 
@@ -33,8 +36,8 @@ std::string_view reason_of(unsigned status) noexcept;
 // As bytes for the wire. `host` is what the client calls the server.
 std::string to_wire(const HttpRequest& request, std::string_view host);
 std::string to_wire(const HttpResponse& response);
-/// The head of a chunked answer, its parts, and its end.
-std::string chunked_head(std::string_view content_type);
+/// The head of a chunked answer, its parts, and its end. `headers` as those of a response.
+std::string chunked_head(std::string_view content_type, std::string_view headers = {});
 std::string to_chunk(std::string_view part);
 inline constexpr std::string_view last_chunk = "0\r\n\r\n";
 

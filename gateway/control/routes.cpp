@@ -219,4 +219,8 @@ Task<Answer> answer(GatewayApi& api, const Limits& limits, HttpRequest request, 
   co_return std::move(*result);
 }
 
+Task<Answer> ApiResponder::answer(HttpRequest request, Caller caller) {
+  return control::answer(api_, limits_, std::move(request), std::move(caller));
+}
+
 }  // namespace diskferry::control

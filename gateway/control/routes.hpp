@@ -12,8 +12,14 @@ namespace diskferry::control {
 
 /// What a caller may do, each including those before it.
 enum class Rights : std::uint8_t {
+  look,     ///< what web.hpp serves
   peer,     ///< another gateway: who are you, and the disks of moves
   operate,  ///< everything
+};
+/// How a stream of events is written.
+enum class EventFormat : std::uint8_t {
+  lines,       ///< one JSON object a line
+  server_sent  ///< as browsers take them (HTML Standard, "Server-sent events")
 };
 struct Caller {
   std::string name{};  ///< for the log: "uid 0", or the name of a certificate
@@ -23,6 +29,26 @@ struct Caller {
 struct Answer {
   HttpResponse response{};
   std::unique_ptr<EventSource> events{};  ///< set: the answer is a stream of these
+  EventFormat event_format = EventFormat::lines;
+};
+
+/// What answers the requests of a session. Thread: any, many at once.
+class Responder {
+ public:
+  virtual ~Responder() = default;
+  /// Never fails: what goes wrong is an answer.
+  virtual Task<Answer> answer(HttpRequest request, Caller caller) = 0;
+};
+
+/// The whole API. Lifetime: of what it is made of.
+class ApiResponder final : public Responder {
+ public:
+  ApiResponder(GatewayApi& api, const Limits& limits) : api_(api), limits_(limits) {}
+  Task<Answer> answer(HttpRequest request, Caller caller) override;
+
+ private:
+  GatewayApi& api_;
+  const Limits& limits_;
 };
 
 /// Never fails: what goes wrong is an answer.

@@ -7,6 +7,7 @@
 #include "drivers/support/blocking_pool.hpp"
 #include "gateway/control/session.hpp"
 #include "gateway/control/stream.hpp"
+#include "gateway/control/web.hpp"
 #include "gateway/nbd/listener.hpp"
 
 #include <algorithm>
@@ -65,6 +66,15 @@ bool contains_any(const std::vector<std::string>& list, const std::vector<std::s
                              [&](const auto& name) { return std::ranges::find(list, name) != list.end(); });
 }
 
+/// What clients come through.
+enum class Door : std::uint8_t { unix_socket, tcp, web };
+constexpr std::size_t door_count = 3;
+
+struct Opening {
+  std::unique_ptr<Listener> listener;
+  Door door;
+};
+
 /// The errors of a listener, without its advice for another program.
 Error listen_error(const Error& error, std::string object) {
   Error made = fail(error.kind(), "listen for commands", std::move(object));
@@ -82,21 +92,31 @@ struct Server::State {
         options(std::move(server_options)),
         accepting(context.reactors[0]),
         serving(context.reactors[0]),
-        shared{.api = gateway,
+        responder(gateway, options.limits),
+        web_responder(gateway, options.web),
+        shared{.responder = responder,
                .clock = context.clock,
                .limits = options.limits,
-               .changed = [this](std::string text) { log(Severity::info, std::move(text)); }} {}
+               .changed = [this](std::string text) { log(Severity::info, std::move(text)); }},
+        web_shared{.responder = web_responder,
+                   .clock = context.clock,
+                   .limits = options.web.limits,
+                   .headers = web_headers} {}
 
   void log(Severity severity, std::string text) const {
     if (options.log) options.log(severity, std::move(text));
   }
   Task<Result<void>> listen_unix();
   Task<Result<void>> listen_tcp();
-  Task<Result<void>> accept_from(Listener& listener);
+  Task<Result<void>> listen_for_web();
+  Task<Result<void>> bind_tcp(std::string host, std::uint16_t port, Door door);
+  Task<Result<void>> accept_from(Listener& listener, Door door);
   Task<Result<void>> serve_unix(int fd);
-  Task<Result<void>> serve_tcp(int fd);
-  Task<Result<void>> serve_tls(std::unique_ptr<nbd_server::Stream> connection);
-  Task<Result<void>> serve(std::unique_ptr<ByteStream> stream, Caller caller);
+  Task<Result<void>> serve_tcp(int fd, Door door);
+  Task<Result<void>> serve_tls(std::unique_ptr<nbd_server::Stream> connection, Door door);
+  Task<Result<void>> serve(std::unique_ptr<ByteStream> stream, Caller caller, SessionContext& session);
+  const Limits& limits_of(Door door) const { return door == Door::web ? options.web.limits : options.limits; }
+  std::atomic<std::size_t>& connections_of(Door door) { return connections[static_cast<std::size_t>(door)]; }
   Task<Result<void>> refuse(ByteStream& stream, std::string who, std::string why);
   void report(const std::string& who, const Result<void>& result) const;
 
@@ -104,12 +124,15 @@ struct Server::State {
   ServerOptions options;
   std::optional<gid_t> group{};
   std::shared_ptr<nbd_server::TlsContext> tls{};
-  std::vector<std::unique_ptr<Listener>> listeners{};
+  std::shared_ptr<nbd_server::TlsContext> web_tls{};  ///< nullptr: without TLS
+  std::vector<Opening> openings{};
   TaskGroup accepting;
   TaskGroup serving;
+  ApiResponder responder;
+  WebResponder web_responder;
   SessionContext shared;
-  std::atomic<std::size_t> unix_connections = 0;
-  std::atomic<std::size_t> tcp_connections = 0;
+  SessionContext web_shared;
+  std::array<std::atomic<std::size_t>, door_count> connections{};
 };
 
 Server::Server(DriverContext& context, GatewayApi& api, ServerOptions options)
@@ -127,7 +150,7 @@ Task<Result<void>> Server::State::listen_unix() {
   auto bound = co_await Listener::bind(context, context.reactors[0],
                                        {.kind = ListenAddress::Kind::unix_socket, .path = path});
   if (!bound) co_return unexpected(listen_error(bound.error(), printable(path)));
-  for (auto& listener : *bound) listeners.push_back(std::move(listener));
+  for (auto& listener : *bound) openings.push_back({std::move(listener), Door::unix_socket});
   // Until here only our own user could connect: the others have no right to write to it.
   const mode_t mode = group ? 0660 : 0600;
   if ((group && chown(path.c_str(), static_cast<uid_t>(-1), *group) != 0) || chmod(path.c_str(), mode) != 0)
@@ -143,25 +166,39 @@ Task<Result<void>> Server::State::listen_tcp() {
   DISKFERRY_CO_TRY(tls, nbd_server::TlsContext::make({.mode = nbd_server::TlsMode::require,
                                                       .certificates = options.certificates,
                                                       .verify_peer = true}));
-  auto bound = co_await Listener::bind(context, context.reactors[0],
-                                       {.host = options.host, .port = options.port, .path = {}});
-  if (!bound)
-    co_return unexpected(
-        listen_error(bound.error(), printable(fmt::format("{}:{}", options.host, options.port))));
-  for (auto& listener : *bound) listeners.push_back(std::move(listener));
+  co_return co_await bind_tcp(options.host, options.port, Door::tcp);
+}
+
+Task<Result<void>> Server::State::listen_for_web() {
+  if (!options.web.allow.empty()) {
+    DISKFERRY_CO_TRY(web_tls, nbd_server::TlsContext::make({.mode = nbd_server::TlsMode::require,
+                                                            .certificates = options.web.certificates,
+                                                            .verify_peer = true}));
+  }
+  co_return co_await bind_tcp(options.web.host, options.web.port, Door::web);
+}
+
+Task<Result<void>> Server::State::bind_tcp(std::string host, std::uint16_t port, Door door) {
+  auto bound =
+      co_await Listener::bind(context, context.reactors[0], {.host = host, .port = port, .path = {}});
+  if (!bound) co_return unexpected(listen_error(bound.error(), printable(fmt::format("{}:{}", host, port))));
+  for (auto& listener : *bound) openings.push_back({std::move(listener), door});
   co_return Result<void>{};
 }
 
 Task<Result<void>> Server::start() {
   if (!state_->options.socket.empty()) DISKFERRY_CO_CHECK(co_await state_->listen_unix());
   if (state_->options.listens_on_tcp) DISKFERRY_CO_CHECK(co_await state_->listen_tcp());
-  for (const auto& listener : state_->listeners) state_->accepting.spawn(state_->accept_from(*listener));
+  if (state_->options.web.listens) DISKFERRY_CO_CHECK(co_await state_->listen_for_web());
+  for (const auto& [listener, door] : state_->openings)
+    state_->accepting.spawn(state_->accept_from(*listener, door));
   co_return Result<void>{};
 }
 
 std::vector<std::string> Server::addresses() const {
   std::vector<std::string> addresses;
-  for (const auto& listener : state_->listeners) {
+  for (const auto& [listener, door] : state_->openings) {
+    if (door == Door::web) continue;
     const ListenAddress& address = listener->address();
     GatewayAddress shown;
     if (listener->is_tcp()) {
@@ -176,8 +213,21 @@ std::vector<std::string> Server::addresses() const {
   return addresses;
 }
 
+std::vector<std::string> Server::web_addresses() const {
+  std::vector<std::string> addresses;
+  for (const auto& [listener, door] : state_->openings) {
+    if (door != Door::web) continue;
+    const ListenAddress& address = listener->address();
+    const bool has_brackets = address.host.contains(':');
+    addresses.push_back(fmt::format("{}://{}{}{}:{}/", state_->web_tls ? "https" : "http",
+                                    has_brackets ? "[" : "", address.host, has_brackets ? "]" : "",
+                                    address.port));
+  }
+  return addresses;
+}
+
 std::size_t Server::connections() const {
-  return state_->unix_connections.load() + state_->tcp_connections.load();
+  return state_->connections_of(Door::unix_socket).load() + state_->connections_of(Door::tcp).load();
 }
 
 namespace {
@@ -193,8 +243,7 @@ void turn_away(int fd) {
 }
 }  // namespace
 
-Task<Result<void>> Server::State::accept_from(Listener& listener) {
-  std::atomic<std::size_t>& connections = listener.is_tcp() ? tcp_connections : unix_connections;
+Task<Result<void>> Server::State::accept_from(Listener& listener, Door door) {
   while (!shared.stopping.load()) {
     auto accepted = co_await listener.accept();
     if (!accepted) {
@@ -202,17 +251,17 @@ Task<Result<void>> Server::State::accept_from(Listener& listener) {
       DISKFERRY_CO_CHECK(co_await context.clock.sleep_for(accept_pause));
       continue;
     }
-    if (connections.load() >= options.limits.connections_max) {
+    if (connections_of(door).load() >= limits_of(door).connections_max) {
       log(Severity::warn, "a client was turned away: too many are connected");
-      if (listener.is_tcp()) {
-        close(*accepted);
-      } else {
+      if (door == Door::unix_socket) {
         turn_away(*accepted);
+      } else {
+        close(*accepted);
       }
       continue;
     }
-    ++connections;
-    serving.spawn(listener.is_tcp() ? serve_tcp(*accepted) : serve_unix(*accepted));
+    ++connections_of(door);
+    serving.spawn(door == Door::unix_socket ? serve_unix(*accepted) : serve_tcp(*accepted, door));
   }
   co_return Result<void>{};
 }
@@ -226,9 +275,10 @@ void Server::State::report(const std::string& who, const Result<void>& result) c
       fmt::format("{}: {}", printable(who), result.error().message()));
 }
 
-Task<Result<void>> Server::State::serve(std::unique_ptr<ByteStream> stream, Caller caller) {
+Task<Result<void>> Server::State::serve(std::unique_ptr<ByteStream> stream, Caller caller,
+                                        SessionContext& session) {
   const std::string name = caller.name;
-  report(name, co_await run_session(shared, *stream, std::move(caller)));
+  report(name, co_await run_session(session, *stream, std::move(caller)));
   co_return Result<void>{};
 }
 
@@ -250,35 +300,44 @@ Task<Result<void>> Server::State::serve_unix(int fd) {
   const bool may = may_operate(fd, group, caller.name);
   auto stream = make_stream(context.reactors[0], fd, fd);
   if (stream && may) {
-    (void)co_await serve(std::move(*stream), std::move(caller));
+    (void)co_await serve(std::move(*stream), std::move(caller), shared);
   } else if (stream) {
     (void)co_await refuse(**stream, caller.name, "it is neither root nor the gateway's user or group");
   }
-  --unix_connections;
+  --connections_of(Door::unix_socket);
   co_return Result<void>{};
 }
 
-Task<Result<void>> Server::State::serve_tcp(int fd) {
-  nbd_server::set_up_connection(fd, options.limits.keepalive_time);
+Task<Result<void>> Server::State::serve_tcp(int fd, Door door) {
+  nbd_server::set_up_connection(fd, limits_of(door).keepalive_time);
   auto connection = nbd_server::Stream::make(context.reactors[0], fd, fd);
-  if (connection) (void)co_await serve_tls(std::move(*connection));
-  --tcp_connections;
+  if (connection && door == Door::web && !web_tls) {
+    (void)co_await serve(make_stream(std::move(*connection)), {.name = "a browser", .rights = Rights::look},
+                         web_shared);
+  } else if (connection) {
+    (void)co_await serve_tls(std::move(*connection), door);
+  }
+  --connections_of(door);
   co_return Result<void>{};
 }
 
-Task<Result<void>> Server::State::serve_tls(std::unique_ptr<nbd_server::Stream> connection) {
-  const auto proved = co_await with_deadline(context.clock, options.limits.tls_handshake_time, "start TLS",
-                                             connection->start_tls(*tls));
+Task<Result<void>> Server::State::serve_tls(std::unique_ptr<nbd_server::Stream> connection, Door door) {
+  const auto proved = co_await with_deadline(context.clock, limits_of(door).tls_handshake_time, "start TLS",
+                                             connection->start_tls(door == Door::web ? *web_tls : *tls));
   if (!proved) {
     report("a client over TCP", unexpected(proved.error()));
     co_return Result<void>{};
   }
   auto stream = make_stream(std::move(connection));
   std::string name = proved->names.empty() ? std::string() : proved->names.front();
+  if (door == Door::web && contains_any(options.web.allow, proved->names))
+    co_return co_await serve(std::move(stream), {.name = std::move(name), .rights = Rights::look},
+                             web_shared);
+  if (door == Door::web) co_return co_await refuse(*stream, std::move(name), "this name is not in web.allow");
   if (contains_any(options.allow, proved->names))
-    co_return co_await serve(std::move(stream), {.name = std::move(name), .rights = Rights::operate});
+    co_return co_await serve(std::move(stream), {.name = std::move(name), .rights = Rights::operate}, shared);
   if (contains_any(options.peers, proved->names))
-    co_return co_await serve(std::move(stream), {.name = std::move(name), .rights = Rights::peer});
+    co_return co_await serve(std::move(stream), {.name = std::move(name), .rights = Rights::peer}, shared);
   co_return co_await refuse(*stream, std::move(name),
                             "this name is in neither control.allow nor control.peers");
 }
@@ -286,12 +345,14 @@ Task<Result<void>> Server::State::serve_tls(std::unique_ptr<nbd_server::Stream> 
 Task<Result<void>> Server::stop() {
   State& state = *state_;
   state.shared.stopping = true;
-  for (const auto& listener : state.listeners) listener->cancel();
+  state.web_shared.stopping = true;
+  for (const auto& opening : state.openings) opening.listener->cancel();
   state.accepting.cancel();
   (void)co_await state.accepting.join();
-  state.listeners.clear();
+  state.openings.clear();
   const TimePoint until = Clock::after(state.context.clock.now(), state.options.limits.drain_time);
-  while (state.shared.handling.load() != 0 && state.context.clock.now() < until) {
+  const auto handling = [&state] { return state.shared.handling.load() + state.web_shared.handling.load(); };
+  while (handling() != 0 && state.context.clock.now() < until) {
     if (!co_await state.context.clock.sleep_for(drain_step)) break;
   }
   state.serving.cancel();

@@ -1,5 +1,6 @@
 // The control server: listens on a UNIX socket and, where asked for, on TCP with mutual TLS; lets in who may
-// and serves a GatewayApi to them. Used by the daemon.
+// and serves a GatewayApi to them. Where asked for, also listens for browsers and Prometheus, who may look
+// and change nothing. Used by the daemon.
 //
 //   Server server(context, api, options);
 //   co_await server.start();
@@ -10,6 +11,7 @@
 #include "diskferry/driver.hpp"
 #include "gateway/control/api.hpp"
 #include "gateway/control/limits.hpp"
+#include "gateway/control/web.hpp"
 
 #include <functional>
 #include <memory>
@@ -29,6 +31,7 @@ struct ServerOptions {
   std::vector<std::string> allow{};  ///< names of client certificates that may do everything
   std::vector<std::string> peers{};  ///< those that may prepare disks only
   Limits limits{};
+  WebOptions web{};
   /// Gets one line for what an operator may want to know; may be called from any reactor thread.
   enum class Severity : std::uint8_t { debug, info, warn };
   std::function<void(Severity, std::string)> log{};
@@ -48,9 +51,11 @@ class Server {
   Task<Result<void>> start();
   /// The addresses as clients write them, with the port the system chose.
   std::vector<std::string> addresses() const;
+  /// Those for browsers: "http://127.0.0.1:9309/".
+  std::vector<std::string> web_addresses() const;
   /// Stops accepting, lets what is being handled end within limits.drain_time, ends event streams, closes.
   Task<Result<void>> stop();
-  /// Connections now.
+  /// Connections now, without those that look.
   std::size_t connections() const;
 
   struct State;

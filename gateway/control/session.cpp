@@ -43,9 +43,9 @@ class Session {
       if (!asked.empty() && context_.changed)
         context_.changed(printable(fmt::format("{}: {}: {}", caller_.name, asked.substr(0, asked.find('?')),
                                                given.response.status)));
-      if (given.events) co_return co_await stream_events(std::move(given.events));
+      if (given.events) co_return co_await stream_events(std::move(given));
       given.response.keep_alive = keep_alive && !context_.stopping.load();
-      DISKFERRY_CO_CHECK(co_await write(to_wire(given.response)));
+      DISKFERRY_CO_CHECK(co_await say(given.response));
       if (!given.response.keep_alive) break;
     }
     stream_.say_goodbye();
@@ -54,7 +54,7 @@ class Session {
 
  private:
   Task<Result<Answer>> try_handle(HttpRequest request) {
-    Answer given = co_await answer(context_.api, context_.limits, std::move(request), caller_);
+    Answer given = co_await context_.responder.answer(std::move(request), caller_);
     // What was done all the same is told; what was given up is told by whoever gave it up.
     if (given.response.status == status_of(ErrorKind::cancelled) && co_await is_cancelled())
       co_return unexpected(cancelled_error("handle request"));
@@ -79,40 +79,48 @@ class Session {
     if (error.kind() == ErrorKind::timed_out) response.status = 408;
     if (error.kind() == ErrorKind::too_large) response.status = reader_.over_limit_status();
     response.keep_alive = false;
-    DISKFERRY_CO_CHECK(co_await write(to_wire(response)));
+    DISKFERRY_CO_CHECK(co_await say(response));
     (void)co_await part_from(stream_, context_.clock, context_.limits);
     co_return unexpected(std::move(error));
   }
 
+  Task<Result<void>> say(HttpResponse response) {
+    response.headers = context_.headers;
+    co_return co_await write(to_wire(response));
+  }
   /// `text` by value: it lives until it was written.
   Task<Result<void>> write(std::string text) {
     co_return co_await with_deadline(context_.clock, context_.limits.write_time, "answer",
                                      stream_.write(std::as_bytes(std::span(text))));
   }
 
-  Task<Result<void>> stream_events(std::unique_ptr<EventSource> events) {
+  Task<Result<void>> stream_events(Answer given) {
     const Counted streaming(context_.event_streams);
     if (context_.event_streams.load() > context_.limits.event_streams_max) {
       HttpResponse response =
           to_response(fail(ErrorKind::too_large, "listen to events").why("too many clients listen already"));
       response.status = 503;
       response.keep_alive = false;
-      co_return co_await write(to_wire(response));
+      co_return co_await say(std::move(response));
     }
     // It does not end by itself: a shutdown must not wait for it as for a request.
     --context_.handling;
-    auto result = co_await send_events(*events);
+    auto result = co_await send_events(*given.events, given.event_format);
     ++context_.handling;
     if (result) stream_.say_goodbye();
     co_return result;
   }
-  Task<Result<void>> send_events(EventSource& events) {
-    DISKFERRY_CO_CHECK(co_await write(chunked_head("application/x-ndjson")));
+  Task<Result<void>> send_events(EventSource& events, EventFormat format) {
+    const bool is_for_browsers = format == EventFormat::server_sent;
+    const std::string_view begin = is_for_browsers ? "data: " : "";
+    const std::string_view end = is_for_browsers ? "\n\n" : "\n";
+    DISKFERRY_CO_CHECK(co_await write(
+        chunked_head(is_for_browsers ? "text/event-stream" : "application/x-ndjson", context_.headers)));
     while (true) {
       DISKFERRY_CO_TRY(const auto batch, co_await events.next(context_.limits.heartbeat_time));
       std::string lines;
-      for (const JobEvent& event : batch.events) lines += to_json(event) + "\n";
-      if (lines.empty() && !batch.ended) lines = "{\"kind\":\"heartbeat\"}\n";
+      for (const JobEvent& event : batch.events) lines += fmt::format("{}{}{}", begin, to_json(event), end);
+      if (lines.empty() && !batch.ended) lines = fmt::format("{}{}{}", begin, R"({"kind":"heartbeat"})", end);
       if (!lines.empty()) DISKFERRY_CO_CHECK(co_await write(to_chunk(lines)));
       if (batch.ended) co_return co_await write(std::string(last_chunk));
       if (stream_.is_disturbed() || co_await is_cancelled()) co_return Result<void>{};

@@ -13,11 +13,12 @@ namespace diskferry::control {
 
 /// What sessions share. Lifetime: outlives them.
 struct SessionContext {
-  GatewayApi& api;
+  Responder& responder;
   Clock& clock;
   const Limits& limits;
   /// Gets one line for each request that may have changed something: who, what, and how it ended.
   std::function<void(std::string)> changed{};
+  std::string_view headers{};             ///< further lines of every answer, each with its end
   std::atomic<bool> stopping = false;     ///< no further requests
   std::atomic<std::size_t> handling = 0;  ///< requests that are being answered
   std::atomic<std::size_t> event_streams = 0;

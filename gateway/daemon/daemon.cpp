@@ -151,6 +151,7 @@ class Daemon {
     std::string line = "READY";
     for (const std::string& address : control_->addresses()) line += " " + address;
     for (const std::string& address : nbd_->addresses()) line += " " + address;
+    for (const std::string& address : control_->web_addresses()) line += " " + address;
     out << line << std::endl;
     spdlog::info("ready: {}", line.substr(std::min<std::size_t>(line.size(), 6)));
     notify_service_manager("READY=1");

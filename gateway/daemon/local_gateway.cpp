@@ -1,6 +1,9 @@
 // Passes each call on to the room that does it.
 #include "gateway/daemon/local_gateway.hpp"
 
+#include "gateway/control/metrics.hpp"
+#include "gateway/runtime/logging.hpp"
+
 #include <fmt/format.h>
 
 namespace diskferry::daemon {
@@ -9,16 +12,6 @@ using namespace control;
 namespace {
 Error not_here(std::string_view what) {
   return fail(ErrorKind::unsupported, "ask gateway").why(fmt::format("this gateway has no {}", what));
-}
-
-/// A label's value in Prometheus's text format.
-std::string label(std::string_view text) {
-  std::string escaped;
-  for (const char c : text) {
-    if (c == '\\' || c == '"') escaped += '\\';
-    escaped += c == '\n' ? ' ' : c;
-  }
-  return escaped;
 }
 }  // namespace
 
@@ -47,7 +40,7 @@ Task<Result<void>> LocalGateway::remove_export(std::string name) {
   return parts_.exports.remove(std::move(name));
 }
 
-Task<Result<std::vector<JobDescription>>> LocalGateway::jobs(JobFilter filter) {
+Task<Result<std::vector<JobDescription>>> LocalGateway::jobs(control::JobFilter filter) {
   if (parts_.jobs == nullptr) co_return std::vector<JobDescription>{};
   co_return co_await parts_.jobs->jobs(filter);
 }
@@ -81,22 +74,20 @@ Task<Result<std::string>> LocalGateway::peer(PeerCall call) {
   co_return co_await parts_.peers->peer(std::move(call));
 }
 
+/// Collected when it is asked for: what serves guests pays nothing for it.
 Task<Result<std::string>> LocalGateway::metrics() {
   const std::chrono::duration<double> up = std::chrono::steady_clock::now() - started_;
-  std::string text = fmt::format(
-      "# TYPE diskferry_build_info gauge\ndiskferry_build_info{{version=\"{}\"}} 1\n"
-      "# TYPE diskferry_uptime_seconds gauge\ndiskferry_uptime_seconds {:.3f}\n"
-      "# TYPE diskferry_nbd_sessions gauge\ndiskferry_nbd_sessions {}\n",
-      DISKFERRY_VERSION, up.count(), parts_.nbd.sessions());
-  const auto exports = parts_.exports.list();
-  text += fmt::format("# TYPE diskferry_exports gauge\ndiskferry_exports {}\n", exports.size());
-  if (!exports.empty())
-    text += "# TYPE diskferry_export_clients gauge\n# TYPE diskferry_export_size_bytes gauge\n";
-  for (const auto& one : exports)
-    text += fmt::format("diskferry_export_clients{{export=\"{}\"}} {}\n", label(one.name), one.clients);
-  for (const auto& one : exports)
-    text += fmt::format("diskferry_export_size_bytes{{export=\"{}\"}} {}\n", label(one.name), one.size_bytes);
-  co_return text;
+  MetricsView view{.version = DISKFERRY_VERSION,
+                   .uptime_s = up.count(),
+                   .nbd_sessions = parts_.nbd.sessions(),
+                   .exports = parts_.exports.list(),
+                   .log_lines = log_line_counts()};
+  if (parts_.jobs != nullptr) {
+    DISKFERRY_CO_TRY(view.jobs,
+                     co_await parts_.jobs->jobs({.active_only = true, .jobs_max = MetricsLimits::jobs_max}));
+    DISKFERRY_CO_TRY(view.jobs_by_status, co_await parts_.jobs->counts());
+  }
+  co_return metrics_text(view);
 }
 
 }  // namespace diskferry::daemon

@@ -3,6 +3,7 @@
 
 #include "gateway/control/api.hpp"
 #include "gateway/daemon/exports.hpp"
+#include "gateway/daemon/local_jobs.hpp"
 
 #include <chrono>
 #include <string>
@@ -15,7 +16,7 @@ struct GatewayParts {
   std::string id{};
   Exports& exports;
   nbd_server::Server& nbd;
-  control::JobsApi* jobs = nullptr;   ///< nullptr: no jobs here
+  LocalJobs* jobs = nullptr;          ///< nullptr: no jobs here
   control::PeerApi* peers = nullptr;  ///< nullptr: nothing is done for other gateways
 };
 

@@ -3,6 +3,8 @@
 
 #include "diskferry/image_uri.hpp"
 
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <ctime>
 #include <fmt/format.h>
@@ -10,7 +12,9 @@
 
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
+#include <spdlog/details/null_mutex.h>
 #include <spdlog/formatter.h>
+#include <spdlog/sinks/base_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
@@ -69,7 +73,26 @@ class LineFormatter final : public spdlog::formatter {
   LogFormat format_;
 };
 
+std::array<std::atomic<std::uint64_t>, spdlog::level::n_levels> line_counts{};
+
+/// Writes nothing; counts.
+class CountingSink final : public spdlog::sinks::base_sink<spdlog::details::null_mutex> {
+ private:
+  void sink_it_(const spdlog::details::log_msg& message) override {
+    ++line_counts[static_cast<std::size_t>(message.level)];
+  }
+  void flush_() override {}
+};
+
 }  // namespace
+
+std::map<std::string, std::uint64_t> log_line_counts() {
+  std::map<std::string, std::uint64_t> counts;
+  for (const auto level :
+       {spdlog::level::debug, spdlog::level::info, spdlog::level::warn, spdlog::level::err})
+    counts[level_name(level)] = line_counts[static_cast<std::size_t>(level)].load();
+  return counts;
+}
 
 std::string json_log_line(std::int64_t time_ms, const std::string& level, const std::string& event) {
   boost::json::object line;
@@ -80,8 +103,9 @@ std::string json_log_line(std::int64_t time_ms, const std::string& level, const 
 }
 
 void start_logging(const LogOptions& options) {
-  auto logger =
-      std::make_shared<spdlog::logger>("diskferry", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+  const spdlog::sinks_init_list sinks{std::make_shared<spdlog::sinks::stderr_sink_mt>(),
+                                      std::make_shared<CountingSink>()};
+  auto logger = std::make_shared<spdlog::logger>("diskferry", sinks);
   logger->set_formatter(std::make_unique<LineFormatter>(options.format));
   logger->set_level(to_spdlog(options.level));
   logger->flush_on(spdlog::level::trace);

@@ -26,6 +26,9 @@ struct LogOptions {
 /// Sets spdlog's default logger. Call once, before threads that log are started.
 void start_logging(const LogOptions& options);
 
+/// Lines written so far, by the level's name.
+std::map<std::string, std::uint64_t> log_line_counts();
+
 /// One log line in JSON, without a newline: time (RFC 3339, UTC), level, event. Exposed for tests.
 std::string json_log_line(std::int64_t time_ms, const std::string& level, const std::string& event);
 

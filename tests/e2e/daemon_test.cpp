@@ -176,12 +176,43 @@ TEST(Daemon, AddressesAndCertificatesAreCheckedToo) {
         Row{"[control]\nlisten = \"x:99999\"\nallow = [\"a\"]\n", "config.toml:2"},
         Row{"[control]\nlisten = \"x:1\"\nallow = [\"a\"]\ncertificates = \"/nonexistent\"\n",
             "server-cert.pem"},
+        Row{"[web]\nlisten = \"127.0.0.1:x\"\n", "no HOST:PORT"},
+        Row{"[web]\nlisten = \"0.0.0.0:9309\"\n", "web.plain"},
+        Row{"[web]\nlisten = \"[::]\"\n", "web.plain"},
+        Row{"[web]\nlisten = \"gateway.example:9309\"\n", "web.plain"},
+        Row{"[control]\ncertificates = \"/nonexistent\"\n[web]\nlisten = \"[::]:1\"\nallow = [\"a\"]\n",
+            "server-cert.pem"},
         Row{"[nbd]\ntls = \"on\"\ncertificates = \"/nonexistent\"\n", "server-cert.pem"}}) {
     std::ofstream(config) << row.text;
     const auto refused = run_program({DISKFERRYD_PROGRAM, "--check-config", "--config", config});
     EXPECT_NE(refused.exit_code, 0) << row.text;
     EXPECT_NE(refused.err.find(row.says), std::string::npos) << refused.err;
   }
+}
+
+TEST(Daemon, WhoMayLookIsSaidPlainly) {
+  const TemporaryFolder folder;
+  const std::string config = folder / "config.toml";
+  for (const char* web : {"listen = \"127.0.0.1\"", "listen = \"127.8.0.1:1\"", "listen = \"[::1]:1\"",
+                          "listen = \"localhost:1\"", "listen = \"0.0.0.0:1\"\nplain = true"}) {
+    std::ofstream(config) << "[web]\n" << web << "\n";
+    const auto good = run_program({DISKFERRYD_PROGRAM, "--check-config", "--config", config});
+    EXPECT_EQ(good.exit_code, 0) << web << ": " << good.err;
+  }
+}
+
+TEST(Daemon, ShowsItsFiguresToWhoMayLook) {
+  const Daemon daemon("[web]\nlisten = \"127.0.0.1:0\"\n");
+  const std::string log = text_of(daemon.log());
+  const std::size_t at = log.find("http://127.0.0.1:");
+  ASSERT_NE(at, std::string::npos) << log;
+  const std::string url = log.substr(at, log.find_first_of(" \n", at) - at);
+  const std::string figures = tool({"curl", "-sf", url + "metrics"});
+  for (const char* line : {"diskferry_exports 0\n", "diskferry_jobs{status=\"failed\"} 0\n",
+                           "diskferry_log_lines_total{level=\"error\"} 0\n"})
+    EXPECT_NE(figures.find(line), std::string::npos) << figures;
+  EXPECT_NE(tool({"curl", "-sf", url}).find("<!doctype html>"), std::string::npos);
+  EXPECT_NE(run_program({"curl", "-sf", "-H", "Host: evil.example", url}).exit_code, 0);
 }
 
 TEST(Daemon, WithoutOneTheCommandsSayHowToStartIt) {

@@ -17,6 +17,7 @@ TEST(Config, AnEmptyFileGivesTheDefaults) {
   const Config config = must(parse_config("", "x.toml"));
   EXPECT_EQ(config.control.socket, "/run/diskferry/control.sock");
   EXPECT_EQ(config.control.listen.text, "");
+  EXPECT_EQ(config.web.listen.text, "");
   ASSERT_EQ(config.nbd.listen.size(), 1u);
   EXPECT_EQ(config.nbd.listen.front().text, "unix:/run/diskferry/nbd.sock");
   EXPECT_EQ(config.nbd.tls, NbdConfig::Tls::off);
@@ -35,6 +36,10 @@ listen = "[::]:10810"
 certificates = "/pki"
 allow = ["alice"]
 peers = ["host-b", "host-c"]
+[web]
+listen = "127.0.0.1:9309"
+plain = true
+hosts = ["gw.example"]
 [nbd]
 listen = ["nbds://[::]:10809", "unix:/run/nbd.sock"]
 tls = "require"
@@ -76,6 +81,9 @@ image = "nbd://host/b"
   EXPECT_EQ(config.control.listen.text, "[::]:10810");
   EXPECT_EQ(config.control.listen.where, "x.toml:6");
   EXPECT_EQ(config.control.peers, (std::vector<std::string>{"host-b", "host-c"}));
+  EXPECT_EQ(config.web.listen.text, "127.0.0.1:9309");
+  EXPECT_TRUE(config.web.plain);
+  EXPECT_EQ(config.web.hosts, std::vector<std::string>{"gw.example"});
   EXPECT_EQ(config.nbd.listen.at(1).text, "unix:/run/nbd.sock");
   EXPECT_EQ(config.nbd.tls, NbdConfig::Tls::require);
   EXPECT_EQ(config.nbd.certificates, "/pki2");
@@ -125,6 +133,9 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"unknown_key", "[control]\nsockets = \"/x\"\n", "x.toml:2", "no setting control.sockets"},
         Wrong{"unknown_key_of_an_export", "[[export]]\nname=\"a\"\nimage=\"/a\"\nwriteable=true\n",
               "x.toml:4", "no setting export.writeable"},
+        Wrong{"web_without_an_address", "[web]\nplain = true\n", "x.toml:1", "web.listen only"},
+        Wrong{"web_with_tls_and_without", "[web]\nlisten = \"a\"\nplain = true\nallow = [\"a\"]\n",
+              "x.toml:3", "one of them"},
         Wrong{"table_is_a_text", "control = \"/run\"\n", "x.toml:1", "[control]"},
         Wrong{"export_is_one_table", "[export]\nname=\"a\"\n", "x.toml:1", "[[export]]"},
         Wrong{"text_is_a_number", "[control]\nsocket = 7\n", "x.toml:2", "control.socket must be a text"},
@@ -161,6 +172,14 @@ INSTANTIATE_TEST_SUITE_P(
               "[nbd]\ntls=\"on\"\nverify-peer=false\n[[export]]\nname=\"a\"\nimage=\"/a\"\nallow=[\"x\"]\n",
               "x.toml:4", "verify-peer"}),
     [](const auto& row) { return row.param.name; });
+
+TEST(Config, ReadsWhoMayLook) {
+  const Config config = must(parse_config("[web]\nlisten = \"[::]\"\nallow = [\"alice\"]\n", "x.toml"));
+  EXPECT_EQ(config.web.listen.text, "[::]");
+  EXPECT_EQ(config.web.listen.where, "x.toml:2");
+  EXPECT_EQ(config.web.allow, std::vector<std::string>{"alice"});
+  EXPECT_FALSE(config.web.plain);
+}
 
 TEST(Config, AFileThatIsNotThereIsNamed) {
   const auto loaded = load_config("/nonexistent/x.toml");

@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <netinet/in.h>
 #include <poll.h>
 #include <string>
 #include <sys/socket.h>
@@ -43,6 +44,15 @@ class RawClient {
     sockaddr_un name{};
     name.sun_family = AF_UNIX;
     std::memcpy(name.sun_path, path.data(), path.size());
+    if (::connect(fd_, reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0)
+      throw std::system_error(errno, std::system_category(), "connect");
+  }
+  /// To this host by TCP.
+  explicit RawClient(std::uint16_t port) : fd_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in name{};
+    name.sin_family = AF_INET;
+    name.sin_port = htons(port);
+    name.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     if (::connect(fd_, reinterpret_cast<const sockaddr*>(&name), sizeof name) != 0)
       throw std::system_error(errno, std::system_category(), "connect");
   }

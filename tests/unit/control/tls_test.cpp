@@ -73,7 +73,12 @@ class ControlTls : public ::testing::Test {
                       .listens_on_tcp = true,
                       .certificates = certificates_->server(),
                       .allow = {"alice"},
-                      .peers = {"host-b"}}) {
+                      .peers = {"host-b"},
+                      .web = {.listens = true,
+                              .host = "127.0.0.1",
+                              .port = 0,
+                              .allow = {"host-b"},
+                              .certificates = certificates_->server()}}) {
     for (const std::string& address : control_.server->addresses()) {
       if (address.starts_with("https:")) address_ = must(GatewayAddress::parse(address));
     }
@@ -83,6 +88,16 @@ class ControlTls : public ::testing::Test {
     address_.certificates = certificates_->client(name);
     return run(
         ControlClient::connect(runtime().context(), address_, {.request_time = std::chrono::seconds(10)}));
+  }
+
+  /// What a browser with that certificate is told at /metrics.
+  ProgramResult look_as(const std::string& name) {
+    const std::string address = control_.server->web_addresses().front();
+    EXPECT_TRUE(address.starts_with("https://127.0.0.1:")) << address;
+    const std::string folder = certificates_->client(name);
+    return run_program({"curl", "-s", "--cacert", certificates_->ours() + "/ca-cert.pem", "--cert",
+                        folder + "/client-cert.pem", "--key", folder + "/client-key.pem",
+                        address + "metrics"});
   }
 
   static std::unique_ptr<Certificates> certificates_;
@@ -105,6 +120,14 @@ TEST_F(ControlTls, APeerMayPrepareDisksAndNothingElse) {
   const auto refused = run(client->add_export({.name = "a", .image = "/etc/shadow"}));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().kind(), ErrorKind::permission) << refused.error().message();
+}
+
+TEST_F(ControlTls, WhoMayLookIsAListOfItsOwn) {
+  EXPECT_NE(look_as("host-b").out.find("diskferry_up 1"), std::string::npos);
+  EXPECT_NE(look_as("alice").out.find("web.allow"), std::string::npos);
+  const auto stranger = look_as("stranger");
+  EXPECT_NE(stranger.exit_code, 0);
+  EXPECT_EQ(stranger.out, "");
 }
 
 TEST_F(ControlTls, WhoIsNotOnTheListIsRefused) {
