@@ -1,6 +1,7 @@
 // See gateway_options.hpp.
 #include "gateway/cli/gateway_options.hpp"
 
+#include "gateway/cli/job_figures.hpp"
 #include "gateway/cli/output.hpp"
 
 #include <cstdlib>
@@ -55,10 +56,16 @@ void print_job(std::ostream& out, const control::JobDescription& job) {
   fields.add("error", job.error);
   fields.add("created", local_time(job.created_ms));
   fields.add("updated", local_time(job.updated_ms));
-  for (const auto& [name, text] : {std::pair<std::string_view, const std::string&>{"state", job.state_json},
-                                   {"report", job.report_json}}) {
+  const auto add_json = [&fields](std::string_view name, const std::string& text) {
     if (text != "{}" && !text.empty()) fields.add(name, text);
-  }
+  };
+  JobFigures figures;
+  for (const std::string& line : figures.lines(object_of(job.progress_json), 0)) fields.add("disk", line);
+  add_json("state", job.state_json);
+  const auto report =
+      job.kind == "replace" ? report_lines(object_of(job.report_json)) : std::vector<std::string>();
+  for (const std::string& line : report) fields.add("report", line);
+  if (report.empty()) add_json("report", job.report_json);
   fields.print(out);
 }
 

@@ -25,17 +25,6 @@ struct Watched {
   std::string job;
 };
 
-std::uint64_t number_in(const json::object& object, std::string_view name) {
-  const json::value* value = object.if_contains(json::string_view(name.data(), name.size()));
-  boost::system::error_code error;
-  const auto number = value == nullptr ? 0 : value->to_number<std::uint64_t>(error);
-  return error ? 0 : number;
-}
-std::string text_in(const json::object& object, std::string_view name) {
-  const json::value* value = object.if_contains(json::string_view(name.data(), name.size()));
-  return value != nullptr && value->is_string() ? std::string(value->as_string()) : std::string();
-}
-
 }  // namespace
 
 JobViewer::JobViewer(Invocation& invocation, ProgressMode mode)
@@ -56,13 +45,16 @@ void JobViewer::show(const control::JobEvent& event) {
   const json::object* fields = error ? nullptr : body.if_object();
   if (fields == nullptr) return;
   if (event.kind == "progress") {
+    bar_.set_details(figures_.lines(*fields, event.time_ms));
     bar_.update({.subject = text_in(*fields, "subject"),
                  .phase = text_in(*fields, "phase"),
                  .bytes_done = number_in(*fields, "done"),
                  .bytes_total = number_in(*fields, "total")});
     return;
   }
-  const std::string text = text_in(*fields, event.kind == "phase" ? "phase" : "text");
+  bar_.clear();
+  const bool has_phase = event.kind == "phase" || event.kind == "end";
+  const std::string text = text_in(*fields, has_phase ? "phase" : "text");
   out_ << local_time(event.time_ms) << "  " << printable(event.kind) << "  "
        << printable(text.empty() ? event.body_json : text) << std::endl;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "gateway/cli/command.hpp"
+#include "gateway/cli/job_figures.hpp"
 #include "gateway/cli/progress.hpp"
 #include "gateway/control/api.hpp"
 
@@ -27,6 +28,7 @@ class JobViewer {
   const bool is_json_;
   const bool is_silent_;
   ProgressReporter bar_;
+  JobFigures figures_{};
 };
 
 /// Follows a job to its end and returns what it ended as. A gateway that is lost on the way is asked again,

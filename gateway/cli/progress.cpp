@@ -68,6 +68,20 @@ void ProgressReporter::update(const ProgressUpdate& now) {
   if (is_new || time >= quiet_until_) write_now(time);
 }
 
+void ProgressReporter::set_details(std::vector<std::string> lines) {
+  const std::lock_guard lock(guard_);
+  details_ = std::move(lines);
+}
+
+void ProgressReporter::clear() {
+  const std::lock_guard lock(guard_);
+  if (mode_ != ProgressMode::bar || is_finished_ || shown_columns_ == 0) return;
+  output_.write("\r\x1b[J");
+  shown_columns_ = 0;
+  shown_details_ = 0;
+  quiet_until_ = {};
+}
+
 void ProgressReporter::tick() {
   const TimePoint time = clock_.now();
   const std::lock_guard lock(guard_);
@@ -79,7 +93,7 @@ void ProgressReporter::finish() {
     const std::lock_guard lock(guard_);
     if (!is_finished_ && has_state_) {
       write_now(clock_.now());
-      if (mode_ == ProgressMode::bar) output_.write("\n");
+      if (mode_ == ProgressMode::bar) output_.write(std::string(shown_details_ + 1, '\n'));
     }
     is_finished_ = true;
   }
@@ -114,6 +128,27 @@ void ProgressReporter::write_now(TimePoint now) {
   if (columns < shown_columns_) line.append(shown_columns_ - columns, ' ');  // rub out the longer one before
   shown_columns_ = columns;
   output_.write("\r" + line);
+  write_details();
+}
+
+namespace {
+/// At most so many bytes of a text, and no part of a character.
+std::string cut(const std::string& text, std::size_t bytes_max) {
+  std::size_t end = std::min(text.size(), bytes_max);
+  while (end != text.size() && end != 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  return text.substr(0, end);
+}
+}  // namespace
+
+/// Below the bar, where the cursor then returns to.
+void ProgressReporter::write_details() {
+  const std::size_t lines = std::max(details_.size(), shown_details_);
+  if (lines == 0) return;
+  std::string text;
+  for (std::size_t i = 0; i < lines; ++i)
+    text += "\n\r" + (i < details_.size() ? cut(details_[i], output_.width - 1) : std::string()) + "\x1b[K";
+  output_.write(text + fmt::format("\x1b[{}A\r", lines));
+  shown_details_ = lines;
 }
 
 std::optional<double> ProgressReporter::rate_bytes_per_s() const {

@@ -14,6 +14,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <vector>
 
 namespace diskferry::cli {
 
@@ -51,6 +52,10 @@ class ProgressReporter final : public ProgressSink {
 
   /// Remembers the state; writes at most once an interval and at each change of subject or phase.
   void update(const ProgressUpdate& now) override;
+  /// Lines under the bar, from the next update on; cut where the terminal ends. Nothing in other modes.
+  void set_details(std::vector<std::string> lines);
+  /// Takes away what is shown, for others to write there; the next update shows it again.
+  void clear();
   /// Writes if the interval has passed, although nothing moved: a stall must be seen.
   void tick();
   /// Writes the last state and ends the line. Nothing is written afterwards.
@@ -65,6 +70,7 @@ class ProgressReporter final : public ProgressSink {
   };
   void write_now(TimePoint now);
   std::string bar_line() const;
+  void write_details();
   std::string json_line(TimePoint now) const;
   std::optional<double> rate_bytes_per_s() const;
   std::optional<Duration> time_left() const;
@@ -84,6 +90,8 @@ class ProgressReporter final : public ProgressSink {
   TimePoint quiet_until_{};
   std::deque<Sample> samples_;
   std::size_t shown_columns_ = 0;
+  std::vector<std::string> details_;
+  std::size_t shown_details_ = 0;
   bool has_state_ = false;
   bool is_finished_ = false;
   std::thread ticker_;

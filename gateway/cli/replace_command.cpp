@@ -13,11 +13,8 @@
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
-#include <boost/json/object.hpp>
-#include <boost/json/parse.hpp>
 
 namespace diskferry::cli {
-namespace json = boost::json;
 namespace {
 
 struct Options {
@@ -27,25 +24,8 @@ struct Options {
   ProgressMode progress = ProgressMode::automatic;
 };
 
-double milliseconds(const json::object& object, std::string_view name) {
-  const json::value* value = object.if_contains(json::string_view(name.data(), name.size()));
-  return value != nullptr && value->is_int64() ? static_cast<double>(value->get_int64()) / 1000.0 : 0;
-}
-
 void print_report(std::ostream& out, const control::JobDescription& job) {
-  boost::system::error_code failed;
-  const json::value value = json::parse(job.report_json, failed);
-  const json::object* report = failed ? nullptr : value.if_object();
-  if (report == nullptr) return;
-  if (const json::value* hold = report->if_contains("hold"); hold != nullptr && hold->is_object()) {
-    const json::object& parts = hold->get_object();
-    out << fmt::format(
-        "  writes held: {:.1f} ms (copied {:.1f}, durable {:.1f}, recorded {:.1f}, switched {:.1f})\n",
-        milliseconds(parts, "total-us"), milliseconds(parts, "drain-us"), milliseconds(parts, "flush-us"),
-        milliseconds(parts, "record-us"), milliseconds(parts, "switch-us"));
-  }
-  print_texts(out, *report, "warnings", "warning");
-  print_texts(out, *report, "leftovers", "left over");
+  for (const std::string& line : report_lines(object_of(job.report_json))) out << "  " << line << "\n";
 }
 
 Result<ExitCode> replace(Invocation& invocation, const Options& options) {

@@ -25,6 +25,10 @@ CommandBody declare(CLI::App& app) {
         invocation.runtime.run_until_signal(watch_job(invocation, options->gateway, options->job, viewer));
     viewer.finish();
     if (!job) return unexpected(job.error());
+    if (options->progress != ProgressMode::json && options->progress != ProgressMode::none) {
+      for (const std::string& line : report_lines(object_of(job->report_json)))
+        invocation.out << line << "\n";
+    }
     return outcome_of(*job, "watch");
   };
 }

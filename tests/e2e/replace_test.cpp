@@ -239,6 +239,31 @@ TEST(Replace, GoesOnWhereAKilledGatewayLeftIt) {
   EXPECT_EQ(place.clients.check("file://" + next), "");
 }
 
+TEST(Replace, TellsHowItsDisksStand) {
+  Place place;
+  const auto begun = place.daemon.ask({"replace", "vm", place.images / "next.raw", "--rate", "4M", "--detach",
+                                       "--max-pause", "5000", "--commit-by-hand"});
+  ASSERT_EQ(begun.exit_code, 0) << begun.err;
+  const std::string job = begun.out.substr(0, begun.out.find('\n'));
+  const std::string seen = place.images / "seen";
+  ChildProcess watch(
+      {DISKFERRY_PROGRAM, "watch", job, "--progress", "bar", "--gateway", "unix:" + place.daemon.control()},
+      seen);
+  for (const char* word :
+       {"vm: frontier ", ", dirty ", ", resent ", "  guest ", "/s, added p50 ", " p99 ", ", bounded"})
+    EXPECT_TRUE(wait_until([&] { return text_of(seen).find(word) != std::string::npos; }))
+        << word << text_of(seen);
+  const std::string running = place.daemon.ask({"status", job}).out;
+  EXPECT_NE(running.find("vm: frontier "), std::string::npos) << running;
+  EXPECT_EQ(place.daemon.ask({"set", job, "--rate", "0"}).exit_code, 0);
+  EXPECT_EQ(place.daemon.ask({"commit", job}).exit_code, 0);
+  EXPECT_EQ(watch.wait(std::chrono::seconds(60)), 0) << text_of(seen);
+  EXPECT_NE(text_of(seen).find("  end  released\n"), std::string::npos) << text_of(seen);
+  EXPECT_NE(text_of(seen).find("\nwrites held: "), std::string::npos) << text_of(seen);
+  const std::string ended = place.daemon.ask({"status", job}).out;
+  EXPECT_NE(ended.find("writes held: "), std::string::npos) << ended;
+}
+
 TEST(Replace, FallsBackToWhatWasKeptInStep) {
   Place place;
   const std::string next = place.images / "next.raw";

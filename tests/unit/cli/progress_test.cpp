@@ -37,6 +37,36 @@ TEST(ProgressBar, ShowsPhasePercentBytesRateAndTimeLeft) {
   EXPECT_EQ(screen.last_line(), "vm.qcow2  copy    25%  250.0 MiB of 1000.0 MiB  250.0 MiB/s  3s left");
 }
 
+TEST(ProgressBar, HasLinesUnderIt) {
+  FakeClock clock;
+  Screen screen;
+  ProgressReporter progress(ProgressMode::bar, clock, screen.output(20));
+  progress.set_details({"one", "a line that is too long for it \u20ac"});
+  progress.update({.subject = "", .phase = "bulk", .bytes_done = 1});
+  EXPECT_TRUE(screen.text.ends_with("\n\rone\x1b[K\n\ra line that is too \x1b[K\x1b[2A\r")) << screen.text;
+  screen.text.clear();
+  progress.set_details({"two"});
+  progress.update({.subject = "", .phase = "delta", .bytes_done = 1});
+  EXPECT_TRUE(screen.text.ends_with("\n\rtwo\x1b[K\n\r\x1b[K\x1b[2A\r")) << screen.text;
+  screen.text.clear();
+  progress.finish();
+  EXPECT_TRUE(screen.text.ends_with("\n\n\n")) << screen.text;
+}
+
+TEST(ProgressBar, MakesRoomForOthers) {
+  FakeClock clock;
+  Screen screen;
+  ProgressReporter progress(ProgressMode::bar, clock, screen.output());
+  progress.clear();
+  EXPECT_EQ(screen.text, "");
+  progress.update({.subject = "", .phase = "bulk", .bytes_done = 1});
+  screen.text.clear();
+  progress.clear();
+  EXPECT_EQ(screen.text, "\r\x1b[J");
+  progress.update({.subject = "", .phase = "bulk", .bytes_done = 1});
+  EXPECT_EQ(screen.lines_written(), 2u);
+}
+
 TEST(ProgressBar, NeverCutsACharacterInTwo) {
   FakeClock clock;
   for (std::size_t width = 40; width < 60; ++width) {
