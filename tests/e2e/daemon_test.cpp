@@ -211,6 +211,8 @@ TEST(Daemon, ShowsItsFiguresToWhoMayLook) {
   for (const char* line : {"diskferry_exports 0\n", "diskferry_jobs{status=\"failed\"} 0\n",
                            "diskferry_log_lines_total{level=\"error\"} 0\n"})
     EXPECT_NE(figures.find(line), std::string::npos) << figures;
+  EXPECT_EQ(figures.find("diskferry_log_lines_total{level=\"info\"} 0\n"), std::string::npos) << figures;
+  EXPECT_NE(figures.find("diskferry_log_lines_total{level=\"info\"} "), std::string::npos) << figures;
   EXPECT_NE(tool({"curl", "-sf", url}).find("<!doctype html>"), std::string::npos);
   EXPECT_NE(run_program({"curl", "-sf", "-H", "Host: evil.example", url}).exit_code, 0);
 }

@@ -181,9 +181,9 @@ def job(programs, folder):
         page.until("return document.querySelector('#active [data-job=\"' + arguments[0] + '\"]') !== null", "the job being shown", name)
         expect(page.text("#active h3") == HOSTILE, f"the job is called {page.text('#active h3')!r}")
         wait_until(lambda: page.text("#active h4") == HOSTILE, "its disk being shown by its name", SECONDS)
-        for label in ("Mode", "Frontier", "Copied", "Dirty", "Resent", "Guest writes", "Of that, added", "Predicted pause"):
+        for label in ("Mode", "Frontier", "Copied", "Dirty", "Resent", "Guest writes", "Added latency", "Predicted pause"):
             wait_until(lambda: page.fact(label), f"'{label}' being shown", SECONDS)  # pylint: disable=cell-var-from-loop
-        expect("p99" in page.fact("Of that, added"), "no p99")
+        expect("p99" in page.fact("Added latency"), "no p99")
         for label in ("Frontier", "Copied", "Guest writes"):
             before = page.fact(label)
             wait_until(lambda: page.fact(label) != before, f"'{label}' changing from {before!r}", SECONDS)  # pylint: disable=cell-var-from-loop

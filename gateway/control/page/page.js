@@ -46,7 +46,7 @@ const diskFacts = [
   ["Writes slowed to", (disk) => (disk["guest-bytes-per-second-max"] ? figures.rate(disk["guest-bytes-per-second-max"]) : undefined)],
   ["Write latency", (disk) => given(disk["write-p50-us"], (p50) =>
     `p50 ${figures.latency(p50)}, p99 ${figures.latency(disk["write-p99-us"])}`)],
-  ["Of that, added", (disk) => given(disk["added-p50-us"], (p50) =>
+  ["Added latency", (disk) => given(disk["added-p50-us"], (p50) =>
     `p50 ${figures.latency(p50)}, p99 ${figures.latency(disk["added-p99-us"])}`)],
   ["Time left", (disk) => given(disk["eta-ms"], figures.duration)],
   ["Predicted pause", (disk) => given(disk["predicted-pause-ms"], (ms) => figures.latency(ms * 1000))],
@@ -116,12 +116,13 @@ class JobView {
     this.disks = new Map();
     this.phase = "";
     this.parts = { subject: make("h3"), kind: make("span", "quiet"), status: make("span", "badge"), phase: make("b", "phase"),
-      done: make("span"), bar: make("progress"), error: make("p", "error"), hold: make("p", "quiet"), warnings: make("ul", "warnings"), disks: make("div") };
-    const { subject, kind, status, phase, done, bar, error, hold, warnings, disks } = this.parts;
+      done: make("span"), bar: make("progress"), error: make("p", "error"), hold: make("p", "quiet"), memory: make("p", "standing"), warnings: make("ul", "warnings"), disks: make("div") };
+    const { subject, kind, status, phase, done, bar, error, hold, memory, warnings, disks } = this.parts;
+    memory.hidden = true;
     bar.max = 1;
     bar.setAttribute("aria-label", "done");
     this.element = make("article", "job", make("div", "head", subject, kind, status),
-      make("p", "standing", "Phase ", phase, ", ", done), bar, error, warnings, hold, disks);
+      make("p", "standing", "Phase ", phase, ", ", done), bar, error, warnings, hold, memory, disks);
     this.element.dataset.job = id;
   }
 
@@ -144,7 +145,7 @@ class JobView {
   }
 
   progress(body, timeMs) {
-    const { done, bar, hold, warnings, disks } = this.parts;
+    const { done, bar, hold, memory, warnings, disks } = this.parts;
     if (body.phase) this.enter(body.phase);
     bar.hidden = !body.total;
     if (body.total) {
@@ -153,6 +154,8 @@ class JobView {
     }
     say(hold, body.hold ? holdText(body.hold) : "");
     hold.hidden = !body.hold;
+    memory.hidden = !body.memory;
+    if (body.memory) say(memory, memoryText(body.memory));
     const told = body.warnings ?? [];
     if (warnings.childElementCount !== told.length) warnings.replaceChildren(...told.map((text) => make("li", "", text)));
     for (const disk of body.disks ?? []) {
@@ -164,6 +167,11 @@ class JobView {
       this.disks.get(disk.disk).update(disk, timeMs);
     }
   }
+}
+
+function memoryText(memory) {
+  return `Memory: ${figures.bytes(memory["processed-bytes"] ?? 0)} of ${figures.bytes(memory["total-bytes"] ?? 0)}, ` +
+    `${figures.bytes(memory["remaining-bytes"] ?? 0)} left, ${figures.rate(memory["bytes-per-second"] ?? 0)}`;
 }
 
 function holdText(hold) {
