@@ -22,7 +22,9 @@ class Clients {
   /// Without `flushes` they live through a server that is killed: this client takes the loss of a connection
   /// for that of what was not flushed, which a killed process does not lose.
   Clients(const std::string& uri, unsigned count, bool flushes)
-      : flushes_(flushes), model_(disk_bytes, 0), group_(runtime().reactor(0)) {
+      : flushes_(flushes),
+        model_(disk_bytes, 0, SectorModel::InFlight::may_be_torn),
+        group_(runtime().reactor(0)) {
     // A daemon that is started anew is a wait and no error.
     const auto named = must(ImageUri::parse(uri + "&reconnect-timeout=60"));
     device_ = must(run(open_storage(runtime().context(), named, {.writable = true})));

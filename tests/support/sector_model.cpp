@@ -32,8 +32,10 @@ void fill_sectors(std::span<std::byte> into, std::uint64_t content, std::uint64_
                 first_sector + at / sector_bytes);
 }
 
-SectorModel::SectorModel(std::uint64_t size_bytes, std::uint64_t initial)
-    : size_bytes_(size_bytes), sectors_(divide_up(size_bytes, sector_bytes), {{initial, 0, 0}}) {}
+SectorModel::SectorModel(std::uint64_t size_bytes, std::uint64_t initial, InFlight in_flight)
+    : size_bytes_(size_bytes),
+      in_flight_(in_flight),
+      sectors_(divide_up(size_bytes, sector_bytes), {{initial, 0, 0}}) {}
 
 SectorModel::Token SectorModel::begin(Range bytes, std::uint64_t content) {
   std::lock_guard lock(guard_);
@@ -77,15 +79,26 @@ std::string SectorModel::check(std::span<const std::byte> bytes, std::uint64_t o
 bool SectorModel::may_hold(std::uint64_t sector, std::span<const std::byte> bytes,
                            std::uint64_t since) const {
   std::uint64_t last_before = 0;  // the beginning of the last write that had certainly ended
+  bool is_in_flight = false;
   for (const Write& write : sectors_[sector]) {
     if (write.end < since) last_before = std::max(last_before, write.begin);
+    is_in_flight = is_in_flight || write.end >= since;
   }
   std::array<std::byte, sector_bytes> expected;
-  return std::ranges::any_of(sectors_[sector], [&](const Write& write) {
-    if (write.end < last_before) return false;
-    fill_sector(expected, write.content, sector);
-    return std::memcmp(expected.data(), bytes.data(), bytes.size()) == 0;
-  });
+  const auto is_one_of_them = [&](std::span<const std::byte> part) {
+    return std::ranges::any_of(sectors_[sector], [&](const Write& write) {
+      if (write.end < last_before) return false;
+      fill_sector(std::span(expected).first(part.size()), write.content, sector);
+      return std::memcmp(expected.data(), part.data(), part.size()) == 0;
+    });
+  };
+  if (is_one_of_them(bytes)) return true;
+  if (in_flight_ != InFlight::may_be_torn || !is_in_flight) return false;
+  // Every part is of a write that may be there, be they several.
+  for (std::size_t at = 0; at < bytes.size(); at += sizeof(std::uint64_t)) {
+    if (!is_one_of_them(bytes.subspan(at, std::min(sizeof(std::uint64_t), bytes.size() - at)))) return false;
+  }
+  return true;
 }
 
 }  // namespace diskferry::test

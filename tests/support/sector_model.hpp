@@ -24,7 +24,10 @@ void fill_sectors(std::span<std::byte> into, std::uint64_t content, std::uint64_
 
 class SectorModel {
  public:
-  SectorModel(std::uint64_t size_bytes, std::uint64_t initial);
+  /// What a read may see of a sector while it is being written: all of the old or of the new, or, of a file
+  /// that the kernel is copying into, some of each.
+  enum class InFlight : std::uint8_t { is_whole, may_be_torn };
+  SectorModel(std::uint64_t size_bytes, std::uint64_t initial, InFlight in_flight = InFlight::is_whole);
 
   struct Token {
     Range sectors;
@@ -47,6 +50,7 @@ class SectorModel {
   bool may_hold(std::uint64_t sector, std::span<const std::byte> bytes, std::uint64_t since) const;
 
   const std::uint64_t size_bytes_;
+  const InFlight in_flight_;
   std::mutex guard_;
   std::uint64_t time_ = 0;
   std::vector<std::vector<Write>> sectors_;
