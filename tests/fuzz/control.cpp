@@ -4,6 +4,7 @@
 #include "diskferry/assert.hpp"
 #include "gateway/control/json.hpp"
 #include "gateway/control/routes.hpp"
+#include "gateway/control/web.hpp"
 #include "tests/unit/control/fake_gateway.hpp"
 
 #include <algorithm>
@@ -44,11 +45,16 @@ class InputStream final : public ByteStream {
 Task<Result<void>> serve(InputStream& stream, const Limits& limits) {
   SystemClock clock;
   test::FakeGateway gateway(clock);
+  WebResponder web(gateway, {});
   HttpReader reader(stream, limits);
   while (true) {
     DISKFERRY_CO_TRY(auto request, co_await reader.read_request());
     if (!request) co_return Result<void>{};
     DISKFERRY_ASSERT(request->body.size() <= limits.body_bytes_max, "a body is bounded");
+    const bool may_look =
+        is_our_host(request->host, {}) && (request->method == "GET" || request->method == "HEAD");
+    const Answer looked = co_await web.answer(*request, {.rights = Rights::look});
+    DISKFERRY_ASSERT(may_look || looked.response.status >= 400, "a stranger is refused, and so is a change");
     const Answer given = co_await answer(gateway, limits, std::move(*request), {.rights = Rights::operate});
     DISKFERRY_ASSERT(given.response.status >= 200 && given.response.status < 600,
                      "every request is answered");
