@@ -30,8 +30,8 @@ PROOFS = {
     "take_up": {"KILLS": 2, "STORE_FAILS": 0, "BEGIN_FAILS": 1},
     "targets": {"KILLS": 1, "STORE_FAILS": 0, "LOSSES": 1},
     "configuration": {"KILLS": 2, "STORE_FAILS": 0, "EDITS": 1},
-    "all_of_one_disk": {"DISKS": 1, "WRITES": 2, "KILLS": 1, "CRASHES": 1, "STORE_FAILS": 1, "BEGIN_FAILS": 1, "LOSSES": 1,
-                        "TIMEOUTS": 1},
+    "machine_and_kill": {"DISKS": 1, "KILLS": 1, "CRASHES": 1, "STORE_FAILS": 1},
+    "one_disk": {"DISKS": 1, "WRITES": 2, "KILLS": 1, "STORE_FAILS": 1, "BEGIN_FAILS": 1, "LOSSES": 1, "TIMEOUTS": 1},
 }
 
 # Each with the bounds within which it has to be found.
