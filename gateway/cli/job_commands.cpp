@@ -18,6 +18,9 @@ struct Options {
   bool as_json = false;
   std::optional<std::uint64_t> rate;
   std::string max_pause;
+  std::string max_write_latency;
+  std::optional<std::uint64_t> deadline_s;
+  std::optional<std::string> on_read_error;
   std::optional<std::uint64_t> window;
   std::optional<std::uint32_t> connections;
 };
@@ -45,7 +48,7 @@ Task<Result<void>> change(Invocation& invocation, const Options& options, contro
 }
 
 /// "300ms", "1s", "500" (milliseconds).
-Result<std::uint64_t> parse_milliseconds(std::string_view text) {
+Result<std::uint64_t> parse_milliseconds(std::string_view option, std::string_view text) {
   constexpr std::uint64_t pause_ms_max = 3'600'000;
   std::uint64_t count = 0;
   const auto parsed = std::from_chars(text.data(), text.data() + text.size(), count);
@@ -53,23 +56,31 @@ Result<std::uint64_t> parse_milliseconds(std::string_view text) {
   const std::uint64_t factor = unit == "s" ? 1000 : 1;
   if (parsed.ec != std::errc() || (unit != "s" && unit != "ms" && !unit.empty()) ||
       count > pause_ms_max / factor)
-    return unexpected(fail(ErrorKind::invalid_argument, "set")
-                          .why("--max-pause must be a time such as 300ms or 1s, of an hour at most"));
+    return unexpected(
+        fail(ErrorKind::invalid_argument, "set")
+            .why(std::string(option) + " must be a time such as 300ms or 1s, of an hour at most"));
   return count * factor;
 }
 
 Result<control::JobSettings> settings_of(const Options& options) {
-  control::JobSettings settings{
-      .rate_bytes_per_s = options.rate, .window_bytes = options.window, .connections = options.connections};
+  control::JobSettings settings{.rate_bytes_per_s = options.rate,
+                                .deadline_s = options.deadline_s,
+                                .on_read_error = options.on_read_error,
+                                .window_bytes = options.window,
+                                .connections = options.connections};
   if (!options.max_pause.empty()) {
-    DISKFERRY_TRY(settings.max_pause_ms, parse_milliseconds(options.max_pause));
+    DISKFERRY_TRY(settings.max_pause_ms, parse_milliseconds("--max-pause", options.max_pause));
   }
-  const bool is_empty =
-      !settings.rate_bytes_per_s && !settings.max_pause_ms && !settings.window_bytes && !settings.connections;
-  if (is_empty)
-    return unexpected(fail(ErrorKind::invalid_argument, "set")
-                          .why("nothing is to be changed")
-                          .remedy("say --rate, --max-pause, --window or --connections"));
+  if (!options.max_write_latency.empty()) {
+    DISKFERRY_TRY(settings.max_write_latency_ms,
+                  parse_milliseconds("--max-write-latency", options.max_write_latency));
+  }
+  if (control::to_json(settings) == control::to_json(control::JobSettings{}))
+    return unexpected(
+        fail(ErrorKind::invalid_argument, "set")
+            .why("nothing is to be changed")
+            .remedy("say --rate, --max-pause, --max-write-latency, --deadline, --on-read-error, "
+                    "--window or --connections"));
   return settings;
 }
 
@@ -109,6 +120,15 @@ CommandBody declare_set(CLI::App& app) {
   app.add_option("--max-pause", options->max_pause,
                  "longest pause of the guest at the switchover, such as 300ms")
       ->type_name("TIME");
+  app.add_option("--max-write-latency", options->max_write_latency,
+                 "what a write may wait for the target of a replacement, such as 10ms")
+      ->type_name("TIME");
+  app.add_option("--deadline", options->deadline_s,
+                 "have a replacement in step within so many seconds from now; 0: no deadline")
+      ->type_name("SECONDS");
+  app.add_option("--on-read-error", options->on_read_error,
+                 "where the old storage cannot be read: stop, skip or abort")
+      ->type_name("WHAT");
   add_optional_bytes(app, "--window", options->window, "bytes that may wait to be written to the target");
   app.add_option("--connections", options->connections, "connections to the target, each disk")
       ->type_name("N")
@@ -150,11 +170,12 @@ const Command fallback_command{.name = "fallback",
                                .examples = "  diskferry fallback m-7k3f9q",
                                .declare = &declare_action<JobAction::fallback>};
 extern const Command set_command;
-const Command set_command{.name = "set",
-                          .summary = "change limits of a job while it runs",
-                          .examples =
-                              "  diskferry set m-7k3f9q --rate 50M\n"
-                              "  diskferry set m-7k3f9q --max-pause 300ms --window 32M",
-                          .declare = &declare_set};
+const Command set_command{
+    .name = "set",
+    .summary = "change limits of a job while it runs",
+    .examples =
+        "  diskferry set m-7k3f9q --rate 50M\n"
+        "  diskferry set m-7k3f9q --max-pause 300ms --max-write-latency 5ms --deadline 600",
+    .declare = &declare_set};
 
 }  // namespace diskferry::cli

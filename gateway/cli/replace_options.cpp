@@ -2,7 +2,9 @@
 
 #include "diskferry/image_uri.hpp"
 #include "diskferry/units.hpp"
+#include "drivers/support/wall_clock.hpp"
 #include "gateway/cli/gateway_options.hpp"
+#include "gateway/cli/time_ahead.hpp"
 
 #include <filesystem>
 
@@ -27,6 +29,12 @@ Result<ReplaceRequest> ReplaceOptions::request() const {
          .format = format});
   }
   request.bytes_per_s = rate.value_or(0);
+  if (!commit_at.empty()) {
+    DISKFERRY_TRY(request.commit_at_ms, parse_time_ahead(commit_at, now_ms()));
+  }
+  if (!on_read_error.empty()) {
+    DISKFERRY_TRY(request.on_read_error, on_read_error_named(on_read_error));
+  }
   DISKFERRY_CHECK(check(request));
   return request;
 }
@@ -48,6 +56,9 @@ void declare_limits(CLI::App& app, ReplaceOptions& options) {
   app.add_option("--max-write-latency", request.max_write_latency_ms,
                  "milliseconds that a guest's write may wait for the target (10)")
       ->type_name("MS");
+  app.add_option("--deadline", request.deadline_s,
+                 "have the targets in step within so many seconds, and slow clients down where that needs it")
+      ->type_name("SECONDS");
   app.add_option("--connections", request.connections, "connections to the target, each disk")
       ->type_name("N")
       ->check(CLI::Range(1, 16));
@@ -66,8 +77,18 @@ void add_replace_options(CLI::App& app, ReplaceOptions& options) {
       ->type_name("FORMAT");
   app.add_flag("--overwrite", request.overwrite, "use a target that is there already");
   declare_limits(app, options);
-  app.add_flag("--commit-by-hand", request.commit_by_hand,
-               "stay in step until 'diskferry commit JOB', instead of changing places at once");
+  auto* const by_hand =
+      app.add_flag("--commit-by-hand", request.commit_by_hand,
+                   "stay in step until 'diskferry commit JOB', instead of changing places at once");
+  app.add_option("--commit-at", options.commit_at,
+                 "stay in step until then: +30m, 22:30, 2026-11-28T22:30 or with a zone")
+      ->type_name("TIME")
+      ->excludes(by_hand);
+  app.add_option(
+         "--on-read-error", options.on_read_error,
+         "where the old storage cannot be read: stop (pause, and tell where), skip (zeros there, listed) or "
+         "abort (stop)")
+      ->type_name("WHAT");
   app.add_option("--retain", request.retain_s,
                  "keep the old storage in step for so many seconds, for 'diskferry fallback JOB'")
       ->type_name("SECONDS");

@@ -19,6 +19,8 @@ struct ReplaceOptions {
   std::string format;
   ReplaceRequest limits;
   std::optional<std::uint64_t> rate;
+  std::string commit_at;
+  std::string on_read_error;
 
   /// Errors: invalid_argument.
   Result<ReplaceRequest> request() const;

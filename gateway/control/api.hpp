@@ -81,6 +81,9 @@ enum class JobAction : std::uint8_t { cancel, pause, resume, commit, fallback };
 struct JobSettings {
   std::optional<std::uint64_t> rate_bytes_per_s{};  ///< 0: no limit
   std::optional<std::uint64_t> max_pause_ms{};
+  std::optional<std::uint64_t> max_write_latency_ms{};
+  std::optional<std::uint64_t> deadline_s{};   ///< from now on; 0: none
+  std::optional<std::string> on_read_error{};  ///< "stop", "skip", "abort"
   std::optional<std::uint64_t> window_bytes{};
   std::optional<std::uint32_t> connections{};
 };

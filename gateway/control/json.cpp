@@ -200,6 +200,9 @@ void fields(auto& v, Same<JobDescription> auto& x) {
 void fields(auto& v, Same<JobSettings> auto& x) {
   v.field("rate", x.rate_bytes_per_s);
   v.field("max-pause-ms", x.max_pause_ms);
+  v.field("max-write-latency-ms", x.max_write_latency_ms);
+  v.field("deadline-s", x.deadline_s);
+  v.field("on-read-error", x.on_read_error);
   v.field("window", x.window_bytes);
   v.field("connections", x.connections);
 }

@@ -207,14 +207,18 @@ Task<Result<control::JobDescription>> LocalJobs::act_on_job(std::string id, cont
 
 Task<Result<control::JobDescription>> LocalJobs::set_job(std::string id, control::JobSettings settings) {
   if (settings.window_bytes || settings.connections)
-    co_return unexpected(cannot("of a move that runs, only the rate and the longest pause can be changed"));
+    co_return unexpected(cannot("window and connections of a job that runs cannot be changed"));
   DISKFERRY_CO_TRY(const JobRecord known, co_await store_.load(id));
   if (known.kind == replace_kind) {
-    if (settings.rate_bytes_per_s)
-      DISKFERRY_CO_CHECK(replacements_.set_bytes_per_s(id, *settings.rate_bytes_per_s));
-    if (settings.max_pause_ms) DISKFERRY_CO_CHECK(replacements_.set_max_pause_ms(id, *settings.max_pause_ms));
+    DISKFERRY_CO_CHECK(replacements_.set(id, {.bytes_per_s = settings.rate_bytes_per_s,
+                                              .max_pause_ms = settings.max_pause_ms,
+                                              .max_write_latency_ms = settings.max_write_latency_ms,
+                                              .deadline_s = settings.deadline_s,
+                                              .on_read_error = settings.on_read_error}));
     co_return co_await job(std::move(id));
   }
+  if (settings.max_write_latency_ms || settings.deadline_s || settings.on_read_error)
+    co_return unexpected(cannot("of a move that runs, only the rate and the longest pause can be changed"));
   if (settings.rate_bytes_per_s) DISKFERRY_CO_CHECK(moves_.set_bytes_per_s(id, *settings.rate_bytes_per_s));
   if (settings.max_pause_ms) DISKFERRY_CO_CHECK(moves_.set_max_pause_ms(id, *settings.max_pause_ms));
   co_return co_await job(std::move(id));

@@ -6,6 +6,7 @@
 #include "gateway/move/move_state.hpp"
 #include "gateway/move/phase.hpp"
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -22,14 +23,26 @@ struct ReplaceDisk {
   std::string format{};  ///< "raw" or "qcow2"; empty: by the name's ending
 };
 
+/// What is done where the old storage cannot be read.
+enum class OnReadError : std::uint8_t {
+  stop,   ///< the job is paused, and tells where
+  skip,   ///< the new storage gets zeros there; each such place is listed
+  abort,  ///< the job is undone
+};
+inline constexpr std::array all_on_read_error{OnReadError::stop, OnReadError::skip, OnReadError::abort};
+std::string_view to_string(OnReadError what) noexcept;
+/// Errors: invalid_argument.
+Result<OnReadError> on_read_error_named(std::string_view name);
+
 struct ReplaceRequest {
   std::vector<ReplaceDisk> disks{};  ///< all change places at one moment, or none does
   bool overwrite = false;            ///< a target that is there already may be overwritten
   std::uint64_t bytes_per_s = 0;     ///< for all disks together; 0: no bound
   std::uint64_t max_pause_ms = 100;
   std::uint64_t max_write_latency_ms = 10;
-  std::uint64_t deadline_s = 0;  ///< 0: none
-  bool commit_by_hand = false;   ///< in step is kept until somebody says so
+  std::uint64_t deadline_s = 0;  ///< from the beginning of the job; 0: none
+  OnReadError on_read_error = OnReadError::stop;
+  bool commit_by_hand = false;  ///< in step is kept until somebody says so
   /// Milliseconds since the epoch before which they do not change places; 0: as soon as they are in step.
   std::int64_t commit_at_ms = 0;
   /// The old storage is kept in step for so long, for a fallback; 0: let go at once.
@@ -43,8 +56,31 @@ Result<ReplaceRequest> parse_replace_request(std::string_view json);
 std::string to_json(const ReplaceRequest& request);
 /// What can be said about a request alone. Errors: invalid_argument.
 Result<void> check(const ReplaceRequest& request);
+/// Whether it can begin now, which cannot be said of what is read again later. Errors: invalid_argument.
+Result<void> check_time(const ReplaceRequest& request, std::int64_t now_ms);
 /// The exports' names, as a job's subject.
 std::string subject_of(const ReplaceRequest& request);
+
+/// Of the request, what can be changed while the job runs.
+struct ReplaceLimits {
+  std::uint64_t bytes_per_s = 0;
+  std::uint64_t max_pause_ms = 100;
+  std::uint64_t max_write_latency_ms = 10;
+  std::int64_t deadline_at_ms = 0;  ///< since the epoch; 0: none
+  OnReadError on_read_error = OnReadError::stop;
+};
+ReplaceLimits limits_of(const ReplaceRequest& request, std::int64_t begun_ms);
+/// What is to be changed; the rest stays.
+struct ReplaceSettings {
+  std::optional<std::uint64_t> bytes_per_s{};
+  std::optional<std::uint64_t> max_pause_ms{};
+  std::optional<std::uint64_t> max_write_latency_ms{};
+  std::optional<std::uint64_t> deadline_s{};  ///< from now on; 0: none
+  std::optional<std::string> on_read_error{};
+};
+/// Errors: invalid_argument, and then nothing is changed.
+Result<ReplaceLimits> with_settings(ReplaceLimits limits, const ReplaceSettings& settings,
+                                    std::int64_t now_ms);
 
 struct ReplaceDiskState {
   std::string name{};
@@ -75,6 +111,7 @@ struct ReplaceState {
   Phase phase = Phase::planned;
   std::vector<ReplaceDiskState> disks{};
   std::vector<PhaseTime> timeline{};
+  std::optional<ReplaceLimits> limits{};  ///< as they were set last; of an old record: by the request
   std::optional<HoldParts> hold{};
   unsigned switchovers = 0;  ///< odd: the targets are in charge
   std::vector<std::string> warnings{};

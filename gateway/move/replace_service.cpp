@@ -1,6 +1,7 @@
 #include "gateway/move/replace_service.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "drivers/support/wall_clock.hpp"
 
 #include <algorithm>
 
@@ -85,11 +86,13 @@ Task<Result<void>> ReplaceService::refuse_shared_targets(ReplaceRequest request)
 
 Task<Result<ReplacePlan>> ReplaceService::plan(std::string request_json) {
   DISKFERRY_CO_TRY(ReplaceRequest request, parse_replace_request(request_json));
+  DISKFERRY_CO_CHECK(check_time(request, now_ms()));
   co_return co_await plan_replacement(environment_, std::move(request));
 }
 
 Task<Result<JobRecord>> ReplaceService::begin(std::string request_json) {
   DISKFERRY_CO_TRY(const ReplaceRequest request, parse_replace_request(request_json));
+  DISKFERRY_CO_CHECK(check_time(request, now_ms()));
   co_await running_.reap();
   DISKFERRY_CO_CHECK(co_await refuse_shared_targets(request));
   DISKFERRY_CO_TRY(JobRecord job,
@@ -185,13 +188,9 @@ Task<Result<void>> ReplaceService::resume(std::string id) {
   co_return with(id, [](Replacement& one) { one.resume(); });
 }
 
-Result<void> ReplaceService::set_bytes_per_s(const std::string& id, std::uint64_t bytes_per_s) {
-  if (running_.with(id, [=](std::unique_ptr<Replacement>& one) { one->set_bytes_per_s(bytes_per_s); }))
-    return {};
-  return with(id, [](Replacement&) {});
-}
-Result<void> ReplaceService::set_max_pause_ms(const std::string& id, std::uint64_t ms) {
-  if (running_.with(id, [=](std::unique_ptr<Replacement>& one) { one->set_max_pause_ms(ms); })) return {};
+Result<void> ReplaceService::set(const std::string& id, const ReplaceSettings& settings) {
+  Result<void> set;
+  if (running_.with(id, [&](std::unique_ptr<Replacement>& one) { set = one->set(settings); })) return set;
   return with(id, [](Replacement&) {});
 }
 

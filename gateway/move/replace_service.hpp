@@ -39,8 +39,8 @@ class ReplaceService {
   Task<Result<void>> pause(std::string id);
   /// Also takes up what could not be when the gateway was started.
   Task<Result<void>> resume(std::string id);
-  Result<void> set_bytes_per_s(const std::string& id, std::uint64_t bytes_per_s);
-  Result<void> set_max_pause_ms(const std::string& id, std::uint64_t ms);
+  /// Errors: also invalid_argument.
+  Result<void> set(const std::string& id, const ReplaceSettings& settings);
   /// They end as they are, for the next process to go on.
   Task<void> stop();
 

@@ -25,7 +25,12 @@ constexpr unsigned attempts_max = 20;
 }  // namespace
 
 Replacement::Replacement(ReplaceEnvironment& environment, JobRecord job)
-    : environment_(environment), job_(std::move(job)) {}
+    : environment_(environment), job_(std::move(job)) {
+  // Before anybody can change them. A record that cannot be read is told of by load().
+  const auto request = parse_replace_request(job_.request);
+  const auto state = parse_replace_state(job_.state.empty() ? "{}" : job_.state);
+  if (request && state) limits_ = state->limits.value_or(limits_of(*request, job_.created_ms));
+}
 Replacement::~Replacement() = default;
 
 // --- the record -------------------------------------------------------------------------------------------
@@ -34,16 +39,36 @@ Task<Result<void>> Replacement::load() {
   DISKFERRY_CO_TRY(job_, co_await environment_.journal.take_lease(job_.id, environment_.controller, lease));
   DISKFERRY_CO_TRY(request_, parse_replace_request(job_.request));
   DISKFERRY_CO_TRY(state_, parse_replace_state(job_.state.empty() ? "{}" : job_.state));
-  bytes_per_s_ = request_.bytes_per_s;
-  max_pause_ms_ = request_.max_pause_ms;
   is_committed_ = state_.phase >= Phase::committed && state_.phase < Phase::aborting;
   co_return Result<void>{};
 }
 
 Task<Result<void>> Replacement::save(JobChanges changes) {
+  are_limits_noted_ = true;
+  state_.limits = limits();
   changes.state = to_json(state_);
   auto saved = co_await environment_.journal.update(job_.id, job_.generation, std::move(changes));
-  if (!saved) co_return unexpected(std::move(saved).error().in("write the job down"));
+  if (saved) co_return Result<void>{};
+  are_limits_noted_ = false;
+  co_return unexpected(std::move(saved).error().in("write the job down"));
+}
+
+// --- limits -----------------------------------------------------------------------------------------------
+
+ReplaceLimits Replacement::limits() const {
+  std::lock_guard lock(limits_guard_);
+  return limits_;
+}
+
+Result<void> Replacement::set(const ReplaceSettings& settings) {
+  std::lock_guard lock(limits_guard_);
+  DISKFERRY_TRY(limits_, with_settings(limits_, settings, environment_.now_ms()));
+  are_limits_noted_ = false;
+  return {};
+}
+
+Task<Result<void>> Replacement::note_limits() {
+  if (!are_limits_noted_) co_return co_await save({});
   co_return Result<void>{};
 }
 
@@ -228,7 +253,7 @@ Result<void> Replacement::note_attempt() {
   attempts_ = 0;
   return unexpected(
       fail(ErrorKind::timed_out, "change places", job_.subject)
-          .why(fmt::format("it took longer than {} ms {} times", max_pause_ms_.load(), attempts_max))
+          .why(fmt::format("it took longer than {} ms {} times", limits().max_pause_ms, attempts_max))
           .remedy("allow a longer pause (diskferry set JOB --max-pause), then resume"));
 }
 

@@ -13,6 +13,7 @@
 #include <deque>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
@@ -67,8 +68,9 @@ class Replacement {
   void fall_back() { is_fallback_wanted_ = true; }
   void pause() { is_pause_wanted_ = true; }
   void resume() { is_resume_wanted_ = true; }
-  void set_bytes_per_s(std::uint64_t bytes_per_s) { bytes_per_s_ = bytes_per_s; }
-  void set_max_pause_ms(std::uint64_t ms) { max_pause_ms_ = ms; }
+  /// Holds at once, and is written down within look_interval: later processes go by it, too. Errors:
+  /// invalid_argument.
+  Result<void> set(const ReplaceSettings& settings);
   /// The cancellation that follows is the end of this process: the next one goes on.
   void gateway_stops() noexcept { is_gateway_stopping_ = true; }
   /// The same of a wish to cancel: a cancellation alone may come while nothing can be cut short.
@@ -86,7 +88,9 @@ class Replacement {
   std::string map_path(std::size_t disk) const;
   void remove_maps() const;
   void make_disks();
+  ReplaceLimits limits() const;
   ConvergenceLimits limits_now() const;
+  Task<Result<void>> note_limits();
   Task<Result<void>> forward();
   Task<Result<void>> begin_again();
   Task<Result<void>> prepare();
@@ -153,8 +157,9 @@ class Replacement {
   std::atomic<bool> is_pause_wanted_ = false;
   std::atomic<bool> is_resume_wanted_ = false;
   std::atomic<bool> is_gateway_stopping_ = false;
-  std::atomic<std::uint64_t> bytes_per_s_ = 0;
-  std::atomic<std::uint64_t> max_pause_ms_ = 0;
+  mutable std::mutex limits_guard_;
+  ReplaceLimits limits_{};
+  std::atomic<bool> are_limits_noted_ = true;
 };
 
 }  // namespace diskferry

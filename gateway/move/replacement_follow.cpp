@@ -53,7 +53,7 @@ Duration Replacement::predicted_pause() const {
 
 bool Replacement::can_change_places() const {
   return environment_.drivers.clock.now() >= next_attempt_ && is_in_step() &&
-         predicted_pause() <= std::chrono::milliseconds(max_pause_ms_.load());
+         predicted_pause() <= std::chrono::milliseconds(limits().max_pause_ms);
 }
 
 bool Replacement::is_time_to_commit() const {
@@ -77,24 +77,24 @@ bool Replacement::is_time_to_end() const {
 }
 
 ConvergenceLimits Replacement::limits_now() const {
-  ConvergenceLimits limits{.latency_max = std::chrono::milliseconds(request_.max_write_latency_ms),
-                           .pause_max = std::chrono::milliseconds(max_pause_ms_.load()),
+  const ReplaceLimits now = limits();
+  ConvergenceLimits limits{.latency_max = std::chrono::milliseconds(now.max_write_latency_ms),
+                           .pause_max = std::chrono::milliseconds(now.max_pause_ms),
                            // Nobody is slowed down for the sake of what is only kept.
                            .may_slow_guests = !is_committed_};
-  const auto begun = std::ranges::find(state_.timeline, Phase::bulk, &PhaseTime::phase);
-  if (request_.deadline_s != 0 && begun != state_.timeline.end())
-    limits.deadline = std::chrono::milliseconds(std::max<std::int64_t>(
-        1000, begun->at_ms + static_cast<std::int64_t>(request_.deadline_s) * 1000 - environment_.now_ms()));
+  if (now.deadline_at_ms != 0)
+    limits.deadline = std::chrono::milliseconds(std::max<std::int64_t>(1000, now.deadline_at_ms - environment_.now_ms()));
   return limits;
 }
 
 /// What the last second was like, and what follows from it.
 void Replacement::steer() {
-  const std::uint64_t share =
-      bytes_per_s_ == 0 ? 0 : std::max<std::uint64_t>(1, bytes_per_s_ / disks_.size());
+  const std::uint64_t bytes_per_s = limits().bytes_per_s;
+  const std::uint64_t share = bytes_per_s == 0 ? 0 : std::max<std::uint64_t>(1, bytes_per_s / disks_.size());
+  const ConvergenceLimits limits = limits_now();
   for (Disk& each : disks_) {
     const ReplacedDiskStats now = each.disk.stats();
-    each.control.set_limits(limits_now());
+    each.control.set_limits(limits);
     each.step = each.control.observe(sample_of(now, each.before));
     each.before = now;
     if (!each.step.reason.empty()) {
@@ -103,6 +103,7 @@ void Replacement::steer() {
     }
     MirrorDevice& mirror = each.disk.mirror();
     mirror.set_mode(each.step.mode);
+    mirror.set_latency_max(limits.latency_max);
     mirror.set_guest_bytes_per_s(each.step.guest_bytes_per_s);
     mirror.set_copy_bytes_per_s(share);
     if (each.step.window_bytes_max != 0)
@@ -114,8 +115,8 @@ void Replacement::steer() {
 
 Task<Result<void>> Replacement::note_phase() {
   if (state_.phase == Phase::bulk && is_in_step()) co_return co_await enter(Phase::delta);
-  if (state_.phase == Phase::delta && request_.commit_by_hand && is_in_step())
-    co_return co_await enter(Phase::synchronized);
+  const bool waits = request_.commit_by_hand || now_ms() < request_.commit_at_ms;
+  if (state_.phase == Phase::delta && waits && is_in_step()) co_return co_await enter(Phase::synchronized);
   co_return Result<void>{};
 }
 
@@ -132,9 +133,10 @@ Task<Result<void>> Replacement::supervise(IsEnough is_enough, TaskGroup& followe
           {.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});
     }
     if (is_end_wanted()) co_return unexpected(cancelled_error("replace", job_.subject));
-    // That the disks are in step is worth telling, and no reason to end.
-    if (const auto noted = co_await note_phase(); !noted)
-      spdlog::warn("replacement {}: {}", job_.id, noted.error().message());
+    // That the disks are in step is worth telling, and no reason to end; so are limits.
+    auto noted = co_await note_phase();
+    if (noted) noted = co_await note_limits();
+    if (!noted) spdlog::warn("replacement {}: {}", job_.id, noted.error().message());
     was_enough = (this->*is_enough)();
     if (was_enough || is_pause_wanted_.exchange(false)) break;
   }
@@ -185,6 +187,7 @@ Task<Result<void>> Replacement::wait_while_paused(Error why, IsEnough is_off) {
   while (!is_resume_wanted_.exchange(false)) {
     if (is_end_wanted()) co_return unexpected(cancelled_error("replace", job_.subject));
     if ((this->*is_off)()) break;
+    if (is_noted) (void)co_await note_limits();
     if (!is_noted)
       is_noted =
           (co_await save({.status = JobStatus::paused,

@@ -88,14 +88,15 @@ Task<Result<void>> then_end(Task<Result<void>> task, TaskGroup& timer) {
 }
 }  // namespace
 
-/// Guests wait for `max_pause_ms_` and no longer, whatever cannot be cut short then.
+/// Guests wait for the longest pause and no longer, whatever cannot be cut short then.
 Task<Result<void>> Replacement::hold_within_pause(HoldParts& parts, TimePoint since) {
   const Executor executor = co_await boost::asio::this_coro::executor;
   TaskGroup work(executor);
   TaskGroup timer(executor);
   bool is_over = false;
   work.spawn(then_end(hold_and_copy(parts, since), timer));
-  timer.spawn(let_go_at(Clock::after(since, std::chrono::milliseconds(max_pause_ms_.load())), work, is_over));
+  timer.spawn(
+      let_go_at(Clock::after(since, std::chrono::milliseconds(limits().max_pause_ms)), work, is_over));
   const auto held = co_await work.join();
   timer.cancel();
   (void)co_await timer.join();
@@ -159,7 +160,7 @@ Task<Result<bool>> Replacement::change_places(Phase next) {
   if (next == Phase::committed) DISKFERRY_CO_CHECK(co_await enter(Phase::delta));
   if (changed.error().kind() != ErrorKind::timed_out) co_return unexpected(std::move(changed).error());
   spdlog::info("replacement {} of {}: not within {} ms", job_.id, printable(job_.subject),
-               max_pause_ms_.load());
+               limits().max_pause_ms);
   co_return false;
 }
 

@@ -27,10 +27,13 @@ class Daemon {
                             << more;
     if (starts) start();
   }
-  void start() {
+  /// `environment`: further variables, as NAME=VALUE.
+  void start(const std::vector<std::string>& environment = {}) {
     std::filesystem::remove(log());  // or the last one's READY would be taken for this one's
-    process_ = std::make_unique<ChildProcess>(
-        std::vector<std::string>{DISKFERRYD_PROGRAM, "--config", config()}, log());
+    std::vector<std::string> words{"env"};
+    words.insert(words.end(), environment.begin(), environment.end());
+    words.insert(words.end(), {DISKFERRYD_PROGRAM, "--config", config()});
+    process_ = std::make_unique<ChildProcess>(words, log());
     EXPECT_TRUE(wait_until([&] { return text_of(log()).find("READY unix:") != std::string::npos; }))
         << text_of(log());
   }

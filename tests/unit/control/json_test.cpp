@@ -37,6 +37,20 @@ TEST(ControlJson, SettingsThatAreNotGivenStayAway) {
   EXPECT_FALSE(back.max_pause_ms);
 }
 
+TEST(ControlJson, SettingsComeBackWhole) {
+  const JobSettings settings{.rate_bytes_per_s = 1,
+                             .max_pause_ms = 2,
+                             .max_write_latency_ms = 3,
+                             .deadline_s = 4,
+                             .on_read_error = "skip",
+                             .window_bytes = 5,
+                             .connections = 6};
+  const auto back = must(from_json<JobSettings>(to_json(settings), Unknown::refused, depth));
+  EXPECT_EQ(to_json(back), to_json(settings));
+  EXPECT_EQ(back.max_write_latency_ms, 3u);
+  EXPECT_EQ(back.on_read_error, "skip");
+}
+
 TEST(ControlJson, NumbersKeepTheirBounds) {
   EXPECT_EQ(must(from_json<JobSettings>(R"({"rate":18446744073709551615})", Unknown::refused, depth))
                 .rate_bytes_per_s,
