@@ -176,6 +176,8 @@ Task<Result<void>> CopyEngine::read_source(Range range, std::span<std::byte> int
   if (!wanted.empty()) {
     auto done = devices_.source.try_read(range.offset, wanted);
     if (!done) done = co_await devices_.source.read(range.offset, wanted);
+    if (!*done && hooks_.salvage != nullptr)
+      done = co_await hooks_.salvage->read(devices_.source, inside, wanted, std::move(*done).error());
     if (!*done) {
       auto error = std::move(*done).error();
       if (!error.position()) error = std::move(error).at(inside.offset, inside.length);

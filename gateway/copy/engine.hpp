@@ -8,6 +8,7 @@
 #include "gateway/copy/block_scan.hpp"
 #include "gateway/copy/piece.hpp"
 #include "gateway/copy/rate.hpp"
+#include "gateway/copy/salvage.hpp"
 #include "gateway/copy/work.hpp"
 
 #include <atomic>
@@ -43,12 +44,14 @@ struct EngineCounters {
 /// What the owner is told. Called from any reactor thread, often: they must be cheap and never block.
 struct EngineHooks {
   /// A unit is written (not yet durable).
-  std::function<void(const Piece&)> finished;
+  std::function<void(const Piece&)> finished{};
   /// After every unit.
-  std::function<void()> progress;
+  std::function<void()> progress{};
   /// When set, each unit takes one of it first, and the owner gives it back: a bound on what is finished but
   /// not yet durable.
   AsyncSemaphore* room = nullptr;
+  /// What cannot be read of the source is left to this; null: it is an error.
+  Salvage* salvage = nullptr;
 };
 
 /// Thread: copy() from any reactor, many at once; run() once at a time. Lifetime: of context, devices and

@@ -19,6 +19,24 @@ void RangeSet::add(Range range) {
   bytes_ += end - begin;
 }
 
+void RangeSet::remove(Range range) {
+  if (range.empty()) return;
+  auto at = ends_.upper_bound(range.offset);
+  if (at != ends_.begin()) --at;
+  while (at != ends_.end() && at->first < range.end()) {
+    const Range piece{at->first, at->second - at->first};
+    const Range part = intersect(piece, range);
+    if (part.empty()) {
+      ++at;
+      continue;
+    }
+    at = ends_.erase(at);
+    bytes_ -= part.length;
+    if (piece.offset < part.offset) ends_.emplace(piece.offset, part.offset);
+    if (part.end() < piece.end()) at = ends_.emplace(part.end(), piece.end()).first;
+  }
+}
+
 std::vector<Range> RangeSet::inside(Range range) const {
   std::vector<Range> found;
   auto at = ends_.upper_bound(range.offset);

@@ -12,6 +12,7 @@ namespace diskferry {
 class RangeSet {
  public:
   void add(Range range);
+  void remove(Range range);
   std::uint64_t bytes() const noexcept { return bytes_; }
   std::size_t pieces() const noexcept { return ends_.size(); }
   bool empty() const noexcept { return ends_.empty(); }
