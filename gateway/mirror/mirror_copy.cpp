@@ -70,6 +70,11 @@ void MirrorDevice::end_copy(Range range, bool is_copied) {
   if (in_flight_.copies().empty()) exits_.wake_all();
 }
 
+void MirrorDevice::mark_dirty(Range range) {
+  std::lock_guard lock(guard_);
+  differences_.mark_dirty(range);
+}
+
 void MirrorDevice::next_age() {
   std::lock_guard lock(guard_);
   differences_.next_age();

@@ -118,6 +118,8 @@ class MirrorDevice final : public BlockDevice {
   std::optional<PlannedCopy> begin_planned_copy(Range bytes, std::uint64_t bytes_max);
   /// `is_copied` false: it is dirty again.
   void end_copy(Range range, bool is_copied);
+  /// Is copied (again), whatever the target has.
+  void mark_dirty(Range range);
   /// What guests have written of late is left for later by `skip_recent`; call it every few seconds.
   void next_age();
   /// Makes the target durable, and forgets what is settled. Errors: those of the target; cancelled.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "diskferry/error.hpp"
+#include "diskferry/extent.hpp"
 #include "gateway/move/move_state.hpp"
 #include "gateway/move/phase.hpp"
 
@@ -96,6 +97,8 @@ struct ReplaceDiskState {
   /// What the target is (VolumeFacts::identity), once it is there: another one under its name has nothing of
   /// this.
   std::string target_identity{};
+  /// What of the old storage could not be read and was skipped: zeros at the target.
+  std::vector<Range> unreadable{};
 };
 
 /// How long guests' writes were held at the switchover, by part, in microseconds.

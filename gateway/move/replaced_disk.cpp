@@ -30,6 +30,8 @@ constexpr Duration checkpoint_interval = std::chrono::seconds(5);
 /// Between rounds that found nothing.
 constexpr Duration round_pause = std::chrono::milliseconds(100);
 constexpr Duration age = std::chrono::seconds(2);
+/// Disks take their time over what they cannot read.
+constexpr Duration look_again_after = std::chrono::seconds(5);
 
 CopyRequest creation(const ImageUri& uri, const ReplaceDiskState& state, bool may_overwrite) {
   CopyRequest copy;
@@ -60,7 +62,11 @@ std::shared_ptr<BlockDevice> holding(std::shared_ptr<BlockDevice> device, Kept k
 
 ReplacedDisk::ReplacedDisk(DriverContext& context, Endpoints& endpoints, ReplaceDiskState& state,
                            ReplacedDiskOptions options)
-    : context_(context), endpoints_(endpoints), state_(state), options_(std::move(options)) {}
+    : context_(context),
+      endpoints_(endpoints),
+      state_(state),
+      options_(std::move(options)),
+      salvage_(state.unreadable) {}
 
 ReplacedDisk::~ReplacedDisk() {
   DISKFERRY_ASSERT(!is_borrowed_, "a replaced disk has ended before it is destroyed");
@@ -200,6 +206,7 @@ Task<Result<void>> ReplacedDisk::attach(bool is_back) {
   DISKFERRY_CO_TRY(auto target, is_back ? co_await open_side(state_.source, state_.source_format)
                                         : co_await open_side(state_.uri, state_.format));
   mirror_->attach(std::move(target), {.window_bytes = options_.window_bytes});
+  old_is_primary_ = !is_back;
   co_return Result<void>{};
 }
 
@@ -240,9 +247,10 @@ Task<Result<void>> ReplacedDisk::bulk(CopyEngine& engine, BlockDevice& primary, 
   co_return co_await engine.run(work);
 }
 
-Task<Result<void>> ReplacedDisk::rounds(CopyEngine& engine) {
+Task<Result<void>> ReplacedDisk::rounds(CopyEngine& engine, BlockDevice& primary) {
   TimePoint aged = context_.clock.now();
   while (!co_await is_cancelled()) {
+    if (old_is_primary_) DISKFERRY_CO_CHECK(co_await take_up_loss(primary));
     const std::uint64_t before = mirror_->stats().copied_bytes;
     MirrorWork work(*mirror_, nullptr, {.request_bytes = request_bytes, .skip_recent = true});
     DISKFERRY_CO_CHECK(co_await engine.run(work));
@@ -262,6 +270,7 @@ Task<Result<void>> ReplacedDisk::rounds(CopyEngine& engine) {
 Task<Result<void>> ReplacedDisk::checkpoints() {
   while (true) {
     DISKFERRY_CO_CHECK(co_await context_.clock.sleep_for(checkpoint_interval));
+    if (loss_noted_ != salvage_.changes()) continue;
     DISKFERRY_CO_CHECK(co_await mirror_->checkpoint());
   }
 }
@@ -278,15 +287,14 @@ Task<Result<void>> or_end(Task<Result<void>> task, TaskGroup& others) {
 Task<Result<void>> ReplacedDisk::copy_all(CopyEngine& engine, BlockDevice& primary, BlockDevice& target) {
   if (!is_bulk_done_) DISKFERRY_CO_CHECK(co_await bulk(engine, primary, target));
   is_bulk_done_ = true;
-  co_return co_await rounds(engine);
+  co_return co_await rounds(engine, primary);
 }
 
 Task<Result<void>> ReplacedDisk::follow() {
   const auto primary = mirror_->primary();
   const auto target = mirror_->copy_target();
   CopyEngine engine(context_, {*primary, *target}, engine_options(*target),
-                    {.finished = {},
-                     .progress = [this, &engine] { frontier_bytes_ = engine.counters().done_bytes.load(); }});
+                    hooks([this, &engine] { frontier_bytes_ = engine.counters().done_bytes.load(); }));
   TaskGroup both(co_await boost::asio::this_coro::executor);
   both.spawn(or_end(copy_all(engine, *primary, *target), both));
   both.spawn(or_end(checkpoints(), both));
@@ -296,13 +304,48 @@ Task<Result<void>> ReplacedDisk::follow() {
 Task<Result<void>> ReplacedDisk::copy_rest() {
   const auto primary = mirror_->primary();
   const auto target = mirror_->copy_target();
-  CopyEngine engine(context_, {*primary, *target}, engine_options(*target), {});
+  CopyEngine engine(context_, {*primary, *target}, engine_options(*target), hooks({}));
   while (mirror_->dirty_bytes() > 0) {
     if (co_await is_cancelled()) co_return unexpected(cancelled_error("copy", state_.name));
     MirrorWork work(*mirror_, nullptr, {.request_bytes = request_bytes});
     DISKFERRY_CO_CHECK(co_await engine.run(work));
   }
   co_return Result<void>{};
+}
+
+// --- what cannot be read ----------------------------------------------------------------------------------
+
+EngineHooks ReplacedDisk::hooks(std::function<void()> progress) {
+  salvage_.clear_failure();
+  return {.progress = std::move(progress), .salvage = old_is_primary_ ? &salvage_ : nullptr};
+}
+
+/// What was skipped is copied where it can be read by now, a guest having written there, and all of it where
+/// it must not be skipped any more. The target has zeros there, or what a guest has written since.
+Task<Result<void>> ReplacedDisk::take_up_loss(BlockDevice& primary) {
+  if (!salvage_.skips()) {
+    for (const Range range : salvage_.forget()) mirror_->mark_dirty(range);
+    co_return Result<void>{};
+  }
+  const TimePoint begin = context_.clock.now();
+  if (salvage_.lost_bytes() == 0 || begin < look_again_at_) co_return Result<void>{};
+  DISKFERRY_CO_TRY(const std::vector<Range> found, co_await salvage_.look_again(primary));
+  for (const Range range : found) mirror_->mark_dirty(range);
+  const TimePoint end = context_.clock.now();
+  look_again_at_ = Clock::after(end, std::max(look_again_after, 10 * (end - begin)));
+  co_return Result<void>{};
+}
+
+bool ReplacedDisk::has_loss_to_take_up() const {
+  return old_is_primary_ && !salvage_.skips() && salvage_.lost_bytes() != 0;
+}
+
+bool ReplacedDisk::note_loss() {
+  const std::uint64_t changes = salvage_.changes();
+  if (changes == loss_noted_) return false;
+  state_.unreadable = salvage_.lost();
+  loss_noted_ = changes;
+  return true;
 }
 
 // --- changing places --------------------------------------------------------------------------------------
@@ -317,6 +360,7 @@ Task<Result<void>> ReplacedDisk::make_durable() {
 
 Task<void> ReplacedDisk::switch_over(bool keep_in_step) {
   co_await mirror_->switch_over();
+  old_is_primary_ = !old_is_primary_;
   if (keep_in_step) mirror_->attach_former({.window_bytes = options_.window_bytes});
 }
 
@@ -371,6 +415,7 @@ ReplacedDiskStats ReplacedDisk::stats() const {
                           .size_bytes = state_.size_bytes,
                           .frontier_bytes = std::min(state_.size_bytes, frontier_bytes_.load()),
                           .rounds = rounds_};
+  stats.unreadable_bytes = salvage_.lost_bytes();
   if (mirror_ == nullptr) return stats;
   stats.mirror = mirror_->stats();
   stats.window = mirror_->window_stats();

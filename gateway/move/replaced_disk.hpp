@@ -10,6 +10,7 @@
 #include "gateway/move/replace_request.hpp"
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -32,6 +33,7 @@ struct ReplacedDiskStats {
   MirrorStats mirror{};
   WindowStats window{};
   std::uint64_t rounds = 0;
+  std::uint64_t unreadable_bytes = 0;  ///< of the old storage, skipped
 };
 
 /// Thread: one reactor, but where said. Lifetime: end() before destruction, where begin() was called.
@@ -68,6 +70,16 @@ class ReplacedDisk {
   bool is_in_step() const noexcept { return is_in_step_; }
   MirrorDevice& mirror() noexcept { return *mirror_; }
 
+  /// Whether places of the old storage that cannot be read are skipped, and listed, or end follow().
+  void set_skips_unreadable(bool skips) { salvage_.set_skips(skips); }
+  /// What was skipped and must not be (any more): the target is none to change places with.
+  bool has_loss_to_take_up() const;
+  /// Why follow() or copy_rest() ended, where it was the old storage.
+  std::optional<Error> read_failure() const { return salvage_.failure(); }
+  /// Notes in the job's record what was skipped; whether that has changed. What is not written down there is
+  /// not forgotten by the map of what differs.
+  bool note_loss();
+
   /// Guests' writes wait from now on, until let_go(). Errors: cancelled, and then none waits.
   Task<Result<void>> hold() { return mirror_->hold(); }
   void let_go() { mirror_->let_go(); }
@@ -93,9 +105,11 @@ class ReplacedDisk {
   Task<Result<void>> check_follower(std::string name, std::string identity);
   Task<Result<std::shared_ptr<BlockDevice>>> open_side(std::string name, std::string format);
   Task<Result<void>> bulk(CopyEngine& engine, BlockDevice& primary, BlockDevice& target);
-  Task<Result<void>> rounds(CopyEngine& engine);
+  Task<Result<void>> rounds(CopyEngine& engine, BlockDevice& primary);
   Task<Result<void>> copy_all(CopyEngine& engine, BlockDevice& primary, BlockDevice& target);
   Task<Result<void>> checkpoints();
+  Task<Result<void>> take_up_loss(BlockDevice& primary);
+  EngineHooks hooks(std::function<void()> progress);
 
   DriverContext& context_;
   Endpoints& endpoints_;
@@ -107,6 +121,10 @@ class ReplacedDisk {
   bool is_borrowed_ = false;
   bool makes_target_ = false;
   bool is_bulk_done_ = false;
+  bool old_is_primary_ = true;
+  Salvage salvage_;
+  std::uint64_t loss_noted_ = 0;  // Salvage::changes()
+  TimePoint look_again_at_{};     // at what was skipped
   std::atomic<bool> is_in_step_ = false;
   std::atomic<std::uint64_t> frontier_bytes_ = 0;
   std::atomic<std::uint64_t> rounds_ = 0;

@@ -7,6 +7,7 @@
 #include "gateway/move/replacement_disk.hpp"
 
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <fmt/format.h>
 
@@ -77,6 +78,7 @@ Task<Result<void>> Replacement::enter(Phase next, JobChanges changes) {
   if (!may_follow(state_.phase, next))
     co_return unexpected(fail(ErrorKind::internal, "go on with the replacement")
                              .why(fmt::format("from {} to {}", to_string(state_.phase), to_string(next))));
+  die_at("before:", next);
   const Phase before = state_.phase;
   state_.phase = next;
   const std::vector<PhaseTime> timeline = state_.timeline;
@@ -88,11 +90,16 @@ Task<Result<void>> Replacement::enter(Phase next, JobChanges changes) {
   auto saved = co_await save(std::move(changes));
   if (saved) {
     spdlog::info("replacement {} of {}: {}", job_.id, printable(job_.subject), to_string(next));
+    die_at("", next);
     co_return saved;
   }
   state_.phase = before;
   state_.timeline = timeline;
   co_return saved;
+}
+
+void Replacement::die_at(std::string_view prefix, Phase phase) const {
+  if (environment_.dies_at == fmt::format("{}{}", prefix, to_string(phase))) (void)std::raise(SIGKILL);
 }
 
 /// A phase that is entered again, after an attempt that failed, is there once.
@@ -238,7 +245,8 @@ Task<Result<bool>> Replacement::follow_and_change(IsEnough is_enough, IsEnough i
       done = changed ? note_attempt() : unexpected(std::move(changed).error());
     }
     if (done) continue;
-    if (is_end_wanted() || is_record_unsure_) co_return unexpected(std::move(done).error());
+    if (is_end_wanted() || is_record_unsure_ || is_to_be_undone())
+      co_return unexpected(std::move(done).error());
     DISKFERRY_CO_CHECK(co_await wait_while_paused(std::move(done).error(), is_off));
   }
   co_return false;
@@ -342,7 +350,7 @@ Task<Result<void>> Replacement::note_end(Result<void> result) {
                      : JobStatus::rolled_back;
     end.error = result.error().message();
   }
-  end.report = progress();
+  end.report = report();
   const bool fits = end.report->size() <= JobLimits::event_bytes_max;
   end.event = NewJobEvent{.kind = std::string(end_event),
                           .text = fits ? *end.report : R"({"text":"the job has ended"})"};

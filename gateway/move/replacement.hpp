@@ -31,6 +31,9 @@ struct ReplaceEnvironment {
   unsigned connections = 4;
   /// Milliseconds since 1970.
   std::function<std::int64_t()> now_ms = &diskferry::now_ms;
+  /// For tests: the phase at whose record this process ends as if it were killed, right after that is
+  /// written, or right before it where "before:" precedes.
+  std::string dies_at{};
 };
 
 /// How a disk stands.
@@ -87,6 +90,7 @@ class Replacement {
   void note_time(Phase phase);
   std::string map_path(std::size_t disk) const;
   void remove_maps() const;
+  void die_at(std::string_view prefix, Phase phase) const;
   void make_disks();
   ReplaceLimits limits() const;
   ConvergenceLimits limits_now() const;
@@ -122,9 +126,16 @@ class Replacement {
   bool is_never() const { return false; }
   bool is_fallback_off() const { return !is_fallback_wanted_; }
 
+  // replacement_faults.cpp
+  Task<Result<void>> note_losses();
+  void set_skips();
+  bool is_to_be_undone() const;
+  Error paused_error(Error why) const;
+
   // replacement_progress.cpp
   std::vector<ReplacedDiskView> views() const;
   std::string progress() const;
+  std::string report() const;
 
   // replacement_switch.cpp: changing places
   Task<Result<bool>> change_places(Phase next);
@@ -146,7 +157,8 @@ class Replacement {
   bool is_taken_up_ = false;
   bool was_paused_ = false;
   bool is_record_unsure_ = false;  // a commit that failed may be found by a later process: nobody is let go
-  unsigned attempts_ = 0;  // to change places, one after the other
+  std::string unsaved_loss_{};  // what was skipped and is not in the record yet
+  unsigned attempts_ = 0;       // to change places, one after the other
   TimePoint next_attempt_{};
 
   std::atomic<bool> is_committed_ = false;

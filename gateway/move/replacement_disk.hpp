@@ -19,4 +19,7 @@ struct Replacement::Disk {
   bool is_begun = false;
 };
 
+/// That the job rests.
+NewJobEvent paused_event(const Error& why);
+
 }  // namespace diskferry

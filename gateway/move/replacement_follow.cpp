@@ -53,6 +53,7 @@ Duration Replacement::predicted_pause() const {
 
 bool Replacement::can_change_places() const {
   return environment_.drivers.clock.now() >= next_attempt_ && is_in_step() &&
+         !std::ranges::any_of(disks_, [](const Disk& each) { return each.disk.has_loss_to_take_up(); }) &&
          predicted_pause() <= std::chrono::milliseconds(limits().max_pause_ms);
 }
 
@@ -92,6 +93,7 @@ void Replacement::steer() {
   const std::uint64_t bytes_per_s = limits().bytes_per_s;
   const std::uint64_t share = bytes_per_s == 0 ? 0 : std::max<std::uint64_t>(1, bytes_per_s / disks_.size());
   const ConvergenceLimits limits = limits_now();
+  set_skips();
   for (Disk& each : disks_) {
     const ReplacedDiskStats now = each.disk.stats();
     each.control.set_limits(limits);
@@ -133,9 +135,10 @@ Task<Result<void>> Replacement::supervise(IsEnough is_enough, TaskGroup& followe
           {.job = job_.id, .sequence = 0, .kind = std::string(progress_event), .text = progress()});
     }
     if (is_end_wanted()) co_return unexpected(cancelled_error("replace", job_.subject));
-    // That the disks are in step is worth telling, and no reason to end; so are limits.
+    // That the disks are in step is worth telling, and no reason to end; so is what follows.
     auto noted = co_await note_phase();
     if (noted) noted = co_await note_limits();
+    if (noted) noted = co_await note_losses();
     if (!noted) spdlog::warn("replacement {}: {}", job_.id, noted.error().message());
     was_enough = (this->*is_enough)();
     if (was_enough || is_pause_wanted_.exchange(false)) break;
@@ -157,6 +160,7 @@ Task<Result<void>> Replacement::follow_until(IsEnough is_enough) {
     if (!result) break;
   }
   bool was_enough = false;
+  set_skips();
   if (result) {
     TaskGroup followers(executor);
     TaskGroup supervision(executor);
@@ -172,13 +176,14 @@ Task<Result<void>> Replacement::follow_until(IsEnough is_enough) {
       result = watched ? Result<void>(unexpected(cancelled_error("replace", job_.subject))) : watched;
     }
   }
-  if (was_enough) co_return Result<void>{};
+  if (was_enough) co_return co_await note_losses();
   for (Disk& each : disks_) co_await each.disk.detach();
   co_return result;
 }
 
 /// Until somebody resumes it, or `is_off`. Nothing follows meanwhile; what guests write is noted.
 Task<Result<void>> Replacement::wait_while_paused(Error why, IsEnough is_off) {
+  why = paused_error(std::move(why));
   spdlog::warn("replacement {} of {} is paused: {}", job_.id, printable(job_.subject), why.message());
   for (Disk& each : disks_)
     if (each.is_begun) co_await each.disk.detach();
@@ -190,9 +195,7 @@ Task<Result<void>> Replacement::wait_while_paused(Error why, IsEnough is_off) {
     if (is_noted) (void)co_await note_limits();
     if (!is_noted)
       is_noted =
-          (co_await save({.status = JobStatus::paused,
-                          .error = why.message(),
-                          .event = NewJobEvent{.kind = "paused", .text = R"({"text":"the job is paused"})"}}))
+          (co_await save({.status = JobStatus::paused, .error = why.message(), .event = paused_event(why)}))
               .has_value();
     DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_for(look_interval));
   }

@@ -5,12 +5,28 @@
 namespace diskferry {
 
 namespace {
+/// Zeros at the target, since it could not be read.
+struct UnreadablePlace {
+  const ReplaceDiskState* disk = nullptr;
+  Range range{};
+};
+constexpr std::size_t places_reported_max = 1024;  // the state has them all
+
 struct View {
   std::string subject{};
   const ReplaceState* state = nullptr;
   std::vector<ReplacedDiskView> disks{};
+  std::vector<UnreadablePlace> unreadable{};
 };
 }  // namespace
+
+template <class Fields>
+static void list_fields(Fields& fields, const UnreadablePlace& place) {
+  fields.take("disk", place.disk->name);
+  fields.take("storage", place.disk->source);
+  fields.take("offset", place.range.offset);
+  fields.take("length", place.range.length);
+}
 
 template <class Fields>
 static void list_fields(Fields& fields, const ReplacedDiskView& disk) {
@@ -20,6 +36,7 @@ static void list_fields(Fields& fields, const ReplacedDiskView& disk) {
   fields.take("frontier-bytes", disk.stats.frontier_bytes);
   fields.take("copied-bytes", mirror.copied_bytes);
   fields.take("dirty-bytes", mirror.dirty_bytes);
+  fields.take("unreadable-bytes", disk.stats.unreadable_bytes);
   fields.take("sent-bytes", disk.stats.window.sent_bytes);
   fields.take("resent-bytes", disk.stats.window.resent_bytes);
   fields.take("pending-bytes", disk.stats.window.pending_bytes);
@@ -62,6 +79,7 @@ static void list_fields(Fields& fields, const View& view) {
   fields.take_list("timeline", view.state->timeline);
   fields.take("warnings", view.state->warnings);
   fields.take("leftovers", view.state->leftovers);
+  fields.take_list("unreadable", view.unreadable);
 }
 
 std::vector<ReplacedDiskView> Replacement::views() const {
@@ -70,6 +88,15 @@ std::vector<ReplacedDiskView> Replacement::views() const {
   return all;
 }
 
+std::string Replacement::report() const {
+  View view{.subject = job_.subject, .state = &state_, .disks = disks_.empty() ? last_views_ : views()};
+  for (const ReplaceDiskState& disk : state_.disks)
+    for (const Range range : disk.unreadable)
+      if (view.unreadable.size() < places_reported_max) view.unreadable.push_back({&disk, range});
+  return write_json(view);
+}
+
+/// Without the places, which may be many.
 std::string Replacement::progress() const {
   return write_json(
       View{.subject = job_.subject, .state = &state_, .disks = disks_.empty() ? last_views_ : views()});

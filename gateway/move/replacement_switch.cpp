@@ -24,6 +24,7 @@ Task<Result<void>> Replacement::hold_and_copy(HoldParts& parts, TimePoint since)
   Clock& clock = environment_.drivers.clock;
   DISKFERRY_CO_CHECK(co_await for_each(&ReplacedDisk::hold));
   DISKFERRY_CO_CHECK(co_await for_each(&ReplacedDisk::copy_rest));
+  DISKFERRY_CO_CHECK(co_await note_losses());
   const TimePoint copied = clock.now();
   parts.drain_us = us_between(since, copied);
   DISKFERRY_CO_CHECK(co_await for_each(&ReplacedDisk::make_durable));

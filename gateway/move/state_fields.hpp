@@ -41,6 +41,12 @@ void list_fields(Fields& fields, ValueOf<HoldParts> auto& hold) {
 }
 
 template <class Fields>
+void list_fields(Fields& fields, ValueOf<Range> auto& range) {
+  fields.take("offset", range.offset);
+  fields.take("length", range.length);
+}
+
+template <class Fields>
 void list_fields(Fields& fields, ValueOf<ReplaceDiskState> auto& disk) {
   fields.take("export", disk.name);
   fields.take("source", disk.source);
@@ -53,6 +59,7 @@ void list_fields(Fields& fields, ValueOf<ReplaceDiskState> auto& disk) {
   fields.take("format", disk.format);
   fields.take("size-bytes", disk.size_bytes);
   fields.take("was-created", disk.was_created);
+  fields.take_list("unreadable", disk.unreadable);
 }
 
 }  // namespace diskferry
