@@ -8,6 +8,7 @@
 #include "gateway/daemon/users.hpp"
 
 #include <array>
+#include <cstdlib>
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -64,6 +65,12 @@ Task<Result<std::unique_ptr<TargetGateway>>> connect_any(DriverContext& context,
   return connect_target(context, std::move(address), std::move(certificates));
 }
 
+/// For tests of what a crash leaves; see ReplaceEnvironment::dies_at.
+std::string fault_point() {
+  const char* phase = std::getenv("DISKFERRYD_DIES_AT");  // NOLINT(concurrency-mt-unsafe): nobody changes it
+  return phase == nullptr ? std::string() : phase;
+}
+
 }  // namespace
 
 Moves::Moves(DriverContext& context, const Config& config, nbd_server::Server& nbd)
@@ -83,7 +90,8 @@ Task<Result<void>> Moves::take_up_replacements(Endpoints& endpoints, const std::
                                            .controller = controller_name(id),
                                            .state_folder = config_.state.folder,
                                            .window_bytes = config_.move.window_bytes,
-                                           .connections = config_.move.connections},
+                                           .connections = config_.move.connections,
+                                           .dies_at = fault_point()},
                         *store_);
   co_return co_await replacements_->take_up();
 }
