@@ -7,11 +7,12 @@ namespace {
 
 TEST(ReplaceLimits, WhatIsSetHoldsAlsoAfterARestart) {
   Place place(Place::Gateway::is_killed);
-  const std::string job = place.begin(place.images / "next.raw", {"--rate", "2M", "--deadline", "3600"});
+  const std::string job =
+      place.begin(place.images / "next.raw", {"--rate", "2M", "--deadline", "3600", "--commit-by-hand"});
   const auto limit = [&](std::string_view name) {
     return place.job(job).at("state").at("limits").at(name).to_number<std::int64_t>();
   };
-  EXPECT_TRUE(place.comes_to(job, "phase", "bulk"));
+  ASSERT_TRUE(wait_until([&] { return place.job(job).at("state").as_object().contains("limits"); }));
   const std::int64_t first_deadline = limit("deadline-at-ms");
   const std::int64_t before = now_ms();
   place.tell({"set", job, "--rate", "1M", "--max-pause", "4s", "--max-write-latency", "7ms", "--deadline",
@@ -34,6 +35,8 @@ TEST(ReplaceLimits, WhatIsSetHoldsAlsoAfterARestart) {
   }
   EXPECT_EQ(limit("max-write-latency-ms"), 7);
   place.tell({"set", job, "--rate", "0"});
+  EXPECT_TRUE(place.comes_to(job, "phase", "synchronized"));
+  place.tell({"commit", job});
   EXPECT_TRUE(place.comes_to(job, "phase", "released"));
   place.clients.end();
 }
