@@ -1,6 +1,7 @@
 // The exports of a simulated gateway: those of the NBD server, without one.
 #pragma once
 
+#include "diskferry/task_group.hpp"
 #include "drivers/filters/align.hpp"
 #include "drivers/image/image.hpp"
 #include "gateway/move/endpoints.hpp"
@@ -9,6 +10,9 @@
 
 #include <map>
 #include <string>
+
+#include <boost/asio/cancellation_state.hpp>
+#include <boost/asio/this_coro.hpp>
 
 namespace diskferry::sim {
 
@@ -47,17 +51,23 @@ class Exports final : public Endpoints {
     entry.lent.device = nullptr;
     return lent;
   }
-  /// The process may die on either side of it.
   Task<Result<void>> put(std::string name, std::shared_ptr<BlockDevice> device) override {
-    (void)co_await world_.turn([] { return true; });
-    auto swapped = co_await entries_.at(name).offered->swap_device(std::move(device));
-    (void)co_await world_.turn([] { return true; });
-    if (!swapped) co_return unexpected(std::move(swapped).error());
-    co_return Result<void>{};
+    TaskGroup own(world_.executor());
+    own.spawn(swap(entries_.at(name).offered, std::move(device)));
+    co_return co_await own.join();
   }
   void give_back(const std::string& name, Lent lent) override { entries_.at(name).lent = std::move(lent); }
 
  private:
+  /// Not cut short. The process may die on either side of it.
+  Task<Result<void>> swap(nbd_server::ExportPtr in, std::shared_ptr<BlockDevice> device) {
+    co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
+    (void)co_await world_.turn([] { return true; });
+    auto swapped = co_await in->swap_device(std::move(device));
+    (void)co_await world_.turn([] { return true; });
+    if (!swapped) co_return unexpected(std::move(swapped).error());
+    co_return Result<void>{};
+  }
   struct Entry {
     nbd_server::ExportPtr offered{};
     Lent lent{};

@@ -88,15 +88,16 @@ class Trial {
       target.exists = false;
     }
     steps_left_.assign(course_.disks * guests_per_disk, course_.steps);
-    journal_.on_places = [this] { check_same(); };
+    journal_.on_places = [this] { places_changed(); };
   }
 
   std::string run() {
     Result<void> result;
     is_stuck_ = !world_.run(live(), result);
-    if (is_stuck_)
+    if (is_stuck_ && !is_void_)
       return fmt::format("stuck after {} steps in {}, {}. {}", world_.steps(), journal_.job().phase,
                          to_string(journal_.job().status), problem_);
+    if (is_void_) return {};
     if (!result && problem_.empty()) return result.error().message();
     return problem_;
   }
@@ -239,7 +240,7 @@ class Trial {
   // --- who looks after it ---
 
   Task<Result<void>> operate() {
-    for (unsigned acts = 0; !has_ended_ && !is_dead_ && problem_.empty(); ++acts) {
+    for (unsigned acts = 0; !has_ended_ && !is_dead_ && !is_void_ && problem_.empty(); ++acts) {
       DISKFERRY_CO_CHECK(co_await world_.clock().sleep_for(milliseconds(10 + world_.random(600))));
       if (!replacement_ || has_ended_ || is_dead_) continue;
       act(acts);
@@ -247,7 +248,7 @@ class Trial {
       if (acts > acts_max * 20) report("at the end", "the job does not end: " + journal_.job().phase);
     }
     heal();
-    if (!problem_.empty()) end_life();
+    if (!problem_.empty() || is_void_) end_life();
     co_return Result<void>{};
   }
 
@@ -405,7 +406,7 @@ class Trial {
     if (!done && !is_dead_) report(verb, done.error().message());
   }
   void report(std::string_view when, const std::string& problem) {
-    if (problem.empty() || !problem_.empty()) return;
+    if (problem.empty() || !problem_.empty() || is_void_) return;
     problem_ = fmt::format("{}: {}", when, problem);
     world_.trace(problem_);
   }
@@ -416,6 +417,15 @@ class Trial {
   static std::string name_of(unsigned disk) { return fmt::format("disk{}", disk); }
   static std::string source_of(unsigned disk) { return Storages::uri_of(fmt::format("old{}", disk)); }
 
+  void places_changed() {
+    check_same();
+    for (unsigned i = 0; i < course_.disks; ++i) {
+      Volume& in_charge = *storages_.find(fmt::format("{}{}", is_replaced(i) ? "new" : "old", i));
+      heal(in_charge.platter);
+      // Lost after it was made durable: no mirror can help guests then.
+      if (in_charge.is_lost() && !is_dead_) is_void_ = true;
+    }
+  }
   /// When a change of places is written down, both sides are the same, durably.
   void check_same() {
     for (unsigned i = 0; i < course_.disks; ++i) {
@@ -468,6 +478,7 @@ class Trial {
   bool has_ended_ = false;
   bool is_dead_ = false;
   bool is_stuck_ = false;
+  bool is_void_ = false;
   std::string problem_;
 };
 

@@ -87,6 +87,7 @@ Task<Result<DevicePtr>> Storages::open(DriverContext& context, ImageUri uri, Ope
   info.zero = volume->zero;
   info.can_discard = true;
   info.can_report_extents = true;
+  volume->last_opening = volume->platter.openings;
   info.starts_zeroed = std::exchange(volume->is_new, false);
   co_return std::make_unique<OpenDisk>(all.world_, *volume, name_of(uri), info);
 }

@@ -20,6 +20,9 @@ struct Volume {
   unsigned made = 1;        ///< what is made anew is another one
   unsigned open = 0;        ///< devices that are
   bool may_lose = false;    ///< its cache, while nobody has it open
+  unsigned last_opening = 0;
+  /// Who opened it last has nothing any more.
+  bool is_lost() const { return last_opening != platter.openings; }
 };
 
 /// One a world. Lifetime: the world's, and longer than every device.
