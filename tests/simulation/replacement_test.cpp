@@ -121,12 +121,14 @@ class Trial {
       TaskGroup tasks(world_.executor());
       TaskGroup job(world_.executor());
       job_ = &job;
+      users_ = &tasks;
       for (unsigned guest = 0; guest < steps_left_.size(); ++guest) tasks.spawn(use(guest));
       tasks.spawn(operate());
       job.spawn(run_job(is_up));
-      DISKFERRY_CO_CHECK(co_await tasks.join());
+      (void)co_await tasks.join();
       (void)co_await job.join();
       job_ = nullptr;
+      users_ = nullptr;
       ++life_;  // this one can not die any more
       if (!is_dead_) break;
       replacement_.reset();
@@ -179,6 +181,8 @@ class Trial {
   void end_life() {
     if (replacement_) replacement_->gateway_stops();
     if (job_ != nullptr) job_->cancel();
+    // Those who are held are not let go by one that does not know whether it has committed.
+    if (users_ != nullptr) users_->cancel();
   }
   /// What was done to them after the death was not.
   void put_maps_back() {
@@ -468,6 +472,7 @@ class Trial {
   std::optional<ReplaceEnvironment> environment_;
   std::optional<Replacement> replacement_;
   TaskGroup* job_ = nullptr;
+  TaskGroup* users_ = nullptr;
   std::map<std::string, std::string> maps_;  // files as they were when the gateway died
   std::vector<unsigned> steps_left_;
   unsigned life_ = 0;
