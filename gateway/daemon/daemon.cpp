@@ -10,6 +10,7 @@
 #include "gateway/daemon/notify.hpp"
 #include "gateway/daemon/settings.hpp"
 #include "gateway/daemon/state_folder.hpp"
+#include "gateway/daemon/users.hpp"
 #include "gateway/nbd/server.hpp"
 
 #include <algorithm>
@@ -99,15 +100,22 @@ class Daemon {
     nbd.log = log_nbd;
     control.log = log_control;
     nbd_.emplace(context_, std::move(nbd));
-    exports_.emplace(context_, *nbd_);
+    DISKFERRY_CO_TRY(const UserIds qemu, co_await context_.blocking_pool.run([this] {
+      return find_user(config_.move.qemu_user, config_.move.qemu_group);
+    }));
+    disks_.emplace(context_, DiskServerOptions{.socket = config_.move.run_folder + "/disks/nbd.sock",
+                                               .hypervisor_uid = qemu.uid,
+                                               .hypervisor_gid = qemu.gid});
+    exports_.emplace(context_, *nbd_, *disks_);
     moves_.emplace(context_, config_, *nbd_);
     DISKFERRY_CO_CHECK(co_await moves_->open_store());
     DISKFERRY_CO_CHECK(co_await open_exports());
-    DISKFERRY_CO_CHECK(co_await moves_->take_up_replacements(*exports_, id));
+    DISKFERRY_CO_CHECK(co_await moves_->take_up_replacements(*exports_, *exports_, id));
     exports_->offer_configured();
     // Not before: who came back while an export was not there yet would take it for another one.
     DISKFERRY_CO_CHECK(co_await nbd_->start());
     nbd_started_ = true;
+    if (!exports_->disk_names().empty()) DISKFERRY_CO_CHECK(co_await disks_->have_listening());
     const std::string name = config_.name.empty() ? host_name() : config_.name;
     DISKFERRY_CO_CHECK(co_await moves_->start(name, id));
     gateway_.emplace(GatewayParts{.name = name,
@@ -115,7 +123,10 @@ class Daemon {
                                   .exports = *exports_,
                                   .nbd = *nbd_,
                                   .jobs = &moves_->jobs(),
-                                  .peers = &moves_->peers()});
+                                  .peers = &moves_->peers(),
+                                  .forget_disk = [this](std::string export_name) {
+                                    return moves_->forget_endpoint(std::move(export_name));
+                                  }});
     control_.emplace(context_, *gateway_, std::move(control));
     DISKFERRY_CO_CHECK(co_await control_->start());
     co_return Result<void>{};
@@ -144,7 +155,20 @@ class Daemon {
                       added.error().message());
       }
     }
+    for (const EndpointRecord& record : endpoints)
+      if (record.configured.empty()) co_await open_disk(record);
     co_return Result<void>{};
+  }
+
+  /// A machine's disk, which no configuration names; where one does, that counts.
+  Task<void> open_disk(EndpointRecord record) {
+    if (exports_->has_export(record.name)) co_return;
+    const auto opened = co_await exports_->open_disk(record);
+    if (opened)
+      spdlog::info("export {}: {}", printable(record.name), printable(opened->image));
+    else
+      spdlog::error("export {}, a machine's disk, is left out: {}", printable(record.name),
+                    opened.error().message());
   }
 
   void announce(std::ostream& out) const {
@@ -169,8 +193,10 @@ class Daemon {
     // Requests in flight are finished, but not waited for where the storage is away.
     if (exports_) exports_->stop_waiting();
     if (nbd_started_) keep_first(co_await nbd_->stop());
+    if (disks_) keep_first(co_await disks_->stop());
     if (exports_) keep_first(co_await exports_->close_all());
     exports_.reset();
+    disks_.reset();
     nbd_.reset();
     co_return result;
   }
@@ -179,6 +205,7 @@ class Daemon {
   const Config& config_;
   std::optional<nbd_server::Server> nbd_{};
   bool nbd_started_ = false;
+  std::optional<DiskServer> disks_{};
   std::optional<Exports> exports_{};
   std::optional<Moves> moves_{};
   std::optional<LocalGateway> gateway_{};

@@ -3,10 +3,14 @@
 
 #include "diskferry/assert.hpp"
 #include "diskferry/task_group.hpp"
+#include "drivers/checked_device.hpp"
 #include "drivers/filters/align.hpp"
 #include "drivers/filters/slice.hpp"
+#include "drivers/filters/write_through.hpp"
 #include "drivers/image/image.hpp"
+#include "gateway/jobs/job.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <map>
 #include <mutex>
@@ -38,25 +42,28 @@ Result<ImageUri> image_of(const control::ExportRequest& request) {
 
 struct Exports::Entry {
   control::ExportRequest request{};
-  bool is_configured = false;
+  Kind kind = Kind::added;
   std::string shown_image{};
   /// Null while a job has it, which gives back the one that is behind the export then.
   std::shared_ptr<BlockDevice> device{};
   std::vector<std::string> storages{};
   nbd_server::ExportPtr offered{};  // set: ready; else it is being added or removed
   bool is_lent = false;
-  std::string configured{};  // the image that the configuration names
+  std::string configured{};  // the image that the configuration names; empty: it names none
+
+  bool is_there_again() const noexcept { return kind != Kind::added; }  // after a restart
 };
 
 struct Exports::State {
   DriverContext& context;
   nbd_server::Server& server;
+  DiskServer& disks;
   mutable std::mutex guard{};
   std::map<std::string, std::shared_ptr<Entry>> entries{};  // guard; also the members of each
 };
 
-Exports::Exports(DriverContext& context, nbd_server::Server& server)
-    : state_(new State{.context = context, .server = server}) {}
+Exports::Exports(DriverContext& context, nbd_server::Server& server, DiskServer& disks)
+    : state_(new State{.context = context, .server = server, .disks = disks}) {}
 Exports::~Exports() {
   DISKFERRY_ASSERT(state_->entries.empty(), "exports are destroyed with images open");
 }
@@ -99,27 +106,100 @@ Task<Result<std::shared_ptr<Exports::Entry>>> Exports::open(control::ExportReque
   co_return unexpected(std::move(made).error());
 }
 
+nbd_server::Server& Exports::server_of(const Entry& entry) const {
+  return entry.kind == Kind::disk ? state_->disks.server() : state_->server;
+}
+
 Task<Result<control::ExportDescription>> Exports::add(control::ExportRequest request) {
-  return add_at(std::move(request), Moment::now, 0, {});
+  std::string configured = request.image;
+  return add_as(std::move(request), {.configured = std::move(configured)});
 }
 
 Task<Result<control::ExportDescription>> Exports::open_configured(control::ExportRequest request,
                                                                   std::uint64_t size_bytes,
                                                                   std::string configured) {
-  return add_at(std::move(request), Moment::later, size_bytes, std::move(configured));
+  if (configured.empty()) configured = request.image;
+  return add_as(std::move(request), {.kind = Kind::configured,
+                                     .is_offered_later = true,
+                                     .size_bytes = size_bytes,
+                                     .configured = std::move(configured)});
+}
+
+namespace {
+control::ExportRequest request_of(const EndpointRecord& record) {
+  return {.name = record.name,
+          .image = record.uri,
+          .format = record.format,
+          .description = "disk of a machine",
+          .writable = true};
+}
+}  // namespace
+
+Task<Result<control::ExportDescription>> Exports::open_disk(EndpointRecord record) {
+  return add_as(request_of(record),
+                {.kind = Kind::disk, .is_offered_later = true, .size_bytes = record.size_bytes});
+}
+
+Task<Result<void>> Exports::offer_disk(EndpointRecord record) {
+  DISKFERRY_CO_CHECK(co_await state_->disks.have_listening());
+  DISKFERRY_CO_CHECK(
+      co_await add_as(request_of(record), {.kind = Kind::disk, .size_bytes = record.size_bytes}));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> Exports::withdraw_disk(std::string name) {
+  return remove_now(std::move(name));
+}
+
+bool Exports::has_export(const std::string& name) const {
+  std::lock_guard lock(state_->guard);
+  return state_->entries.contains(name);
+}
+
+std::vector<std::string> Exports::disk_names() const {
+  std::vector<std::string> names;
+  std::lock_guard lock(state_->guard);
+  for (const auto& [name, entry] : state_->entries)
+    if (entry->kind == Kind::disk) names.push_back(name);
+  return names;
+}
+
+bool Exports::is_disk(const std::string& name) const {
+  std::lock_guard lock(state_->guard);
+  const auto found = state_->entries.find(name);
+  return found != state_->entries.end() && found->second->kind == Kind::disk;
+}
+
+const std::string& Exports::disk_socket() const noexcept {
+  return state_->disks.socket();
+}
+
+/// Sockets alone say for sure that it is this gateway.
+std::string Exports::export_at(const ImageUri& storage) const {
+  const auto socket = storage.query("socket");
+  if (!storage.scheme().starts_with("nbd") || !socket || storage.path().empty()) return {};
+  std::string name = storage.path().substr(1);
+  std::lock_guard lock(state_->guard);
+  const auto found = state_->entries.find(name);
+  if (found == state_->entries.end()) return {};
+  if (found->second->kind == Kind::disk) return *socket == disk_socket() ? name : std::string();
+  for (const std::string& address : state_->server.addresses()) {
+    const auto uri = ImageUri::parse(address);
+    if (uri && uri->query("socket") == socket) return name;
+  }
+  return {};
 }
 
 void Exports::offer_configured() {
   std::lock_guard lock(state_->guard);
   for (const auto& [name, entry] : state_->entries) {
-    if (!entry->is_configured || !entry->offered) continue;
-    if (auto added = state_->server.exports().add(entry->offered); !added)
+    if (!entry->is_there_again() || !entry->offered) continue;
+    if (auto added = server_of(*entry).exports().add(entry->offered); !added)
       spdlog::error("export {} is left out: {}", printable(name), added.error().message());
   }
 }
 
-Task<Result<control::ExportDescription>> Exports::add_at(control::ExportRequest request, Moment offered,
-                                                         std::uint64_t size_bytes, std::string configured) {
+Task<Result<control::ExportDescription>> Exports::add_as(control::ExportRequest request, Addition addition) {
   const std::string name = request.name;
   {
     std::lock_guard lock(state_->guard);
@@ -128,18 +208,17 @@ Task<Result<control::ExportDescription>> Exports::add_at(control::ExportRequest 
                                .why("there is an export of this name")
                                .remedy("'diskferry exports' lists them"));
   }
-  if (configured.empty()) configured = request.image;
-  auto opened = co_await open(std::move(request), size_bytes);
+  auto opened = co_await open(std::move(request), addition.size_bytes);
   Result<void> added = opened ? Result<void>() : unexpected(opened.error());
-  if (opened && offered == Moment::now) added = state_->server.exports().add((*opened)->offered);
+  if (opened) (*opened)->kind = addition.kind;
+  if (opened && !addition.is_offered_later) added = server_of(**opened).exports().add((*opened)->offered);
   if (!added && opened) (void)co_await (*opened)->device->close();
   std::lock_guard lock(state_->guard);
   if (!added) {
     state_->entries.erase(name);
     co_return unexpected(std::move(added).error());
   }
-  (*opened)->is_configured = offered == Moment::later;
-  (*opened)->configured = std::move(configured);
+  (*opened)->configured = std::move(addition.configured);
   state_->entries[name] = *opened;
   co_return describe(**opened);
 }
@@ -157,7 +236,7 @@ Result<Endpoints::Lent> Exports::borrow(const std::string& name) {
     return refused(ErrorKind::not_found, "there is no export of this name", "'diskferry exports' lists them");
   Entry& entry = *found->second;
   if (entry.is_lent) return refused(ErrorKind::in_use, "a job has it", "wait for that job, or cancel it");
-  if (!entry.is_configured)
+  if (!entry.is_there_again())
     return refused(ErrorKind::unsupported, "it would not be there again when the gateway is restarted",
                    "declare it in the gateway's configuration ([[export]])");
   if (!entry.request.writable)
@@ -200,6 +279,26 @@ Task<Result<void>> Exports::put(std::string name, std::shared_ptr<BlockDevice> d
   co_return co_await own.join();
 }
 
+Task<Result<void>> Exports::write_through(std::string name, bool is_on) {
+  std::shared_ptr<BlockDevice> device;
+  nbd_server::ExportPtr offered;
+  {
+    std::lock_guard lock(state_->guard);
+    const auto found = state_->entries.find(name);
+    if (found == state_->entries.end() || !found->second->offered || !found->second->device)
+      co_return unexpected(fail(ErrorKind::not_found, "make writes durable", printable(name)));
+    device = found->second->device;
+    offered = found->second->offered;
+  }
+  std::shared_ptr<BlockDevice> next = device;
+  if (is_on) next = checked(make_write_through_device(device));
+  TaskGroup own(co_await boost::asio::this_coro::executor);
+  own.spawn(swap_all_of_it(offered, std::move(next)));
+  DISKFERRY_CO_CHECK(co_await own.join());
+  if (is_on) co_return co_await device->flush();
+  co_return Result<void>{};
+}
+
 void Exports::give_back(const std::string& name, Lent lent) {
   const auto entry = lent_entry(name);
   DISKFERRY_ASSERT(entry.has_value(), "what is given back was lent");
@@ -223,8 +322,8 @@ control::ExportDescription Exports::describe(const Entry& entry) const {
           .allow = entry.request.allow,
           .size_bytes = entry.offered->size_bytes(),
           .clients = entry.offered->clients(),
-          .is_configured = entry.is_configured,
-          .addresses = state_->server.addresses(entry.request.name)};
+          .is_configured = entry.is_there_again(),
+          .addresses = server_of(entry).addresses(entry.request.name)};
 }
 
 std::vector<control::ExportDescription> Exports::list() const {
@@ -237,6 +336,20 @@ std::vector<control::ExportDescription> Exports::list() const {
 }
 
 Task<Result<void>> Exports::remove(std::string name) {
+  {
+    std::lock_guard lock(state_->guard);
+    const auto found = state_->entries.find(name);
+    if (found != state_->entries.end() && found->second->kind == Kind::disk && found->second->offered &&
+        found->second->offered->clients() > 0)
+      co_return unexpected(
+          fail(ErrorKind::in_use, "remove export", printable(name))
+              .why("it is the disk of a machine that runs")
+              .remedy("shut the machine off, or have it copy the disk elsewhere (virsh blockcopy --pivot)"));
+  }
+  co_return co_await remove_now(std::move(name));
+}
+
+Task<Result<void>> Exports::remove_now(std::string name) {
   std::shared_ptr<Entry> entry;
   nbd_server::ExportPtr offered;
   {
@@ -257,8 +370,8 @@ Task<Result<void>> Exports::remove(std::string name) {
     co_return unexpected(fail(ErrorKind::in_use, "remove export", printable(name))
                              .why("it is being added or removed already"));
   co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
-  (void)state_->server.exports().remove(name);
-  auto result = co_await state_->server.disconnect(offered);
+  (void)server_of(*entry).exports().remove(name);
+  auto result = co_await server_of(*entry).disconnect(offered);
   if (result && entry->request.writable) result = co_await entry->device->flush();
   auto closed = co_await entry->device->close();
   if (result) result = std::move(closed);

@@ -1,8 +1,11 @@
 // The exports of the daemon: images that are open and offered by its NBD server, from the configuration or
-// added while it runs. Used by LocalGateway and the daemon's start and end.
+// added while it runs; and disks of machines, which jobs brought here and which only the hypervisor is
+// offered. Used by LocalGateway and the daemon's start and end.
 #pragma once
 
 #include "gateway/control/api.hpp"
+#include "gateway/daemon/disk_server.hpp"
+#include "gateway/move/disk_exports.hpp"
 #include "gateway/move/endpoints.hpp"
 #include "gateway/nbd/server.hpp"
 
@@ -12,11 +15,11 @@
 
 namespace diskferry::daemon {
 
-/// Thread: any, many calls at once. Lifetime: `context` and `server` outlive it; close_all() before
+/// Thread: any, many calls at once. Lifetime: `context`, `server` and `disks` outlive it; close_all() before
 /// destruction.
-class Exports final : public Endpoints {
+class Exports final : public Endpoints, public DiskExports {
  public:
-  Exports(DriverContext& context, nbd_server::Server& server);
+  Exports(DriverContext& context, nbd_server::Server& server, DiskServer& disks);
   ~Exports() override;
   Exports(const Exports&) = delete;
   Exports& operator=(const Exports&) = delete;
@@ -30,8 +33,11 @@ class Exports final : public Endpoints {
   /// names, where that is not the request's. Errors also: mismatch (the storage is smaller).
   Task<Result<control::ExportDescription>> open_configured(control::ExportRequest request,
                                                            std::uint64_t size_bytes, std::string configured);
+  /// The same of a disk of a machine that a job of an earlier process brought here.
+  Task<Result<control::ExportDescription>> open_disk(EndpointRecord record);
   /// Those that cannot be are told in the log.
   void offer_configured();
+  bool is_disk(const std::string& name) const;
   /// No new clients; those inside are disconnected in order, what they wrote is flushed and the image closed.
   /// Not cut short by cancelling: the server's limits bound it. Errors: not_found, in_use (it is being added
   /// or removed), those of flush and close.
@@ -42,6 +48,14 @@ class Exports final : public Endpoints {
   Task<Result<void>> put(std::string name, std::shared_ptr<BlockDevice> device) override;
   void give_back(const std::string& name, Lent lent) override;
 
+  bool has_export(const std::string& name) const override;
+  std::string export_at(const ImageUri& storage) const override;
+  std::vector<std::string> disk_names() const override;
+  const std::string& disk_socket() const noexcept override;
+  Task<Result<void>> offer_disk(EndpointRecord record) override;
+  Task<Result<void>> write_through(std::string name, bool is_on) override;
+  Task<Result<void>> withdraw_disk(std::string name) override;
+
   /// Storage that is away is no longer waited for. Call it before the server is stopped.
   void stop_waiting();
   /// After the server has been stopped: closes every image. Errors: the first one of closing.
@@ -50,9 +64,16 @@ class Exports final : public Endpoints {
  private:
   struct Entry;
   Task<Result<std::shared_ptr<Entry>>> open(control::ExportRequest request, std::uint64_t size_bytes);
-  enum class Moment : std::uint8_t { now, later };
-  Task<Result<control::ExportDescription>> add_at(control::ExportRequest request, Moment offered,
-                                                  std::uint64_t size_bytes, std::string configured);
+  enum class Kind : std::uint8_t { added, configured, disk };
+  struct Addition {
+    Kind kind = Kind::added;
+    bool is_offered_later = false;
+    std::uint64_t size_bytes = 0;
+    std::string configured{};
+  };
+  Task<Result<control::ExportDescription>> add_as(control::ExportRequest request, Addition addition);
+  Task<Result<void>> remove_now(std::string name);
+  nbd_server::Server& server_of(const Entry& entry) const;
   Result<std::shared_ptr<Entry>> lent_entry(const std::string& name) const;
   control::ExportDescription describe(const Entry& entry) const;
   struct State;

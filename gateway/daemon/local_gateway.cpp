@@ -37,7 +37,10 @@ Task<Result<ExportDescription>> LocalGateway::add_export(ExportRequest request) 
   return parts_.exports.add(std::move(request));
 }
 Task<Result<void>> LocalGateway::remove_export(std::string name) {
-  return parts_.exports.remove(std::move(name));
+  const bool is_disk = parts_.exports.is_disk(name);
+  DISKFERRY_CO_CHECK(co_await parts_.exports.remove(name));
+  if (is_disk && parts_.forget_disk) co_return co_await parts_.forget_disk(std::move(name));
+  co_return Result<void>{};
 }
 
 Task<Result<std::vector<JobDescription>>> LocalGateway::jobs(control::JobFilter filter) {

@@ -6,6 +6,7 @@
 #include "gateway/daemon/local_jobs.hpp"
 
 #include <chrono>
+#include <functional>
 #include <string>
 
 namespace diskferry::daemon {
@@ -18,6 +19,8 @@ struct GatewayParts {
   nbd_server::Server& nbd;
   LocalJobs* jobs = nullptr;          ///< nullptr: no jobs here
   control::PeerApi* peers = nullptr;  ///< nullptr: nothing is done for other gateways
+  /// A machine's disk that is removed is not there again after a restart.
+  std::function<Task<Result<void>>(std::string)> forget_disk{};
 };
 
 class LocalGateway final : public control::GatewayApi {

@@ -82,17 +82,20 @@ Task<Result<void>> Moves::open_store() {
   co_return Result<void>{};
 }
 
-Task<Result<void>> Moves::take_up_replacements(Endpoints& endpoints, const std::string& id) {
-  replacements_.emplace(ReplaceEnvironment{.drivers = context_,
-                                           .journal = *store_,
-                                           .bus = bus_,
-                                           .endpoints = endpoints,
-                                           .controller = controller_name(id),
-                                           .state_folder = config_.state.folder,
-                                           .window_bytes = config_.move.window_bytes,
-                                           .connections = config_.move.connections,
-                                           .dies_at = fault_point()},
-                        *store_);
+Task<Result<void>> Moves::take_up_replacements(Endpoints& endpoints, DiskExports& disks,
+                                               const std::string& id) {
+  const ReplaceEnvironment environment{.drivers = context_,
+                                       .journal = *store_,
+                                       .bus = bus_,
+                                       .endpoints = endpoints,
+                                       .controller = controller_name(id),
+                                       .state_folder = config_.state.folder,
+                                       .window_bytes = config_.move.window_bytes,
+                                       .connections = config_.move.connections,
+                                       .dies_at = fault_point(),
+                                       .disk_exports = &disks};
+  replacements_.emplace(environment, *store_);
+  disk_keeper_.emplace(context_, disks, environment.libvirt_uri);
   co_return co_await replacements_->take_up();
 }
 
@@ -149,11 +152,13 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
       .unfinished = [this] { return places_of(disks_->records()); }});
   jobs_.emplace(*store_, bus_, *moves_, *evacuations_, *replacements_);
   DISKFERRY_CO_CHECK(co_await replacements_->start());
+  disk_keeper_->start();
   DISKFERRY_CO_CHECK(co_await moves_->start());
   co_return co_await evacuations_->start();
 }
 
 Task<void> Moves::stop() {
+  if (disk_keeper_) co_await disk_keeper_->stop();
   if (replacements_) co_await replacements_->stop();
   if (evacuations_) co_await evacuations_->stop();
   if (moves_) co_await moves_->stop();

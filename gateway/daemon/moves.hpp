@@ -6,6 +6,8 @@
 #include "gateway/config/config.hpp"
 #include "gateway/daemon/local_jobs.hpp"
 #include "gateway/daemon/local_peers.hpp"
+#include "gateway/move/disk_exports.hpp"
+#include "gateway/move/disk_keeper.hpp"
 #include "gateway/move/replace_service.hpp"
 #include "gateway/nbd/server.hpp"
 
@@ -23,9 +25,10 @@ class Moves {
   Task<Result<void>> open_store();
   /// Where exports are whose storage was replaced, whatever the configuration says.
   Task<Result<std::vector<EndpointRecord>>> endpoints() { return store_->endpoints(); }
+  Task<Result<void>> forget_endpoint(std::string name) { return store_->forget_endpoint(std::move(name)); }
   /// Puts the replacements of an earlier process behind their exports, before clients find those. Lifetime:
-  /// `endpoints` until stop() has completed.
-  Task<Result<void>> take_up_replacements(Endpoints& endpoints, const std::string& id);
+  /// `endpoints` and `disks` until stop() has completed.
+  Task<Result<void>> take_up_replacements(Endpoints& endpoints, DiskExports& disks, const std::string& id);
   /// Offers the disks of moves that have not ended, and takes up the jobs of an earlier process.
   Task<Result<void>> start(std::string name, std::string id);
   LocalJobs& jobs() noexcept { return *jobs_; }
@@ -44,6 +47,7 @@ class Moves {
   std::optional<MoveService> moves_{};
   std::optional<EvacuationService> evacuations_{};
   std::optional<ReplaceService> replacements_{};
+  std::optional<DiskKeeper> disk_keeper_{};
   std::optional<LocalJobs> jobs_{};
   std::optional<LocalPeers> peers_{};
 };

@@ -104,6 +104,14 @@ Result<std::optional<Range>> read_slice(const pugi::xml_node& source) {
   return std::nullopt;
 }
 
+std::optional<VmMirror> read_mirror(const pugi::xml_node& disk) {
+  const auto mirror = disk.child("mirror");
+  if (!mirror) return std::nullopt;
+  return VmMirror{.source = read_source(mirror, attribute(mirror, "type")).name,
+                  .node_index = number_of<unsigned>(attribute(mirror.child("source"), "index")).value_or(0),
+                  .is_ready = has(mirror, "ready", "yes")};
+}
+
 Result<VmDisk> read_disk(const pugi::xml_node& element) {
   DISKFERRY_CHECK(check_single(element, {"source", "target", "driver", "backingStore"}));
   VmDisk disk;
@@ -130,6 +138,9 @@ Result<VmDisk> read_disk(const pugi::xml_node& element) {
   disk.is_transient = static_cast<bool>(element.child("transient"));
   disk.is_encrypted = element.child("encryption") || source.child("encryption");
   disk.has_block_job = static_cast<bool>(element.child("mirror"));
+  disk.mirror = read_mirror(element);
+  disk.discards = has(driver, "discard", "unmap");
+  disk.node_index = number_of<unsigned>(attribute(source, "index")).value_or(0);
   if (const auto blocks = element.child("blockio").attribute("logical_block_size")) {
     const auto bytes = number_of<std::uint32_t>(blocks.value());
     if (!bytes) return unexpected(bad_domain(fmt::format("disk {}: bad block size", printable(disk.target))));

@@ -95,6 +95,10 @@ struct RewrittenDomain {
 /// kind cannot have such a source).
 Result<RewrittenDomain> rewrite_domain(std::string_view xml, const DomainRewrite& changes);
 
+/// The <disk> element for a copy of a running disk to an export (LibvirtBlockCopy::disk_xml). Where libvirt
+/// knows how, QEMU waits `reconnect_s` for a server that is away. Errors: invalid_argument.
+Result<std::string> block_copy_xml(const std::string& target, const NbdDiskSource& to, unsigned reconnect_s);
+
 /// Both documents laid out line by line and compared as `diff -u` does, with three lines of context;
 /// passwords are masked. Empty where they are equal. Where they differ in more than xml_diff_edits_max lines,
 /// what lies between the common beginning and end is shown as removed and added.

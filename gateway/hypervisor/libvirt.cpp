@@ -92,6 +92,10 @@ Result<VmDescription> read_description(virConnectPtr connection, virDomainPtr do
   const bool has_none_ever = snapshots < 0 && virGetLastErrorCode() == VIR_ERR_NO_SUPPORT;
   if (!has_none_ever) DISKFERRY_CHECK(check_libvirt(snapshots, connection, "count snapshots", domain));
   vm.has_snapshots = snapshots > 0;
+  const int checkpoints = virDomainListAllCheckpoints(domain, nullptr, 0);
+  const bool knows_none = checkpoints < 0 && virGetLastErrorCode() == VIR_ERR_NO_SUPPORT;
+  if (!knows_none) DISKFERRY_CHECK(check_libvirt(checkpoints, connection, "count checkpoints", domain));
+  vm.has_checkpoints = checkpoints > 0;
   return vm;
 }
 

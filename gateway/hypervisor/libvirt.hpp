@@ -203,6 +203,11 @@ class Libvirt {
   Task<Result<void>> pivot_block_copy(std::string domain, std::string target);
   /// Ends a copy, or another job of the disk, and stays with the source. Waits until it has ended.
   Task<Result<void>> cancel_block_job(std::string domain, std::string target);
+  /// How fast a disk's job may be. 0: no bound. Errors also: unsupported (there is no job).
+  Task<Result<void>> set_block_job_speed(std::string domain, std::string target, std::uint64_t bytes_per_s);
+  /// Passes a command (QMP, JSON) to the machine's QEMU, and returns its answer, which may be an error of its
+  /// own. libvirt marks the machine as tainted by that, and knows nothing of what it did.
+  Task<Result<std::string>> monitor_command(std::string domain, std::string command);
   /// What the guest has read and written since it started there.
   Task<Result<LibvirtDiskCounters>> disk_counters(std::string domain, std::string target);
   /// How fast the guest dirties its memory, measured for `seconds` (1 to 60). Needs no migration.

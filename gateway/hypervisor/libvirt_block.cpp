@@ -5,7 +5,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <memory>
 
+#include <libvirt/libvirt-qemu.h>
 #include <libvirt/libvirt.h>
 
 namespace diskferry {
@@ -99,6 +102,29 @@ Task<Result<void>> Libvirt::cancel_block_job(std::string domain, std::string tar
                                         return check_libvirt(virDomainBlockJobAbort(found, target.c_str(), 0),
                                                              connection, "end a disk's job", found);
                                       });
+}
+
+Task<Result<void>> Libvirt::set_block_job_speed(std::string domain, std::string target,
+                                                std::uint64_t bytes_per_s) {
+  return connection_->on_domain<void>(
+      "bound a disk's job", std::move(domain),
+      [target = std::move(target), bytes_per_s](auto* connection, auto* found) {
+        return check_libvirt(virDomainBlockJobSetSpeed(found, target.c_str(), bytes_per_s,
+                                                       VIR_DOMAIN_BLOCK_JOB_SPEED_BANDWIDTH_BYTES),
+                             connection, "bound a disk's job", found);
+      });
+}
+
+Task<Result<std::string>> Libvirt::monitor_command(std::string domain, std::string command) {
+  return connection_->on_domain<std::string>(
+      "ask QEMU", std::move(domain),
+      [command = std::move(command)](auto* connection, auto* found) -> Result<std::string> {
+        char* answer = nullptr;
+        const int done = virDomainQemuMonitorCommand(found, command.c_str(), &answer, 0);
+        const std::unique_ptr<char, decltype(&std::free)> owner(answer, &std::free);
+        DISKFERRY_CHECK(check_libvirt(done, connection, "ask QEMU", found));
+        return answer == nullptr ? std::string() : std::string(answer);
+      });
 }
 
 Task<Result<LibvirtDiskCounters>> Libvirt::disk_counters(std::string domain, std::string target) {

@@ -28,6 +28,13 @@ struct VmCondition {
   bool is_in_migration = false;
 };
 
+/// A copy of a running disk to another place that goes on (<mirror>).
+struct VmMirror {
+  std::string source{};     ///< the place, as VmDisk::source
+  unsigned node_index = 0;  ///< as VmDisk::node_index, of the place
+  bool is_ready = false;    ///< the two are the same, and each write goes to both
+};
+
 /// One disk of a machine, as its definition names it.
 struct VmDisk {
   std::string target{};  ///< what the guest's slot is called: "vda"; unique in the machine
@@ -55,6 +62,9 @@ struct VmDisk {
   bool has_block_job = false;  ///< libvirt is mirroring or committing it right now
   std::uint32_t logical_block_bytes = 0;  ///< <blockio>; 0: the default (512)
   std::optional<Range> slice{};           ///< the disk is this part of its storage; none: all of it
+  std::optional<VmMirror> mirror{};
+  bool discards = false;    ///< what the guest discards is passed on (discard='unmap')
+  unsigned node_index = 0;  ///< of a running machine: QEMU's node is "libvirt-INDEX-format"; 0: not said
 };
 
 /// What can keep a machine from going elsewhere, or must be mapped on the way.
@@ -88,6 +98,7 @@ struct VmDescription {
       false;  ///< arguments for QEMU that libvirt does not understand (<qemu:commandline>)
   std::string launch_security{};  ///< "sev", ...; empty: memory is not encrypted
   bool has_snapshots = false;     ///< filled in by the hypervisor
+  bool has_checkpoints = false;   ///< filled in by the hypervisor
   bool is_persistent = true;      ///< filled in by the hypervisor
   VmState state = VmState::shut_off;
 };

@@ -78,7 +78,7 @@ struct EndpointRecord {
   std::string uri{};
   std::string format{};
   std::uint64_t size_bytes = 0;  ///< of the disk, which its storage may be larger than
-  std::string configured{};      ///< the image that the configuration named then
+  std::string configured{};  ///< the image that the configuration named then; empty: a job made the export
   /// Grows with every change of places.
   std::uint64_t generation = 0;
   bool operator==(const EndpointRecord&) const = default;

@@ -364,6 +364,11 @@ Result<std::uint64_t> JobDatabase::end_leases(std::int64_t now_ms) {
   return database_.changes();
 }
 
+Result<void> JobDatabase::forget_endpoint(std::string_view name) {
+  sqlite::Query query(database_, "DELETE FROM endpoints WHERE name = ?");
+  return query.with(name).run();
+}
+
 Result<void> JobDatabase::remove(std::string_view id) {
   DISKFERRY_TRY(auto transaction, sqlite::Transaction::begin(database_));
   DISKFERRY_TRY(const JobRecord job, load(id));

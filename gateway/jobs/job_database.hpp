@@ -48,6 +48,7 @@ class JobDatabase {
   Result<std::vector<EndpointRecord>> endpoints();
   /// How many jobs there are, by status; those that none has are left out.
   Result<std::map<JobStatus, std::uint64_t>> counts();
+  Result<void> forget_endpoint(std::string_view name);
   /// Returns how many jobs it removed.
   Result<std::uint64_t> prune(std::int64_t updated_before_ms, std::size_t keep);
 

@@ -139,6 +139,10 @@ Task<Result<std::map<JobStatus, std::uint64_t>>> JobStore::counts() {
   co_return co_await call([&] { return state_->database->counts(); });
 }
 
+Task<Result<void>> JobStore::forget_endpoint(std::string name) {
+  co_return co_await call([&] { return state_->database->forget_endpoint(name); });
+}
+
 Task<Result<void>> JobStore::remove(std::string id) {
   co_return co_await call([&] { return state_->database->remove(id); });
 }

@@ -67,6 +67,8 @@ class JobStore final : public JobJournal {
 
   /// Where exports are whose storage was replaced.
   Task<Result<std::vector<EndpointRecord>>> endpoints();
+  /// The export is not there any more. Nothing is done where there is no such record.
+  Task<Result<void>> forget_endpoint(std::string name);
 
   /// With its events. Errors: not_found; in_use for a job that is not over.
   Task<Result<void>> remove(std::string id);

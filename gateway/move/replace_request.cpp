@@ -36,6 +36,8 @@ static void list_fields(Fields& fields, ValueOf<ReplaceDisk> auto& disk) {
   fields.take("export", disk.name);
   fields.take("uri", disk.uri);
   fields.take_unless_empty("format", disk.format);
+  fields.take_unless_empty("domain", disk.domain);
+  fields.take_unless_empty("disk", disk.disk);
 }
 
 template <class Fields>
@@ -79,6 +81,9 @@ Result<void> check(const ReplaceRequest& request) {
   if (request.disks.empty()) return unexpected(wrong("it names no export"));
   if (request.disks.size() > replace_disks_max)
     return unexpected(wrong(fmt::format("more than {} exports at once", replace_disks_max)));
+  if (is_adoption(request) && request.disks.size() != 1)
+    return unexpected(
+        wrong("a machine's disk comes onto the gateway in a job of its own; name one at a time"));
   std::set<std::string> names;
   std::set<std::string> uris;
   for (const ReplaceDisk& disk : request.disks) {
@@ -159,6 +164,9 @@ Result<ReplaceRequest> parse_replace_request(std::string_view json) {
 }
 std::string to_json(const ReplaceRequest& request) {
   return write_json(request);
+}
+bool is_adoption(const ReplaceRequest& request) noexcept {
+  return std::ranges::any_of(request.disks, [](const ReplaceDisk& each) { return !each.domain.empty(); });
 }
 std::string subject_of(const ReplaceRequest& request) {
   std::string subject;

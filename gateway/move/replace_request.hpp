@@ -22,6 +22,10 @@ struct ReplaceDisk {
   std::string name{};    ///< of the export
   std::string uri{};     ///< where it goes: a path on this host, or any storage this gateway can open
   std::string format{};  ///< "raw" or "qcow2"; empty: by the name's ending
+  /// Of a machine of this host whose disk is not on the gateway yet; empty: an export. Filled in by the
+  /// gateway where `name` is "MACHINE:DISK" and no export has it.
+  std::string domain{};
+  std::string disk{};
 };
 
 /// What is done where the old storage cannot be read.
@@ -59,6 +63,8 @@ std::string to_json(const ReplaceRequest& request);
 Result<void> check(const ReplaceRequest& request);
 /// Whether it can begin now, which cannot be said of what is read again later. Errors: invalid_argument.
 Result<void> check_time(const ReplaceRequest& request, std::int64_t now_ms);
+/// A machine's disk is brought onto the gateway, and there is no export yet.
+bool is_adoption(const ReplaceRequest& request) noexcept;
 /// The exports' names, as a job's subject.
 std::string subject_of(const ReplaceRequest& request);
 

@@ -2,6 +2,8 @@
 
 #include "diskferry/image_uri.hpp"
 #include "drivers/support/wall_clock.hpp"
+#include "gateway/move/adoption.hpp"
+#include "gateway/move/adoption_plan.hpp"
 
 #include <algorithm>
 
@@ -14,40 +16,44 @@ ReplaceService::ReplaceService(ReplaceEnvironment environment, JobStore& jobs)
       jobs_(jobs),
       running_(environment_.drivers, "begin a replacement", "replacements") {}
 
-Task<Result<void>> ReplaceService::act(Replacement& replacement, std::string id) {
+std::unique_ptr<ReplaceJob> ReplaceService::make(JobRecord job) {
+  const auto request = parse_replace_request(job.request);
+  if (request && is_adoption(*request)) return std::make_unique<Adoption>(environment_, std::move(job));
+  return std::make_unique<Replacement>(environment_, std::move(job));
+}
+
+Task<Result<void>> ReplaceService::act(ReplaceJob& replacement, std::string id) {
   auto ended = co_await replacement.run();
   if (!ended) spdlog::warn("replacement {}: {}", id, ended.error().message());
   co_return ended;
 }
 
 /// What cannot be taken up is left to an operator, who can have it tried again.
-Task<bool> ReplaceService::take_up_one(Replacement& replacement, JobRecord job) {
+Task<bool> ReplaceService::take_up_one(ReplaceJob& replacement, JobRecord job) {
   const auto taken = co_await replacement.take_up();
   if (taken) co_return true;
   spdlog::error("replacement {} of {}: {}", job.id, job.subject, taken.error().message());
   co_await replacement.leave_to_next();
-  if (auto leased =
-          co_await jobs_.take_lease(job.id, environment_.controller, std::chrono::hours(1)))
+  if (auto leased = co_await jobs_.take_lease(job.id, environment_.controller, std::chrono::hours(1)))
     (void)co_await jobs_.update(job.id, leased->generation,
-                                            {.status = JobStatus::paused, .error = taken.error().message()});
+                                {.status = JobStatus::paused, .error = taken.error().message()});
   co_return false;
 }
 
 Task<Result<void>> ReplaceService::take_up() {
-  DISKFERRY_CO_TRY(const auto jobs,
-                   co_await jobs_.list({.active_only = true, .limit = JobLimits::list_max}));
+  DISKFERRY_CO_TRY(const auto jobs, co_await jobs_.list({.active_only = true, .limit = JobLimits::list_max}));
   for (const JobRecord& job : jobs) {
     if (job.kind != replace_kind) continue;
     spdlog::info("replacement {} of {}: taken up at {}", job.id, job.subject, job.phase);
-    auto replacement = std::make_unique<Replacement>(environment_, job);
+    auto replacement = make(job);
     if (co_await take_up_one(*replacement, job)) taken_up_.emplace_back(job.id, std::move(replacement));
   }
   co_return Result<void>{};
 }
 
-Result<void> ReplaceService::launch(std::string id, std::unique_ptr<Replacement> replacement) {
+Result<void> ReplaceService::launch(std::string id, std::unique_ptr<ReplaceJob> replacement) {
   return running_.begin(
-      id, [id](std::unique_ptr<Replacement>& taken) { return act(*taken, id); }, std::move(replacement));
+      id, [id](std::unique_ptr<ReplaceJob>& taken) { return act(*taken, id); }, std::move(replacement));
 }
 
 Task<Result<void>> ReplaceService::start() {
@@ -64,8 +70,7 @@ Task<Result<void>> ReplaceService::start() {
 
 /// Two jobs that write to one storage would each believe what they know of it.
 Task<Result<void>> ReplaceService::refuse_shared_targets(ReplaceRequest request) {
-  DISKFERRY_CO_TRY(const auto jobs,
-                   co_await jobs_.list({.active_only = true, .limit = JobLimits::list_max}));
+  DISKFERRY_CO_TRY(const auto jobs, co_await jobs_.list({.active_only = true, .limit = JobLimits::list_max}));
   for (const JobRecord& job : jobs) {
     if (job.kind != replace_kind) continue;
     const auto other = parse_replace_request(job.request);
@@ -87,28 +92,36 @@ Task<Result<void>> ReplaceService::refuse_shared_targets(ReplaceRequest request)
 Task<Result<ReplacePlan>> ReplaceService::plan(std::string request_json) {
   DISKFERRY_CO_TRY(ReplaceRequest request, parse_replace_request(request_json));
   DISKFERRY_CO_CHECK(check_time(request, now_ms()));
+  DISKFERRY_CO_TRY(request, co_await find_machine_disks(environment_, std::move(request)));
+  if (is_adoption(request)) co_return co_await plan_adoption(environment_, std::move(request));
   co_return co_await plan_replacement(environment_, std::move(request));
 }
 
 Task<Result<JobRecord>> ReplaceService::begin(std::string request_json) {
-  DISKFERRY_CO_TRY(const ReplaceRequest request, parse_replace_request(request_json));
+  DISKFERRY_CO_TRY(ReplaceRequest request, parse_replace_request(request_json));
   DISKFERRY_CO_CHECK(check_time(request, now_ms()));
   co_await running_.reap();
+  DISKFERRY_CO_TRY(request, co_await find_machine_disks(environment_, std::move(request)));
   DISKFERRY_CO_CHECK(co_await refuse_shared_targets(request));
-  DISKFERRY_CO_TRY(JobRecord job,
-                   co_await jobs_.create({.kind = std::string(replace_kind),
-                                                      .subject = subject_of(request),
-                                                      .request = to_json(request),
-                                                      .phase = std::string(to_string(Phase::planned)),
-                                                      .is_exclusive = true}));
-  auto begun = launch(job.id, std::make_unique<Replacement>(environment_, job));
+  DISKFERRY_CO_TRY(JobRecord job, co_await jobs_.create({.kind = std::string(replace_kind),
+                                                         .subject = subject_of(request),
+                                                         .request = to_json(request),
+                                                         .phase = std::string(to_string(Phase::planned)),
+                                                         .is_exclusive = true}));
+  auto begun = launch(job.id, make(job));
   if (!begun) co_return unexpected(co_await end_unbegun(jobs_, job, std::move(begun).error()));
   co_return job;
 }
 
-Result<void> ReplaceService::with(const std::string& id, void (*tell)(Replacement&)) {
-  if (running_.with(id, [tell](std::unique_ptr<Replacement>& one) { tell(*one); })) return {};
+Result<void> ReplaceService::with(const std::string& id, void (*tell)(ReplaceJob&)) {
+  if (running_.with(id, [tell](std::unique_ptr<ReplaceJob>& one) { tell(*one); })) return {};
   return unexpected(fail(ErrorKind::not_found, "change the replacement", id).why("no such replacement runs"));
+}
+
+Result<void> ReplaceService::accepts(const std::string& id, ReplaceJob::Wish wish) const {
+  Result<void> accepted;
+  running_.with(id, [&](const std::unique_ptr<ReplaceJob>& one) { accepted = one->accepts(wish); });
+  return accepted;
 }
 
 Task<Result<bool>> ReplaceService::is_committed(std::string id) {
@@ -127,7 +140,7 @@ Task<Result<void>> ReplaceService::cancel(std::string id) {
     if (running.error().kind() != ErrorKind::mismatch) co_return running;
     co_return co_await give_up(id);
   }
-  DISKFERRY_CO_CHECK(with(id, [](Replacement& one) { one.cancel(); }));
+  DISKFERRY_CO_CHECK(with(id, [](ReplaceJob& one) { one.cancel(); }));
   running_.cancel(id);
   co_return Result<void>{};
 }
@@ -151,20 +164,22 @@ Task<Result<void>> ReplaceService::give_up(std::string id) {
 }
 
 Task<Result<void>> ReplaceService::commit(std::string id) {
-  co_return with(id, [](Replacement& one) { one.commit_now(); });
+  co_return with(id, [](ReplaceJob& one) { one.commit_now(); });
 }
 
 Task<Result<void>> ReplaceService::fall_back(std::string id) {
+  DISKFERRY_CO_CHECK(accepts(id, ReplaceJob::Wish::fall_back));
   DISKFERRY_CO_TRY(const bool can_be, co_await is_committed(id));
   if (!can_be)
     co_return unexpected(fail(ErrorKind::in_use, "fall back", id)
                              .why("the old storage is in charge")
                              .remedy("say cancel to end the replacement"));
-  co_return with(id, [](Replacement& one) { one.fall_back(); });
+  co_return with(id, [](ReplaceJob& one) { one.fall_back(); });
 }
 
 Task<Result<void>> ReplaceService::pause(std::string id) {
-  co_return with(id, [](Replacement& one) { one.pause(); });
+  DISKFERRY_CO_CHECK(accepts(id, ReplaceJob::Wish::pause));
+  co_return with(id, [](ReplaceJob& one) { one.pause(); });
 }
 
 /// One that could not be taken up when the gateway was started is taken up now.
@@ -175,7 +190,7 @@ Task<Result<void>> ReplaceService::have_running(std::string id) {
   DISKFERRY_CO_TRY(const JobRecord job, co_await jobs_.load(id));
   if (job.kind != replace_kind || is_final(job.status))
     co_return unexpected(fail(ErrorKind::in_use, "change the replacement", id).why("it has ended"));
-  auto replacement = std::make_unique<Replacement>(environment_, job);
+  auto replacement = make(job);
   if (!co_await take_up_one(*replacement, job))
     co_return unexpected(fail(ErrorKind::mismatch, "go on with the replacement", id)
                              .why("it cannot be taken up yet")
@@ -185,18 +200,18 @@ Task<Result<void>> ReplaceService::have_running(std::string id) {
 
 Task<Result<void>> ReplaceService::resume(std::string id) {
   DISKFERRY_CO_CHECK(co_await have_running(id));
-  co_return with(id, [](Replacement& one) { one.resume(); });
+  co_return with(id, [](ReplaceJob& one) { one.resume(); });
 }
 
 Result<void> ReplaceService::set(const std::string& id, const ReplaceSettings& settings) {
   Result<void> set;
-  if (running_.with(id, [&](std::unique_ptr<Replacement>& one) { set = one->set(settings); })) return set;
-  return with(id, [](Replacement&) {});
+  if (running_.with(id, [&](std::unique_ptr<ReplaceJob>& one) { set = one->set(settings); })) return set;
+  return with(id, [](ReplaceJob&) {});
 }
 
 Task<void> ReplaceService::stop() {
   for (auto& [id, replacement] : std::exchange(taken_up_, {})) co_await replacement->leave_to_next();
-  co_await running_.stop([](std::unique_ptr<Replacement>& one) { one->gateway_stops(); });
+  co_await running_.stop([](std::unique_ptr<ReplaceJob>& one) { one->gateway_stops(); });
 }
 
 }  // namespace diskferry

@@ -3,6 +3,7 @@
 
 #include "diskferry/sync.hpp"
 #include "gateway/jobs/job_store.hpp"
+#include "gateway/move/replace_job.hpp"
 #include "gateway/move/replace_plan.hpp"
 #include "gateway/move/replacement.hpp"
 #include "gateway/move/running_jobs.hpp"
@@ -45,20 +46,22 @@ class ReplaceService {
   Task<void> stop();
 
  private:
-  static Task<Result<void>> act(Replacement& replacement, std::string id);
-  Task<bool> take_up_one(Replacement& replacement, JobRecord job);
+  static Task<Result<void>> act(ReplaceJob& replacing, std::string id);
+  Task<bool> take_up_one(ReplaceJob& replacing, JobRecord job);
   Task<Result<void>> have_running(std::string id);
   Task<Result<void>> give_up(std::string id);
   Task<Result<bool>> is_committed(std::string id);
   Task<Result<void>> refuse_shared_targets(ReplaceRequest request);
-  Result<void> launch(std::string id, std::unique_ptr<Replacement> replacement);
-  Result<void> with(const std::string& id, void (*tell)(Replacement&));
+  Result<void> launch(std::string id, std::unique_ptr<ReplaceJob> replacement);
+  std::unique_ptr<ReplaceJob> make(JobRecord job);
+  Result<void> accepts(const std::string& id, ReplaceJob::Wish wish) const;
+  Result<void> with(const std::string& id, void (*tell)(ReplaceJob&));
 
   ReplaceEnvironment environment_;
   JobStore& jobs_;
   /// Between take_up() and start().
-  std::vector<std::pair<std::string, std::unique_ptr<Replacement>>> taken_up_{};
-  RunningJobs<std::unique_ptr<Replacement>> running_;
+  std::vector<std::pair<std::string, std::unique_ptr<ReplaceJob>>> taken_up_{};
+  RunningJobs<std::unique_ptr<ReplaceJob>> running_;
   AsyncMutex taking_up_{};
 };
 

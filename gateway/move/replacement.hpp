@@ -7,6 +7,7 @@
 #include "gateway/jobs/event_bus.hpp"
 #include "gateway/jobs/job_journal.hpp"
 #include "gateway/mirror/convergence.hpp"
+#include "gateway/move/replace_job.hpp"
 #include "gateway/move/replaced_disk.hpp"
 
 #include <atomic>
@@ -19,6 +20,8 @@
 #include <vector>
 
 namespace diskferry {
+
+class DiskExports;
 
 struct ReplaceEnvironment {
   DriverContext& drivers;
@@ -34,6 +37,8 @@ struct ReplaceEnvironment {
   /// For tests: the phase at whose record this process ends as if it were killed, right after that is
   /// written, or right before it where "before:" precedes.
   std::string dies_at{};
+  DiskExports* disk_exports = nullptr;  ///< of disks of machines here; nullptr: none are brought here
+  std::string libvirt_uri = "qemu:///system";
 };
 
 /// How a disk stands.
@@ -44,40 +49,41 @@ struct ReplacedDiskView {
 };
 
 /// Thread: one reactor, but where said. Lifetime: of the environment.
-class Replacement {
+class Replacement final : public ReplaceJob {
  public:
   Replacement(ReplaceEnvironment& environment, JobRecord job);
-  ~Replacement();
+  ~Replacement() override;
   Replacement(const Replacement&) = delete;
   Replacement& operator=(const Replacement&) = delete;
 
   /// For a job that an earlier process left: puts the mirrors behind the exports, before clients are let in.
-  /// Once, before run(). Errors: those of ReplacedDisk::begin(); what could not be put behind its export is not
-  /// followed, and known not to be.
-  Task<Result<void>> take_up();
+  /// Once, before run(). Errors: those of ReplacedDisk::begin(); what could not be put behind its export is
+  /// not followed, and known not to be.
+  Task<Result<void>> take_up() override;
   /// Instead of run(): leaves everything to a later process.
-  Task<void> leave_to_next();
+  Task<void> leave_to_next() override;
   /// The replacement, from wherever its record says it is, to its end. Cancel: before the commit it is
   /// undone; after it nothing follows any more, and the new storage is kept. Errors: why it ended.
-  Task<Result<void>> run();
+  Task<Result<void>> run() override;
 
   // What operators ask for while it runs. Thread: any.
-  /// Before the commit: changes places as soon as that can be. After it: lets the old storage go, which ends a
-  /// fallback that has not been possible yet.
-  void commit_now() {
+  Result<void> accepts(Wish) const override { return {}; }
+  /// Before the commit: changes places as soon as that can be. After it: lets the old storage go, which ends
+  /// a fallback that has not been possible yet.
+  void commit_now() override {
     if (is_committed_) is_fallback_wanted_ = false;
     (is_committed_ ? is_release_wanted_ : is_commit_wanted_) = true;
   }
-  void fall_back() { is_fallback_wanted_ = true; }
-  void pause() { is_pause_wanted_ = true; }
-  void resume() { is_resume_wanted_ = true; }
+  void fall_back() override { is_fallback_wanted_ = true; }
+  void pause() override { is_pause_wanted_ = true; }
+  void resume() override { is_resume_wanted_ = true; }
   /// Holds at once, and is written down within look_interval: later processes go by it, too. Errors:
   /// invalid_argument.
-  Result<void> set(const ReplaceSettings& settings);
+  Result<void> set(const ReplaceSettings& settings) override;
   /// The cancellation that follows is the end of this process: the next one goes on.
-  void gateway_stops() noexcept { is_gateway_stopping_ = true; }
+  void gateway_stops() noexcept override { is_gateway_stopping_ = true; }
   /// The same of a wish to cancel: a cancellation alone may come while nothing can be cut short.
-  void cancel() noexcept { is_cancel_wanted_ = true; }
+  void cancel() noexcept override { is_cancel_wanted_ = true; }
 
  private:
   struct Disk;
@@ -157,8 +163,8 @@ class Replacement {
   bool is_taken_up_ = false;
   bool was_paused_ = false;
   bool is_record_unsure_ = false;  // a commit that failed may be found by a later process: nobody is let go
-  std::string unsaved_loss_{};  // what was skipped and is not in the record yet
-  unsigned attempts_ = 0;       // to change places, one after the other
+  std::string unsaved_loss_{};     // what was skipped and is not in the record yet
+  unsigned attempts_ = 0;          // to change places, one after the other
   TimePoint next_attempt_{};
 
   std::atomic<bool> is_committed_ = false;

@@ -61,6 +61,20 @@ TEST_F(JobStoreTest, CountsJobsByTheirStatus) {
   EXPECT_EQ(counts.at(JobStatus::queued), 2u);
 }
 
+TEST_F(JobStoreTest, ExportsAreWhereAJobLeftThem) {
+  open();
+  const JobRecord job = create();
+  const EndpointRecord disk{
+      .name = "web:vda", .uri = "/new/web.raw", .format = "raw", .size_bytes = 4096, .generation = 1};
+  must(run(store->update(job.id, 0, {.phase = "committed", .endpoints = {disk}})));
+  open_again();
+  EXPECT_EQ(must(run(store->endpoints())), std::vector{disk});
+  must(run(store->forget_endpoint("web:vda")));
+  must(run(store->forget_endpoint("web:vda")));
+  open_again();
+  EXPECT_TRUE(must(run(store->endpoints())).empty());
+}
+
 TEST_F(JobStoreTest, WhatIsNotGivenStaysAsItIs) {
   open();
   const JobRecord job = create();

@@ -1,0 +1,96 @@
+#include "gateway/move/replace_record.hpp"
+
+#include "diskferry/image_uri.hpp"
+#include "drivers/support/wall_clock.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+#include <spdlog/spdlog.h>
+
+namespace diskferry {
+namespace {
+/// A lease that outlives every step: it is what tells another process of this gateway to keep off.
+constexpr Duration lease = std::chrono::hours(24 * 365);
+constexpr Duration save_again_after = std::chrono::seconds(1);
+}  // namespace
+
+Task<Result<void>> ReplaceRecord::load() {
+  DISKFERRY_CO_TRY(job_, co_await journal_.take_lease(job_.id, controller_, lease));
+  DISKFERRY_CO_TRY(request_, parse_replace_request(job_.request));
+  DISKFERRY_CO_TRY(state_, parse_replace_state(job_.state.empty() ? "{}" : job_.state));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> ReplaceRecord::save(JobChanges changes) {
+  changes.state = to_json(state_);
+  auto saved = co_await journal_.update(job_.id, job_.generation, std::move(changes));
+  if (!saved) co_return unexpected(std::move(saved).error().in("write the job down"));
+  co_return Result<void>{};
+}
+
+/// A phase that is entered again, after an attempt that failed, is there once.
+void ReplaceRecord::note_time(Phase phase) {
+  std::erase_if(state_.timeline, [phase](const PhaseTime& each) { return each.phase == phase; });
+  state_.timeline.push_back({.phase = phase, .at_ms = now_ms()});
+}
+
+Task<Result<void>> ReplaceRecord::enter(Phase next, JobChanges changes) {
+  if (state_.phase == next) co_return Result<void>{};
+  if (!may_follow(state_.phase, next))
+    co_return unexpected(fail(ErrorKind::internal, "go on with the replacement")
+                             .why(fmt::format("from {} to {}", to_string(state_.phase), to_string(next))));
+  const Phase before = state_.phase;
+  const std::vector<PhaseTime> timeline = state_.timeline;
+  state_.phase = next;
+  note_time(next);
+  changes.phase = std::string(to_string(next));
+  changes.event = NewJobEvent{
+      .kind = std::string(phase_event),
+      .text = fmt::format(R"({{"phase":"{}","word":"{}"}})", to_string(next), operators_word(next))};
+  auto saved = co_await save(std::move(changes));
+  if (saved) {
+    spdlog::info("replacement {} of {}: {}", job_.id, printable(job_.subject), to_string(next));
+    co_return saved;
+  }
+  state_.phase = before;
+  state_.timeline = timeline;
+  co_return saved;
+}
+
+Task<Result<void>> ReplaceRecord::enter_for_sure(Phase next, JobChanges changes,
+                                                 std::function<bool()> gives_up) {
+  while (true) {
+    auto entered = co_await enter(next, changes);
+    if (entered || entered.error().kind() == ErrorKind::in_use ||
+        entered.error().kind() == ErrorKind::internal || gives_up())
+      co_return entered;
+    spdlog::error("replacement {}: {}", job_.id, entered.error().message());
+    (void)co_await clock_.sleep_for(save_again_after);
+  }
+}
+
+Task<Result<void>> ReplaceRecord::note_end(Result<void> result, std::string report,
+                                           std::function<bool()> gives_up) {
+  JobChanges end{.status = JobStatus::done};
+  if (!result) {
+    end.status = state_.phase != Phase::aborted                  ? JobStatus::failed
+                 : result.error().kind() == ErrorKind::cancelled ? JobStatus::cancelled
+                                                                 : JobStatus::rolled_back;
+    end.error = result.error().message();
+  }
+  const bool fits = report.size() <= JobLimits::event_bytes_max;
+  end.event =
+      NewJobEvent{.kind = std::string(end_event), .text = fits ? report : R"({"text":"the job has ended"})"};
+  end.report = std::move(report);
+  // What has ended must be known to have, or it stands in the way of the next one.
+  while (true) {
+    const auto saved = co_await save(end);
+    if (saved || saved.error().kind() == ErrorKind::in_use || gives_up()) break;
+    spdlog::error("replacement {}: {}", job_.id, saved.error().message());
+    (void)co_await clock_.sleep_for(save_again_after);
+  }
+  co_return result;
+}
+
+}  // namespace diskferry

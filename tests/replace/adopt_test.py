@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+"""The disk of a running machine under libvirt comes onto the gateway, and stays there while the gateway is killed.
+
+    adopt_test.py PROGRAMS CACHE [CASE...]        no CASE: the names of all
+
+The guest writes numbered blocks all the time; at the end every write that was acknowledged must be there, and the guest must
+never have seen an error.
+"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import xml.etree.ElementTree
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "scripts" / "testbed" / "hosts"), str(ROOT / "scripts" / "testbed"), str(ROOT / "tests" / "moves")]
+
+from cases import run_cases  # noqa: E402
+from place import BOOT_SECONDS, IMAGES, SETTLE_SECONDS, expect  # noqa: E402
+from processes import wait_until  # noqa: E402
+from report import Failed, say  # noqa: E402
+
+DISK = "g1:vda"
+SOCKET = "/run/diskferry/disks/nbd.sock"
+WRITES = 60
+
+
+def ask(place, *words, code=0):
+    """`diskferry WORDS` on host a; what it printed."""
+    done = subprocess.run(place.gateways.command(place.bed.a, *words), capture_output=True, text=True, check=False, timeout=180,
+                          stdin=subprocess.DEVNULL)
+    expect(done.returncode == code, f"diskferry {' '.join(words)}: exit {done.returncode}: {done.stderr} {done.stdout}")
+    return done.stdout + done.stderr
+
+
+def begin(place, target, *options):
+    job = place.follow(ask(place, "replace", DISK, target, "--detach", *options).split()[-1])
+    return job
+
+
+def disk_of(place, *words):
+    """The <disk> of vda as libvirt has it."""
+    root = xml.etree.ElementTree.fromstring(place.bed.a.virsh("dumpxml", *words, place.vm.name))
+    return next(disk for disk in root.iter("disk") if disk.find("target").get("dev") == "vda")
+
+
+def is_on_gateway(disk):
+    source = disk.find("source")
+    host = source.find("host")
+    return source.get("protocol") == "nbd" and source.get("name") == DISK and host is not None and host.get("socket") == SOCKET
+
+
+def what_stays(disk):
+    """All of a disk that is not its source."""
+    driver = {key: value for key, value in disk.find("driver").attrib.items() if key != "type"}
+    rest = [xml.etree.ElementTree.tostring(part).strip() for part in disk if part.tag not in ("driver", "source", "backingStore", "mirror")]
+    return driver, rest
+
+
+def restart(place, how):
+    """The gateway ends and is started again while the guest writes: a stall, and no error."""
+    place.gateways.kill(place.bed.a) if how == "kill" else place.gateways.stop(place.bed.a)
+    place.gateways.start(place.bed.a)
+    place.vm.wait_writing(WRITES, SETTLE_SECONDS)
+    expect(not place.vm.console.trouble, f"the guest is in trouble: {place.vm.console.trouble[:5]}")
+
+
+def expect_adopted(place, before, before_kept):
+    for words, was in (((), before), (("--inactive",), before_kept)):
+        disk = disk_of(place, *words)
+        expect(is_on_gateway(disk), f"the disk is elsewhere: {xml.etree.ElementTree.tostring(disk)}")
+        expect(what_stays(disk) == what_stays(was), f"more than the source has changed: {what_stays(was)} {what_stays(disk)}")
+
+
+def adopt(place, target, *options):
+    """Brings the disk of a guest that writes onto the gateway, and says how it stands."""
+    guest = place.vm
+    before, before_kept = disk_of(place), disk_of(place, "--inactive")
+    job = begin(place, target, *options)
+    job.wait_end(status="done")
+    guest.wait_writing(WRITES)
+    expect_adopted(place, before, before_kept)
+    expect(not guest.console.trouble, f"the guest is in trouble: {guest.console.trouble[:5]}")
+
+
+def file(place):
+    """Onto a file, through restarts of the gateway, and on to another file and to qcow2."""
+    place.guest(place.chain())
+    first = f"{IMAGES}/first.raw"
+    adopt(place, first)
+    expect(DISK in ask(place, "exports"), "the export is not listed")
+    restart(place, "kill")
+    restart(place, "stop")
+    second = f"{IMAGES}/second.qcow2"
+    ask(place, "replace", DISK, second, "--max-pause", "2000", "--progress", "none")
+    place.vm.wait_writing(WRITES)
+    restart(place, "kill")
+    told = ask(place, "exports", "remove", DISK, code=3)
+    expect("a machine that runs" in told, told)
+    place.vm.stop(place.bed.a)
+    remove = place.gateways.command(place.bed.a, "exports", "remove", DISK)
+    wait_until(lambda: subprocess.run(remove, capture_output=True, check=False, timeout=60).returncode == 0, "the export being removed", 30)
+    place.gateways.kill(place.bed.a)
+    place.gateways.start(place.bed.a)
+    expect(DISK not in ask(place, "exports"), "the export is there again")
+    place.gateways.stop(place.bed.a)
+    place.check(second, "qcow2", place.bed.a)
+
+
+def started_anew(place):
+    """The machine loses its power and is started again, as libvirt has it: it has the disk, and QEMU waits for the gateway again."""
+    place.guest(place.chain())
+    target = f"{IMAGES}/new.raw"
+    adopt(place, target)
+    log = place.gateways.log_of(place.bed.a)
+    place.bed.a.virsh("destroy", place.vm.name)
+    place.gateways.stop(place.bed.a)
+    place.vm.check(target, "raw", host=place.bed.a)  # before it numbers its writes from the beginning
+    place.gateways.start(place.bed.a)
+    told = log.read_text(errors="replace").count("QEMU waits")
+    place.bed.a.virsh("start", place.vm.name)
+    wait_until(lambda: log.read_text(errors="replace").count("QEMU waits") > told, "QEMU being told to wait", SETTLE_SECONDS)
+    place.vm.wait_writing(WRITES, BOOT_SECONDS)
+    restart(place, "kill")
+    restart(place, "stop")
+
+
+def nfs(place):
+    """Onto NFS."""
+    storage = place.storage("nfs")
+    place.guest(place.chain())
+    adopt(place, storage.uri("new.raw"))
+    restart(place, "kill")
+    place.vm.stop(place.bed.a)
+    place.gateways.stop(place.bed.a)
+    place.vm.check(storage.file("new.raw"))
+
+
+def killed(place):
+    """The gateway is killed while the disk is copied, and when it is in step: it begins again, and the guest goes on."""
+    place.guest(place.chain(data_mib=24))
+    target = f"{IMAGES}/new.raw"
+    job = begin(place, target, "--rate", "4M", "--commit-by-hand")
+    job.wait_phase("bulk")
+    restart(place, "kill")
+    ask(place, "set", job.name, "--rate", "0")
+    wait_until(lambda: job.describe()["phase"] == "synchronized", "the disk being in step", SETTLE_SECONDS)
+    restart(place, "kill")
+    wait_until(lambda: job.describe()["phase"] == "synchronized" and disk_of(place).find("mirror") is not None
+               and disk_of(place).find("mirror").get("ready") == "yes", "the disk being in step again", SETTLE_SECONDS)
+    expect(not is_on_gateway(disk_of(place)), "the disk went over without being told to")
+    ask(place, "commit", job.name)
+    job.wait_end(status="done")
+    restart(place, "kill")
+    place.vm.stop(place.bed.a)
+    place.gateways.stop(place.bed.a)
+    place.check(target, "raw", place.bed.a)
+
+
+def killed_going_over(place):
+    """The gateway is killed while the disk goes over: the hypervisor knows on which storage it is, and the job ends there."""
+    place.guest(place.chain())
+    target = f"{IMAGES}/new.raw"
+    job = begin(place, target, "--commit-by-hand")
+    job.wait_phase("synchronized")
+    ask(place, "commit", job.name)
+    job.wait_phase("switching")
+    place.gateways.kill(place.bed.a)
+    say(f"  killed; libvirt says: {'over' if is_on_gateway(disk_of(place)) else 'not over'}")
+    place.gateways.start(place.bed.a)
+    job.wait_end(status="done")
+    place.vm.wait_writing(WRITES, SETTLE_SECONDS)
+    expect(is_on_gateway(disk_of(place)), "the disk is elsewhere")
+    restart(place, "kill")
+    place.vm.stop(place.bed.a)
+    place.gateways.stop(place.bed.a)
+    place.check(target, "raw", place.bed.a)
+
+
+def cancelled(place):
+    """It is cancelled: the disk is where it was, and nothing is left."""
+    source = place.chain(data_mib=24)
+    place.guest(source)
+    target = f"{IMAGES}/new.raw"
+    before, before_kept = disk_of(place), disk_of(place, "--inactive")
+    job = begin(place, target, "--rate", "4M")
+    job.wait_phase("bulk")
+    ask(place, "cancel", job.name)
+    job.wait_end(status="cancelled")
+    place.vm.wait_writing(WRITES)
+    for words, was in (((), before), (("--inactive",), before_kept)):
+        same = xml.etree.ElementTree.tostring(disk_of(place, *words)) == xml.etree.ElementTree.tostring(was)
+        expect(same, "the definition has changed")
+    expect(not pathlib.Path(place.bed.a.outside(target)).exists(), "the target is left over")
+    expect(DISK not in ask(place, "exports"), "the export is left over")
+    place.check(source, "qcow2", place.bed.a)
+
+
+def refused(place):
+    """What cannot be brought over is refused before anything is changed, with what to do."""
+    source = place.chain()
+    place.guest(source)
+    target = f"{IMAGES}/new.raw"
+
+    def blockers(name, *options):
+        done = subprocess.run(place.gateways.command(place.bed.a, "plan", "replace", name, target, "--json", *options),
+                              capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL)
+        return json.loads(done.stdout)["blockers"] if done.stdout.startswith("{") else [done.stderr]
+
+    expect(blockers(DISK) == [], f"the plan: {blockers(DISK)}")
+    expect(any("--retain" in text for text in blockers(DISK, "--retain", "60")), "retain")
+    expect(any("neither an export nor a machine" in text for text in blockers("nobody:vda")), f"{blockers('nobody:vda')}")
+    expect(any("no such disk" in text for text in blockers("g1:vdz")), f"{blockers('g1:vdz')}")
+    place.bed.a.run("truncate", "-s", "96M", f"{IMAGES}/busy.raw")
+    busy = place.bed.folder / "busy.xml"
+    busy.write_text(f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{IMAGES}/busy.raw'/></disk>")
+    place.bed.a.virsh("blockcopy", "g1", "vda", "--xml", f"/run/testbed/{busy.name}", "--transient-job", "--reuse-external")
+    expect(any("blockjob g1 vda --abort" in text for text in blockers(DISK)), f"{blockers(DISK)}")
+    told = ask(place, "replace", DISK, target, "--progress", "none", code=5)
+    expect("mirrored, committed or backed up" in told, told)
+    expect(not pathlib.Path(place.bed.a.outside(target)).exists(), "the target was made")
+    place.bed.a.virsh("blockjob", "g1", "vda", "--abort")
+    place.check(source, "qcow2", place.bed.a)
+
+
+if __name__ == "__main__":
+    run_cases("adopt", (file, started_anew, nfs, killed, killed_going_over, cancelled, refused))
