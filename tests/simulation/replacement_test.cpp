@@ -16,6 +16,8 @@
 #include <fstream>
 #include <iterator>
 
+#include <spdlog/spdlog.h>
+
 namespace diskferry::sim {
 namespace {
 using test::sector_bytes;
@@ -262,7 +264,7 @@ class Trial {
     if (wants_end || journal_.job().status == JobStatus::paused) {
       replacement_->resume();
       if (wants_end) {
-        replacement_->set_max_pause_ms(60'000);
+        set_max_pause(60'000);
         replacement_->commit_now();
       }
       return;
@@ -294,9 +296,13 @@ class Trial {
         }
         break;
       default:
-        replacement_->set_max_pause_ms(20 + world_.random(2000));
+        set_max_pause(20 + world_.random(2000));
         break;
     }
+  }
+
+  void set_max_pause(std::uint64_t ms) {
+    if (const auto set = replacement_->set({.max_pause_ms = ms}); !set) report("set", set.error().message());
   }
 
   void spoil_target() {
@@ -489,6 +495,7 @@ class Trial {
 
 class ReplacementSimulation : public testing::TestWithParam<unsigned> {};
 TEST_P(ReplacementSimulation, LosesNothing) {
+  if (std::getenv("DISKFERRY_TRACE") == nullptr) spdlog::set_level(spdlog::level::off);
   run_seeds<Trial>(GetParam(), 10'000);
 }
 INSTANTIATE_TEST_SUITE_P(Part, ReplacementSimulation, testing::Range(0u, parts));
