@@ -9,8 +9,8 @@
 #include <fmt/format.h>
 #include <optional>
 
-#include <boost/json/serialize.hpp>
 #include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
 
 namespace diskferry::cli {

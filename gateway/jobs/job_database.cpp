@@ -54,8 +54,8 @@ Result<void> configure(sqlite::Database& database, std::uint64_t bytes_max) {
   DISKFERRY_CHECK(
       database.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; "
                        "PRAGMA cell_size_check = ON"));
-  // What a process before this one wrote last may be in memory only, where making it durable failed: nobody acts
-  // on that before it is on the disk.
+  // What a process before this one wrote last may be in memory only, where making it durable failed: nobody
+  // acts on that before it is on the disk.
   DISKFERRY_CHECK(database.execute("PRAGMA wal_checkpoint(TRUNCATE)"));
   DISKFERRY_TRY(const auto page_bytes, database.number("PRAGMA page_size"));
   return database.execute(

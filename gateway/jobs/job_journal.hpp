@@ -27,8 +27,8 @@ class JobJournal {
   /// took over, and this one must let go of everything.
   virtual Task<Result<std::uint64_t>> update(std::string id, std::uint64_t expected_generation,
                                              JobChanges changes) = 0;
-  /// After an update that failed: writes the job once more as it is, and returns that. When it is done, this is
-  /// what every later process finds. Errors: it is still not known.
+  /// After an update that failed: writes the job once more as it is, and returns that. When it is done, this
+  /// is what every later process finds. Errors: it is still not known.
   virtual Task<Result<JobRecord>> settle(std::string id) = 0;
 };
 

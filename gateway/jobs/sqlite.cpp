@@ -51,7 +51,8 @@ const char* remedy_for(ErrorKind kind) {
     case ErrorKind::no_space:
       return "free space on the file system of the job database; jobs go on from what was last noted";
     case ErrorKind::corrupt:
-      return "stop the gateway, look at what its jobs had reached (virsh domjobinfo, the targets), name in its "
+      return "stop the gateway, look at what its jobs had reached (virsh domjobinfo, the targets), name in "
+             "its "
              "configuration where exports are whose storage was replaced, move the file and those beside it "
              "away, and start it again";
     case ErrorKind::in_use:

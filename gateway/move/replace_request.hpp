@@ -94,7 +94,7 @@ struct ReplaceDiskState {
   std::string source{};
   std::string source_format{};
   std::vector<std::string> source_storages{};  ///< all that its content comes from, with backing images
-  std::string configured{};  ///< as the configuration named it then
+  std::string configured{};                    ///< as the configuration named it then
   std::string uri{};
   std::string format{};
   std::uint64_t size_bytes = 0;

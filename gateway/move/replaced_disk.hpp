@@ -53,9 +53,9 @@ class ReplacedDisk {
   bool makes_target() const noexcept { return makes_target_; }
   /// Makes the target, where it is not there. Errors: no_space, permission, and those of the storage.
   Task<Result<void>> make_target();
-  /// Puts the mirror behind the export. `is_again`: what an earlier process noted still holds, if the export is
-  /// where the job's record has it, which is the target where that is in charge. Errors: no_space (the map),
-  /// mismatch.
+  /// Puts the mirror behind the export. `is_again`: what an earlier process noted still holds, if the export
+  /// is where the job's record has it, which is the target where that is in charge. Errors: no_space (the
+  /// map), mismatch.
   Task<Result<void>> begin(bool is_again, bool target_is_in_charge);
   /// Opens the target, or the old storage where that `is_back`, and has it follow. Errors: those of the
   /// storage, too_large.

@@ -126,15 +126,14 @@ void Replacement::make_disks() {
   const ConvergenceLimits limits = limits_now();
   const unsigned connections = request_.connections != 0 ? request_.connections : environment_.connections;
   for (std::size_t i = 0; i < state_.disks.size(); ++i)
-    disks_.emplace_back(
-        environment_, state_.disks[i],
-        ReplacedDiskOptions{.map_path = map_path(i),
-                            .window_bytes = environment_.window_bytes,
-                            .latency_max = limits.latency_max,
-                            .connections = connections,
-                            .overwrite = request_.overwrite,
-                            .was_made = !is_new && state_.disks[i].was_created},
-        limits);
+    disks_.emplace_back(environment_, state_.disks[i],
+                        ReplacedDiskOptions{.map_path = map_path(i),
+                                            .window_bytes = environment_.window_bytes,
+                                            .latency_max = limits.latency_max,
+                                            .connections = connections,
+                                            .overwrite = request_.overwrite,
+                                            .was_made = !is_new && state_.disks[i].was_created},
+                        limits);
 }
 
 // --- forward ----------------------------------------------------------------------------------------------
@@ -185,10 +184,9 @@ Task<Result<void>> Replacement::forward() {
   if (state_.phase == Phase::aborted || state_.phase == Phase::aborting)
     co_return unexpected(cancelled_error("replace", job_.subject).with_step("an earlier process gave it up"));
   if (was_paused_) {
-    DISKFERRY_CO_CHECK(
-        co_await wait_while_paused(fail(ErrorKind::timed_out, "replace", job_.subject)
-                                       .why("it was paused when the gateway was started anew"),
-                                   &Replacement::is_never));
+    DISKFERRY_CO_CHECK(co_await wait_while_paused(fail(ErrorKind::timed_out, "replace", job_.subject)
+                                                      .why("it was paused when the gateway was started anew"),
+                                                  &Replacement::is_never));
   } else {
     (void)co_await save({.status = JobStatus::running, .error = std::string()});
   }
@@ -228,8 +226,8 @@ Task<Result<void>> Replacement::converge() {
   if (state_.phase == Phase::prepared) DISKFERRY_CO_CHECK(co_await enter(Phase::bulk));
   // An earlier process ended right there, and had not committed.
   if (state_.phase == Phase::switching) DISKFERRY_CO_CHECK(co_await enter(Phase::delta));
-  DISKFERRY_CO_CHECK(co_await follow_and_change(&Replacement::is_time_to_commit, &Replacement::is_never,
-                                                Phase::committed));
+  DISKFERRY_CO_CHECK(
+      co_await follow_and_change(&Replacement::is_time_to_commit, &Replacement::is_never, Phase::committed));
   co_return Result<void>{};
 }
 

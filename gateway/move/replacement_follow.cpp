@@ -84,7 +84,8 @@ ConvergenceLimits Replacement::limits_now() const {
                            // Nobody is slowed down for the sake of what is only kept.
                            .may_slow_guests = !is_committed_};
   if (now.deadline_at_ms != 0)
-    limits.deadline = std::chrono::milliseconds(std::max<std::int64_t>(1000, now.deadline_at_ms - environment_.now_ms()));
+    limits.deadline =
+        std::chrono::milliseconds(std::max<std::int64_t>(1000, now.deadline_at_ms - environment_.now_ms()));
   return limits;
 }
 

@@ -104,8 +104,8 @@ class Disk : public BlockDevice {
  private:
   bool is_gone() const { return platter_.is_gone || opening_ != platter_.openings; }
   bool is_inline() {
-    return !platter_.is_hung && !is_gone() && platter_.fail_one_in == 0 &&
-           platter_.inline_one_in != 0 && world_.one_in(platter_.inline_one_in);
+    return !platter_.is_hung && !is_gone() && platter_.fail_one_in == 0 && platter_.inline_one_in != 0 &&
+           world_.one_in(platter_.inline_one_in);
   }
   void put(std::uint64_t offset, std::span<const std::byte> from) {
     std::memcpy(platter_.current.data() + offset, from.data(), from.size());

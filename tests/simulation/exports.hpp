@@ -28,8 +28,9 @@ class Exports final : public Endpoints {
                      co_await open_image(world_.context(), image_uri, {.format = "raw", .writable = true}));
     auto device = with_byte_granularity(image.shared_device());
     DISKFERRY_CO_TRY(auto made, nbd_server::Export::make({.name = name, .writable = true}, device));
-    entries_[name] = {.offered = std::move(made),
-                      .lent = {.device = device, .uri = uri, .format = "raw", .configured = "", .storages = {uri}}};
+    entries_[name] = {
+        .offered = std::move(made),
+        .lent = {.device = device, .uri = uri, .format = "raw", .configured = "", .storages = {uri}}};
     co_return Result<void>{};
   }
   nbd_server::Export::Hold use(const std::string& name) { return entries_.at(name).offered->hold(); }
@@ -45,7 +46,8 @@ class Exports final : public Endpoints {
 
   Result<Lent> borrow(const std::string& name) override {
     Entry& entry = entries_.at(name);
-    if (refuse_one_in != 0 && world_.one_in(refuse_one_in)) return unexpected(fail(ErrorKind::io, "borrow", name));
+    if (refuse_one_in != 0 && world_.one_in(refuse_one_in))
+      return unexpected(fail(ErrorKind::io, "borrow", name));
     if (!entry.lent.device) return unexpected(fail(ErrorKind::in_use, "borrow", name));
     Lent lent = entry.lent;
     entry.lent.device = nullptr;

@@ -1,10 +1,11 @@
-// Replacements in a simulated world: guests write to exports, the storage behind them is replaced, and storages
-// fail, the job's record cannot be written, operators pause, cancel, commit and take back, and the gateway dies
-// and comes back at any step. What was acknowledged is there at the end, all disks are on the same side
-// whenever a gateway begins, and every job ends.
+// Replacements in a simulated world: guests write to exports, the storage behind them is replaced, and
+// storages fail, the job's record cannot be written, operators pause, cancel, commit and take back, and the
+// gateway dies and comes back at any step. What was acknowledged is there at the end, all disks are on the
+// same side whenever a gateway begins, and every job ends.
+#include "gateway/move/replacement.hpp"
+
 #include "diskferry/task_group.hpp"
 #include "gateway/jobs/event_bus.hpp"
-#include "gateway/move/replacement.hpp"
 #include "tests/simulation/exports.hpp"
 #include "tests/simulation/journal.hpp"
 #include "tests/simulation/seeds.hpp"
@@ -20,9 +21,9 @@
 
 namespace diskferry::sim {
 namespace {
+using std::chrono::milliseconds;
 using test::sector_bytes;
 using test::SectorModel;
-using std::chrono::milliseconds;
 
 constexpr std::uint64_t granule_bytes = 64 * kib;
 constexpr unsigned guests_per_disk = 2;
@@ -57,8 +58,9 @@ Course course_of(World& world) {
                 .request = {}};
   ReplaceRequest& request = course.request;
   for (unsigned i = 0; i < course.disks; ++i)
-    request.disks.push_back(
-        {.name = fmt::format("disk{}", i), .uri = Storages::uri_of(fmt::format("new{}", i)), .format = "raw"});
+    request.disks.push_back({.name = fmt::format("disk{}", i),
+                             .uri = Storages::uri_of(fmt::format("new{}", i)),
+                             .format = "raw"});
   request.max_pause_ms = 20 + world.random(2000);
   request.max_write_latency_ms = 1 + world.random(50);
   request.commit_by_hand = world.one_in(4);
@@ -79,14 +81,15 @@ class Trial {
                           .subject = "disks",
                           .request = to_json(course_.request),
                           .phase = "planned"}) {
-    constexpr std::array zeros{ZeroSupport::none, ZeroSupport::slow, ZeroSupport::fast, ZeroSupport::unmapping};
+    constexpr std::array zeros{ZeroSupport::none, ZeroSupport::slow, ZeroSupport::fast,
+                               ZeroSupport::unmapping};
     for (unsigned i = 0; i < course_.disks; ++i) {
       models_.emplace_back(course_.size_bytes, 1);
-      storages_.add(fmt::format("old{}", i), std::make_unique<Volume>(course_.size_bytes, 1,
-                                                                     zeros[world_.random(zeros.size())]));
-      Volume& target = storages_.add(fmt::format("new{}", i),
-                                     std::make_unique<Volume>(course_.size_bytes, test::unwritten,
-                                                              zeros[world_.random(zeros.size())]));
+      storages_.add(fmt::format("old{}", i),
+                    std::make_unique<Volume>(course_.size_bytes, 1, zeros[world_.random(zeros.size())]));
+      Volume& target = storages_.add(
+          fmt::format("new{}", i),
+          std::make_unique<Volume>(course_.size_bytes, test::unwritten, zeros[world_.random(zeros.size())]));
       target.exists = false;
     }
     steps_left_.assign(course_.disks * guests_per_disk, course_.steps);
@@ -395,8 +398,9 @@ class Trial {
     const auto token = models_[disk].begin(range, 0);
     trace("zero", disk, range, "...");
     const auto hold = exports_->use(name_of(disk));
-    const auto done = is_discard ? co_await hold.device().discard(range)
-                                 : co_await hold.device().write_zeroes(range, {.may_unmap = world_.one_in(2)});
+    const auto done = is_discard
+                          ? co_await hold.device().discard(range)
+                          : co_await hold.device().write_zeroes(range, {.may_unmap = world_.one_in(2)});
     if (done && !is_discard) models_[disk].end(token);
     trace("zero", disk, range, done ? "done" : "failed");
     note(done, "zero");
@@ -443,8 +447,9 @@ class Trial {
       const auto& to = storages_.find(fmt::format("new{}", i))->platter.durable;
       const auto differs = std::ranges::mismatch(from, to).in1;
       if (differs != from.end())
-        report("at the commit", fmt::format("disk {} differs in sector {}", i,
-                                            static_cast<std::uint64_t>(differs - from.begin()) / sector_bytes));
+        report("at the commit",
+               fmt::format("disk {} differs in sector {}", i,
+                           static_cast<std::uint64_t>(differs - from.begin()) / sector_bytes));
     }
   }
 

@@ -110,11 +110,12 @@ Task<Result<void>> Storages::create(DriverContext& context, ImageUri uri, Create
 Task<Result<VolumeFacts>> Storages::look(DriverContext& context, ImageUri uri, LookOptions) {
   (void)context;
   DISKFERRY_CO_TRY(const Volume* volume, co_await current->reach(uri, "look"));
-  co_return VolumeFacts{.exists = volume->exists,
-                        .can_be_emptied = true,
-                        .size_bytes = volume->platter.current.size(),
-                        .block_bytes = 512,
-                        .identity = volume->exists ? fmt::format("sim|{}|{}", name_of(uri), volume->made) : ""};
+  co_return VolumeFacts{
+      .exists = volume->exists,
+      .can_be_emptied = true,
+      .size_bytes = volume->platter.current.size(),
+      .block_bytes = 512,
+      .identity = volume->exists ? fmt::format("sim|{}|{}", name_of(uri), volume->made) : ""};
 }
 
 Task<Result<void>> Storages::remove(DriverContext& context, ImageUri uri) {

@@ -1,5 +1,5 @@
-// The storages of a simulated world, opened by a driver of their own: sim://world/NAME. They are there or not,
-// are made and removed, go away and come back, and lose what was not flushed when nobody looks.
+// The storages of a simulated world, opened by a driver of their own: sim://world/NAME. They are there or
+// not, are made and removed, go away and come back, and lose what was not flushed when nobody looks.
 #pragma once
 
 #include "tests/simulation/disk.hpp"
@@ -16,10 +16,10 @@ struct Volume {
   Platter platter;
   ZeroSupport zero;
   bool exists = true;
-  bool is_new = false;      ///< made, and not opened yet
-  unsigned made = 1;        ///< what is made anew is another one
-  unsigned open = 0;        ///< devices that are
-  bool may_lose = false;    ///< its cache, while nobody has it open
+  bool is_new = false;    ///< made, and not opened yet
+  unsigned made = 1;      ///< what is made anew is another one
+  unsigned open = 0;      ///< devices that are
+  bool may_lose = false;  ///< its cache, while nobody has it open
   unsigned last_opening = 0;
   /// Who opened it last has nothing any more.
   bool is_lost() const { return last_opening != platter.openings; }
