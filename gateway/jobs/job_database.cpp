@@ -54,13 +54,18 @@ Result<void> configure(sqlite::Database& database, std::uint64_t bytes_max) {
   DISKFERRY_CHECK(
       database.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; "
                        "PRAGMA cell_size_check = ON"));
-  // What a process before this one wrote last may be in memory only, where making it durable failed: nobody
-  // acts on that before it is on the disk.
-  DISKFERRY_CHECK(database.execute("PRAGMA wal_checkpoint(TRUNCATE)"));
   DISKFERRY_TRY(const auto page_bytes, database.number("PRAGMA page_size"));
   return database.execute(
       fmt::format("PRAGMA max_page_count = {}",
                   std::max<std::uint64_t>(bytes_max / static_cast<std::uint64_t>(page_bytes), 1)));
+}
+
+/// What a process before this one wrote last may be in memory only, where making it durable failed: nobody
+/// acts on that before it is on the disk.
+Result<void> make_durable(sqlite::Database& database) {
+  // Without having read, SQLite has the log's lock from switching to it, and refuses.
+  DISKFERRY_CHECK(database.number("SELECT count(*) FROM jobs"));
+  return database.execute("PRAGMA wal_checkpoint(TRUNCATE)");
 }
 
 /// Reads all of it once: some milliseconds for what jobs need, and damage is told before a job is acted on.
@@ -99,6 +104,7 @@ Result<JobDatabase> JobDatabase::open(const std::string& folder, std::uint64_t b
   DISKFERRY_CHECK(check_schema(database, path));
   DISKFERRY_CHECK(configure(database, bytes_max));
   DISKFERRY_CHECK(migrate_schema(database));
+  DISKFERRY_CHECK(make_durable(database));
   reserve_log(path);
   return JobDatabase(std::move(taken), std::move(database));
 }

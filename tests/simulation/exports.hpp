@@ -8,6 +8,7 @@
 #include "gateway/nbd/export.hpp"
 #include "tests/simulation/world.hpp"
 
+#include <functional>
 #include <map>
 #include <string>
 
@@ -21,6 +22,7 @@ class Exports final : public Endpoints {
   explicit Exports(World& world) : world_(world) {}
 
   unsigned refuse_one_in = 0;  ///< so many borrowings fail
+  std::function<void()> on_swapped{};
 
   Task<Result<void>> open(std::string name, std::string uri) {
     DISKFERRY_CO_TRY(const ImageUri image_uri, ImageUri::parse(uri));
@@ -66,6 +68,7 @@ class Exports final : public Endpoints {
     co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
     (void)co_await world_.turn([] { return true; });
     auto swapped = co_await in->swap_device(std::move(device));
+    if (on_swapped) on_swapped();
     (void)co_await world_.turn([] { return true; });
     if (!swapped) co_return unexpected(std::move(swapped).error());
     co_return Result<void>{};

@@ -118,6 +118,11 @@ class Trial {
       storages_.live();
       journal_.live();
       exports_.emplace(world_);
+      // Often right when a mirror has come or gone.
+      exports_->on_swapped = [this] {
+        if (course_.gateway_dies && deaths_ < deaths_max && world_.one_in(3))
+          world_.after_steps(1 + world_.random(12), [this, life = life_] { die(life); });
+      };
       DISKFERRY_CO_CHECK(co_await open_exports());
       ++life_;
       if (course_.gateway_dies && deaths_ < deaths_max)
@@ -147,6 +152,7 @@ class Trial {
 
   Task<Result<void>> open_exports() {
     unsigned replaced = 0;
+    note_charge();
     for (unsigned i = 0; i < course_.disks; ++i) {
       const std::string name = name_of(i);
       const EndpointRecord* const place = journal_.endpoint(name);
@@ -155,7 +161,6 @@ class Trial {
       DISKFERRY_CO_CHECK(co_await exports_->open(name, uri));
     }
     if (replaced != 0 && replaced != course_.disks) report("at the beginning", "the disks are on both sides");
-    note_charge();
     co_return Result<void>{};
   }
 
@@ -273,6 +278,10 @@ class Trial {
       return;
     }
     const std::string phase = journal_.job().phase;
+    if (phase == "retained" && world_.one_in(4)) {
+      replacement_->fall_back();
+      return;
+    }
     switch (world_.random(12)) {
       case 0:
       case 1:
@@ -289,9 +298,6 @@ class Trial {
         replacement_->commit_now();
         break;
       case 6:
-        if (phase == "retained") replacement_->fall_back();
-        break;
-      case 7:
         if (course_.operator_cancels && phase != "committed" && phase != "retained") {
           world_.trace("cancel");
           replacement_->cancel();
@@ -439,6 +445,7 @@ class Trial {
       // Lost after it was made durable: no mirror can help guests then.
       if (in_charge.is_lost() && !is_dead_) is_void_ = true;
     }
+    note_charge();
   }
   /// When a change of places is written down, both sides are the same, durably.
   void check_same() {
