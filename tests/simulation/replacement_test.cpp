@@ -245,6 +245,8 @@ class Trial {
       const auto ended = co_await replacement_->run();
       world_.trace("the job has ended: " + (ended ? std::string("done") : ended.error().message()));
       if (!is_dead_ && !is_final(journal_.job().status)) report("at its end", "the job is not over");
+    } else if (replacement_) {
+      co_await replacement_->leave_to_next();
     }
     has_ended_ = true;
     replacement_.reset();
