@@ -26,8 +26,7 @@ bool is_there(const Error& error) noexcept {
 }  // namespace
 
 Adoption::Adoption(ReplaceEnvironment& environment, JobRecord job)
-    : environment_(environment),
-      record_(environment.drivers.clock, environment.journal, environment.controller, std::move(job)) {}
+    : environment_(environment), record_(environment, std::move(job)) {}
 Adoption::~Adoption() = default;
 
 namespace {

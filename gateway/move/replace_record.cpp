@@ -1,9 +1,9 @@
 #include "gateway/move/replace_record.hpp"
 
 #include "diskferry/image_uri.hpp"
-#include "drivers/support/wall_clock.hpp"
 
 #include <algorithm>
+#include <csignal>
 #include <fmt/format.h>
 
 #include <spdlog/spdlog.h>
@@ -16,7 +16,7 @@ constexpr Duration save_again_after = std::chrono::seconds(1);
 }  // namespace
 
 Task<Result<void>> ReplaceRecord::load() {
-  DISKFERRY_CO_TRY(job_, co_await journal_.take_lease(job_.id, controller_, lease));
+  DISKFERRY_CO_TRY(job_, co_await environment_.journal.take_lease(job_.id, environment_.controller, lease));
   DISKFERRY_CO_TRY(request_, parse_replace_request(job_.request));
   DISKFERRY_CO_TRY(state_, parse_replace_state(job_.state.empty() ? "{}" : job_.state));
   co_return Result<void>{};
@@ -24,15 +24,16 @@ Task<Result<void>> ReplaceRecord::load() {
 
 Task<Result<void>> ReplaceRecord::save(JobChanges changes) {
   changes.state = to_json(state_);
-  auto saved = co_await journal_.update(job_.id, job_.generation, std::move(changes));
+  auto saved = co_await environment_.journal.update(job_.id, job_.generation, std::move(changes));
   if (!saved) co_return unexpected(std::move(saved).error().in("write the job down"));
   co_return Result<void>{};
 }
 
 /// A phase that is entered again, after an attempt that failed, is there once.
-void ReplaceRecord::note_time(Phase phase) {
+void ReplaceRecord::has_entered(Phase phase) {
+  state_.phase = phase;
   std::erase_if(state_.timeline, [phase](const PhaseTime& each) { return each.phase == phase; });
-  state_.timeline.push_back({.phase = phase, .at_ms = now_ms()});
+  state_.timeline.push_back({.phase = phase, .at_ms = environment_.now_ms()});
 }
 
 Task<Result<void>> ReplaceRecord::enter(Phase next, JobChanges changes) {
@@ -40,10 +41,10 @@ Task<Result<void>> ReplaceRecord::enter(Phase next, JobChanges changes) {
   if (!may_follow(state_.phase, next))
     co_return unexpected(fail(ErrorKind::internal, "go on with the replacement")
                              .why(fmt::format("from {} to {}", to_string(state_.phase), to_string(next))));
+  die_at("before:", next);
   const Phase before = state_.phase;
   const std::vector<PhaseTime> timeline = state_.timeline;
-  state_.phase = next;
-  note_time(next);
+  has_entered(next);
   changes.phase = std::string(to_string(next));
   changes.event = NewJobEvent{
       .kind = std::string(phase_event),
@@ -51,11 +52,16 @@ Task<Result<void>> ReplaceRecord::enter(Phase next, JobChanges changes) {
   auto saved = co_await save(std::move(changes));
   if (saved) {
     spdlog::info("replacement {} of {}: {}", job_.id, printable(job_.subject), to_string(next));
+    die_at("", next);
     co_return saved;
   }
   state_.phase = before;
   state_.timeline = timeline;
   co_return saved;
+}
+
+void ReplaceRecord::die_at(std::string_view prefix, Phase phase) const {
+  if (environment_.dies_at == fmt::format("{}{}", prefix, to_string(phase))) (void)std::raise(SIGKILL);
 }
 
 Task<Result<void>> ReplaceRecord::enter_for_sure(Phase next, JobChanges changes,
@@ -66,7 +72,7 @@ Task<Result<void>> ReplaceRecord::enter_for_sure(Phase next, JobChanges changes,
         entered.error().kind() == ErrorKind::internal || gives_up())
       co_return entered;
     spdlog::error("replacement {}: {}", job_.id, entered.error().message());
-    (void)co_await clock_.sleep_for(save_again_after);
+    (void)co_await environment_.drivers.clock.sleep_for(save_again_after);
   }
 }
 
@@ -74,9 +80,10 @@ Task<Result<void>> ReplaceRecord::note_end(Result<void> result, std::string repo
                                            std::function<bool()> gives_up) {
   JobChanges end{.status = JobStatus::done};
   if (!result) {
-    end.status = state_.phase != Phase::aborted                  ? JobStatus::failed
-                 : result.error().kind() == ErrorKind::cancelled ? JobStatus::cancelled
-                                                                 : JobStatus::rolled_back;
+    end.status = state_.phase != Phase::aborted ? JobStatus::failed
+                 : result.error().kind() == ErrorKind::cancelled && state_.switchovers == 0
+                     ? JobStatus::cancelled
+                     : JobStatus::rolled_back;
     end.error = result.error().message();
   }
   const bool fits = report.size() <= JobLimits::event_bytes_max;
@@ -88,7 +95,7 @@ Task<Result<void>> ReplaceRecord::note_end(Result<void> result, std::string repo
     const auto saved = co_await save(end);
     if (saved || saved.error().kind() == ErrorKind::in_use || gives_up()) break;
     spdlog::error("replacement {}: {}", job_.id, saved.error().message());
-    (void)co_await clock_.sleep_for(save_again_after);
+    (void)co_await environment_.drivers.clock.sleep_for(save_again_after);
   }
   co_return result;
 }

@@ -1,19 +1,20 @@
 // The record of a job that replaces storage: what is written down before each step, and how it ends.
 #pragma once
 
-#include "gateway/jobs/job_journal.hpp"
+#include "gateway/move/replace_environment.hpp"
 #include "gateway/move/replace_request.hpp"
 
 #include <functional>
 #include <string>
+#include <string_view>
 
 namespace diskferry {
 
-/// Thread: that of its job. Lifetime: of the journal.
+/// Thread: that of its job. Lifetime: of the environment.
 class ReplaceRecord {
  public:
-  ReplaceRecord(Clock& clock, JobJournal& journal, std::string controller, JobRecord job)
-      : clock_(clock), journal_(journal), controller_(std::move(controller)), job_(std::move(job)) {}
+  ReplaceRecord(const ReplaceEnvironment& environment, JobRecord job)
+      : environment_(environment), job_(std::move(job)) {}
 
   const JobRecord& job() const noexcept { return job_; }
   const ReplaceRequest& request() const noexcept { return request_; }
@@ -25,17 +26,17 @@ class ReplaceRecord {
   Task<Result<void>> save(JobChanges changes);
   /// Errors: internal (a phase that must not follow), those of the store.
   Task<Result<void>> enter(Phase next, JobChanges changes = {});
-  /// The same, tried again until it is known whether it was written or `gives_up` says so.
+  /// That phase was written down, though enter() could not tell.
+  void has_entered(Phase phase);
+  /// As enter(), tried again until it is known whether it was written or `gives_up` says so.
   Task<Result<void>> enter_for_sure(Phase next, JobChanges changes, std::function<bool()> gives_up);
   /// Returns `result`. Tried again as enter_for_sure().
   Task<Result<void>> note_end(Result<void> result, std::string report, std::function<bool()> gives_up);
 
  private:
-  void note_time(Phase phase);
+  void die_at(std::string_view prefix, Phase phase) const;
 
-  Clock& clock_;
-  JobJournal& journal_;
-  const std::string controller_;
+  const ReplaceEnvironment& environment_;
   JobRecord job_;
   ReplaceRequest request_{};
   ReplaceState state_{};

@@ -7,7 +7,6 @@
 #include "gateway/move/replacement_disk.hpp"
 
 #include <algorithm>
-#include <csignal>
 #include <filesystem>
 #include <fmt/format.h>
 
@@ -17,16 +16,17 @@
 
 namespace diskferry {
 namespace {
-/// A lease that outlives every step: it is what tells another process of this gateway to keep off.
-constexpr Duration lease = std::chrono::hours(24 * 365);
-constexpr Duration save_again_after = std::chrono::seconds(1);
 constexpr Duration attempt_wait = std::chrono::milliseconds(100);
 constexpr Duration attempt_wait_max = std::chrono::seconds(30);
 constexpr unsigned attempts_max = 20;
 }  // namespace
 
 Replacement::Replacement(ReplaceEnvironment& environment, JobRecord job)
-    : environment_(environment), job_(std::move(job)) {
+    : environment_(environment),
+      record_(environment, std::move(job)),
+      job_(record_.job()),
+      request_(record_.request()),
+      state_(record_.state()) {
   // Before anybody can change them. A record that cannot be read is told of by load().
   const auto request = parse_replace_request(job_.request);
   const auto state = parse_replace_state(job_.state.empty() ? "{}" : job_.state);
@@ -37,9 +37,7 @@ Replacement::~Replacement() = default;
 // --- the record -------------------------------------------------------------------------------------------
 
 Task<Result<void>> Replacement::load() {
-  DISKFERRY_CO_TRY(job_, co_await environment_.journal.take_lease(job_.id, environment_.controller, lease));
-  DISKFERRY_CO_TRY(request_, parse_replace_request(job_.request));
-  DISKFERRY_CO_TRY(state_, parse_replace_state(job_.state.empty() ? "{}" : job_.state));
+  DISKFERRY_CO_CHECK(co_await record_.load());
   is_committed_ = state_.phase >= Phase::committed && state_.phase < Phase::aborting;
   co_return Result<void>{};
 }
@@ -47,11 +45,9 @@ Task<Result<void>> Replacement::load() {
 Task<Result<void>> Replacement::save(JobChanges changes) {
   are_limits_noted_ = true;
   state_.limits = limits();
-  changes.state = to_json(state_);
-  auto saved = co_await environment_.journal.update(job_.id, job_.generation, std::move(changes));
-  if (saved) co_return Result<void>{};
-  are_limits_noted_ = false;
-  co_return unexpected(std::move(saved).error().in("write the job down"));
+  auto saved = co_await record_.save(std::move(changes));
+  if (!saved) are_limits_noted_ = false;
+  co_return saved;
 }
 
 // --- limits -----------------------------------------------------------------------------------------------
@@ -75,37 +71,11 @@ Task<Result<void>> Replacement::note_limits() {
 
 Task<Result<void>> Replacement::enter(Phase next, JobChanges changes) {
   if (state_.phase == next) co_return Result<void>{};
-  if (!may_follow(state_.phase, next))
-    co_return unexpected(fail(ErrorKind::internal, "go on with the replacement")
-                             .why(fmt::format("from {} to {}", to_string(state_.phase), to_string(next))));
-  die_at("before:", next);
-  const Phase before = state_.phase;
-  state_.phase = next;
-  const std::vector<PhaseTime> timeline = state_.timeline;
-  note_time(next);
-  changes.phase = std::string(to_string(next));
-  changes.event = NewJobEvent{
-      .kind = std::string(phase_event),
-      .text = fmt::format(R"({{"phase":"{}","word":"{}"}})", to_string(next), operators_word(next))};
-  auto saved = co_await save(std::move(changes));
-  if (saved) {
-    spdlog::info("replacement {} of {}: {}", job_.id, printable(job_.subject), to_string(next));
-    die_at("", next);
-    co_return saved;
-  }
-  state_.phase = before;
-  state_.timeline = timeline;
-  co_return saved;
-}
-
-void Replacement::die_at(std::string_view prefix, Phase phase) const {
-  if (environment_.dies_at == fmt::format("{}{}", prefix, to_string(phase))) (void)std::raise(SIGKILL);
-}
-
-/// A phase that is entered again, after an attempt that failed, is there once.
-void Replacement::note_time(Phase phase) {
-  std::erase_if(state_.timeline, [phase](const PhaseTime& each) { return each.phase == phase; });
-  state_.timeline.push_back({.phase = phase, .at_ms = environment_.now_ms()});
+  are_limits_noted_ = true;
+  state_.limits = limits();
+  auto entered = co_await record_.enter(next, std::move(changes));
+  if (!entered) are_limits_noted_ = false;
+  co_return entered;
 }
 
 std::string Replacement::map_path(std::size_t disk) const {
@@ -338,28 +308,9 @@ Task<void> Replacement::leave_to_next() {
 }
 
 Task<Result<void>> Replacement::note_end(Result<void> result) {
-  JobChanges end;
-  if (result) {
-    end.status = JobStatus::done;
-  } else {
-    end.status = state_.phase != Phase::aborted ? JobStatus::failed
-                 : result.error().kind() == ErrorKind::cancelled && state_.switchovers == 0
-                     ? JobStatus::cancelled
-                     : JobStatus::rolled_back;
-    end.error = result.error().message();
-  }
-  end.report = report();
-  const bool fits = end.report->size() <= JobLimits::event_bytes_max;
-  end.event = NewJobEvent{.kind = std::string(end_event),
-                          .text = fits ? *end.report : R"({"text":"the job has ended"})"};
-  // What has ended must be known to have, or it stands in the way of the next one.
-  while (true) {
-    const auto saved = co_await save(end);
-    if (saved || saved.error().kind() == ErrorKind::in_use || is_gateway_stopping_) break;
-    spdlog::error("replacement {}: {}", job_.id, saved.error().message());
-    (void)co_await environment_.drivers.clock.sleep_for(save_again_after);
-  }
-  co_return result;
+  state_.limits = limits();
+  co_return co_await record_.note_end(std::move(result), report(),
+                                      [this] { return is_gateway_stopping_.load(); });
 }
 
 }  // namespace diskferry

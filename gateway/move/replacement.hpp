@@ -3,16 +3,14 @@
 // one is, and a fallback is the same in the other direction. All disks change places at one moment or none.
 #pragma once
 
-#include "drivers/support/wall_clock.hpp"
-#include "gateway/jobs/event_bus.hpp"
-#include "gateway/jobs/job_journal.hpp"
 #include "gateway/mirror/convergence.hpp"
+#include "gateway/move/replace_environment.hpp"
 #include "gateway/move/replace_job.hpp"
+#include "gateway/move/replace_record.hpp"
 #include "gateway/move/replaced_disk.hpp"
 
 #include <atomic>
 #include <deque>
-#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -20,26 +18,6 @@
 #include <vector>
 
 namespace diskferry {
-
-class DiskExports;
-
-struct ReplaceEnvironment {
-  DriverContext& drivers;
-  JobJournal& journal;
-  EventBus& bus;
-  Endpoints& endpoints;
-  std::string controller{};    ///< this process's name in leases
-  std::string state_folder{};  ///< files of what differs are made there
-  std::uint64_t window_bytes = 64ull << 20;
-  unsigned connections = 4;
-  /// Milliseconds since 1970.
-  std::function<std::int64_t()> now_ms = &diskferry::now_ms;
-  /// For tests: the phase at whose record this process ends as if it were killed, right after that is
-  /// written, or right before it where "before:" precedes.
-  std::string dies_at{};
-  DiskExports* disk_exports = nullptr;  ///< of disks of machines here; nullptr: none are brought here
-  std::string libvirt_uri = "qemu:///system";
-};
 
 /// How a disk stands.
 struct ReplacedDiskView {
@@ -93,10 +71,8 @@ class Replacement final : public ReplaceJob {
   Task<Result<void>> load();
   Task<Result<void>> save(JobChanges changes);
   Task<Result<void>> enter(Phase next, JobChanges changes = {});
-  void note_time(Phase phase);
   std::string map_path(std::size_t disk) const;
   void remove_maps() const;
-  void die_at(std::string_view prefix, Phase phase) const;
   void make_disks();
   ReplaceLimits limits() const;
   ConvergenceLimits limits_now() const;
@@ -155,9 +131,11 @@ class Replacement final : public ReplaceJob {
   void let_go();
 
   ReplaceEnvironment& environment_;
-  JobRecord job_;
-  ReplaceRequest request_{};
-  ReplaceState state_{};
+  ReplaceRecord record_;
+  // Of the record.
+  const JobRecord& job_;
+  const ReplaceRequest& request_;
+  ReplaceState& state_;
   std::deque<Disk> disks_;
   std::vector<ReplacedDiskView> last_views_{};  // once disks_ have ended
   bool is_taken_up_ = false;

@@ -64,8 +64,7 @@ Task<Result<void>> Replacement::record(Phase next) {
       if (settled->phase != to_string(next)) co_return written;
       // It is there after all.
       ++state_.switchovers;
-      state_.phase = next;
-      note_time(next);
+      record_.has_entered(next);
       co_return Result<void>{};
     }
     // The next process finds what there is.
