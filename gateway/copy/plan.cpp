@@ -133,6 +133,18 @@ Task<Result<void>> CopyPlan::refill() {
   co_return Result<void>{};
 }
 
+/// Afterwards target_ begins where `range` does, and has at least one extent. Runs come in order: what lies
+/// before is dropped.
+Task<Result<void>> CopyPlan::look_at_target(Range range) {
+  while (!target_.empty() && target_.front().end() <= range.offset) target_.pop_front();
+  if (!target_.empty()) co_return Result<void>{};
+  range.length = std::max(range.length, std::min(target_bytes_per_call, rules_.target_bytes - range.offset));
+  auto found = co_await devices_.target->extents(range, extents_per_call);
+  if (!found) co_return unexpected(std::move(found).error().in("map the target"));
+  target_.assign(found->begin(), found->end());
+  co_return Result<void>{};
+}
+
 /// Zeros at the source: skipped where the target has promised zeros, written elsewhere.
 Task<Result<void>> CopyPlan::add_zeros(Range range) {
   BlockDevice* const target = devices_.target;
@@ -146,10 +158,10 @@ Task<Result<void>> CopyPlan::add_zeros(Range range) {
   }
   const std::uint64_t block_bytes = target->info().block_bytes;
   while (!range.empty()) {
-    auto found = co_await target->extents(range, extents_per_call);
-    if (!found) co_return unexpected(std::move(found).error().in("map the target"));
+    DISKFERRY_CO_CHECK(co_await look_at_target(range));
     const std::uint64_t first = range.offset;
-    for (const Extent& extent : *found) {
+    for (const Extent& extent : target_) {
+      if (range.empty()) break;
       // Extents may be finer than what can be written: a block that is zero in part is zeroed as a whole.
       std::uint64_t end =
           extent.reads_zero ? align_down(extent.end(), block_bytes) : align_up(extent.end(), block_bytes);

@@ -65,6 +65,8 @@ class CopyPlan final : public WorkSource {
   /// Longest unit of zeros that a target has to write: cancelling and progress stay prompt.
   static constexpr std::uint64_t slow_zero_bytes_max = 32u << 20;
   static constexpr std::uint64_t fast_zero_bytes_max = 1u << 30;
+  /// So much of a target is asked about at once, since a question may cost a round trip.
+  static constexpr std::uint64_t target_bytes_per_call = 1u << 30;
 
   struct Devices {
     BlockDevice& source;
@@ -81,6 +83,7 @@ class CopyPlan final : public WorkSource {
   std::optional<Work> try_next();
   Task<Result<void>> refill();
   Task<Result<void>> add_zeros(Range range);
+  Task<Result<void>> look_at_target(Range range);
   void push(const Work& work);
 
   const Devices devices_;
@@ -92,6 +95,7 @@ class CopyPlan final : public WorkSource {
   RunBuilder builder_;
   std::uint64_t source_offset_ = 0;
   bool is_finished_ = false;
+  std::deque<Extent> target_;  // what it was where it was asked about last; nobody else writes to it
   // Guarded by guard_.
   std::mutex guard_;
   std::deque<Work> ready_;

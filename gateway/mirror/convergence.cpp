@@ -31,8 +31,12 @@ std::optional<Duration> time_for(double bytes, double bytes_per_s) {
 void ConvergenceController::judge(const ConvergenceSample& sample, ConvergenceStep& step) {
   const double net = static_cast<double>(sample.copied_bytes) - static_cast<double>(sample.dirtied_bytes);
   net_bytes_per_s_ = smoothed(net_bytes_per_s_, net, has_rates_);
-  sent_bytes_per_s_ = smoothed(sent_bytes_per_s_, static_cast<double>(sample.sent_bytes), has_rates_);
-  has_rates_ = true;
+  const auto sent = static_cast<double>(sample.sent_bytes);
+  // Who had time to rest has sent what there was, which tells of the guests and not of the target.
+  sent_bytes_per_s_ = sample.rounds > 0 ? std::max(sent_bytes_per_s_, sent)
+                                        : smoothed(sent_bytes_per_s_, sent, has_rates_);
+  // Before anything moves there is none.
+  has_rates_ = has_rates_ || sample.copied_bytes != 0 || sample.sent_bytes != 0;
   step.eta = time_for(static_cast<double>(sample.left_bytes), net_bytes_per_s_);
   const double at_the_end = static_cast<double>(sample.left_bytes + sample.pending_bytes);
   step.pause = time_for(at_the_end, sent_bytes_per_s_).value_or(Duration::max());
@@ -40,7 +44,10 @@ void ConvergenceController::judge(const ConvergenceSample& sample, ConvergenceSt
   step.window_bytes_max = static_cast<std::uint64_t>(sent_bytes_per_s_ * pause_s / 2);
 }
 
-bool ConvergenceController::is_out_of_reach(const ConvergenceStep& step) const {
+/// What is dirty only because guests go on writing is no reason for anything, if it can be copied in the pause.
+bool ConvergenceController::is_behind(const ConvergenceSample& sample, const ConvergenceStep& step) const {
+  if (sample.left_bytes == 0 || sample.dirtied_bytes == 0) return false;
+  if (sample.rounds > 0 && step.pause <= limits_.pause_max) return false;
   return !step.eta || (limits_.deadline && *step.eta > *limits_.deadline);
 }
 
@@ -80,12 +87,12 @@ std::string ConvergenceController::step_down(const ConvergenceSample& sample) {
 ConvergenceStep ConvergenceController::observe(const ConvergenceSample& sample) {
   ConvergenceStep step;
   judge(sample, step);
-  const bool is_behind = sample.left_bytes > 0 && is_out_of_reach(step);
+  const bool is_late = is_behind(sample, step);
   const bool is_dear = std::chrono::microseconds(sample.added_p99_us) > limits_.latency_max;
-  behind_ = is_behind ? behind_ + 1 : 0;
+  behind_ = is_late ? behind_ + 1 : 0;
   // Guests that pay for an end that is out of reach otherwise go on paying: latency_max bounds each write.
-  dear_ = is_dear && !is_behind ? dear_ + 1 : 0;
-  ahead_ = !is_behind ? ahead_ + 1 : 0;
+  dear_ = is_dear && !is_late ? dear_ + 1 : 0;
+  ahead_ = !is_late ? ahead_ + 1 : 0;
   if (behind_ >= seconds_up) {
     step.reason = step_up(sample);
     behind_ = 0;

@@ -31,6 +31,7 @@ struct ConvergenceSample {
   std::uint64_t sent_bytes = 0;     ///< to the target, by copies and guests
   std::uint64_t pending_bytes = 0;  ///< in the window, now
   std::uint64_t added_p99_us = 0;   ///< what guests' writes wait for the mirror
+  std::uint64_t rounds = 0;         ///< that came to their end: all that was dirty when one began was copied
 };
 
 struct ConvergenceStep {
@@ -54,7 +55,7 @@ class ConvergenceController {
 
  private:
   void judge(const ConvergenceSample& sample, ConvergenceStep& step);
-  bool is_out_of_reach(const ConvergenceStep& step) const;
+  bool is_behind(const ConvergenceSample& sample, const ConvergenceStep& step) const;
   std::string step_up(const ConvergenceSample& sample);
   std::string step_down(const ConvergenceSample& sample);
 
@@ -65,8 +66,8 @@ class ConvergenceController {
   ConvergenceLimits limits_;
   MirrorMode mode_;
   std::uint64_t guest_bytes_per_s_ = 0;
-  double net_bytes_per_s_ = 0;  // smoothed
-  double sent_bytes_per_s_ = 0;
+  double net_bytes_per_s_ = 0;   // smoothed
+  double sent_bytes_per_s_ = 0;  // what the target takes: of seconds in which there was enough to send
   bool has_rates_ = false;
   unsigned behind_ = 0;  // seconds in a row
   unsigned dear_ = 0;

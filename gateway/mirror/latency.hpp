@@ -21,7 +21,7 @@ struct LatencySummary {
 /// Of the present period and the one before. Not thread-safe.
 class LatencyMeter {
  public:
-  static constexpr Duration period = std::chrono::seconds(5);
+  explicit LatencyMeter(Duration period) : period_(period) {}
 
   void add(TimePoint now, Duration took) noexcept {
     move_to(now);
@@ -67,13 +67,14 @@ class LatencyMeter {
     return max_us;
   }
   void move_to(TimePoint now) noexcept {
-    const std::int64_t number = now.time_since_epoch() / period;
+    const std::int64_t number = now.time_since_epoch() / period_;
     if (number == number_) return;
     before_ = number == number_ + 1 ? present_ : Period{};
     present_ = {};
     number_ = number;
   }
 
+  const Duration period_;
   Period present_;
   Period before_;
   std::int64_t number_ = 0;

@@ -239,6 +239,7 @@ MirrorStats MirrorDevice::stats() const {
   stats.has_target = target_.device && !target_failure_;
   stats.latency = latency_.summary(now);
   stats.added = added_.summary(now);
+  stats.added_p99_now_us = added_now_.summary(now).p99_us;
   return stats;
 }
 

@@ -55,8 +55,9 @@ struct MirrorStats {
   std::uint64_t dirty_bytes = 0;
   MirrorMode mode = MirrorMode::bounded;
   bool has_target = false;
-  LatencySummary latency{};  ///< of guests' writes
-  LatencySummary added{};    ///< of that, because of the mirror
+  LatencySummary latency{};            ///< of guests' writes
+  LatencySummary added{};              ///< of that, because of the mirror
+  std::uint64_t added_p99_now_us = 0;  ///< the same of the last second or two
 };
 
 /// A driver's device: put it behind checked(), and keep a reference for what is beyond BlockDevice.
@@ -230,8 +231,9 @@ class MirrorDevice final : public BlockDevice {
   WaitQueue entrance_;        // writes that wait for others, or because they are held
   WaitQueue exits_;           // hold() and take_target()
   MirrorStats counters_;
-  mutable LatencyMeter latency_;
-  mutable LatencyMeter added_;
+  mutable LatencyMeter latency_{std::chrono::seconds(5)};
+  mutable LatencyMeter added_{std::chrono::seconds(5)};
+  mutable LatencyMeter added_now_{std::chrono::seconds(1)};
 };
 
 }  // namespace diskferry

@@ -81,7 +81,9 @@ void MirrorDevice::leave(const Change& change, Begun& begun, bool is_complete) {
     counters_.guest_bytes += change.range.length;
     ++counters_.guest_writes;
     latency_.add(now, now - begun.since);
-    added_.add(now, now - begun.entered - begun.primary_took);
+    const Duration added = now - begun.entered - begun.primary_took;
+    added_.add(now, added);
+    added_now_.add(now, added);
   }
   if (begun.target.device) --target_users_;
   entrance_.wake_all();

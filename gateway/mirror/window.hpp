@@ -78,7 +78,8 @@ class Window final : public BlockDevice {
   const DeviceInfo& info() const noexcept override { return info_; }
   std::uint64_t size_bytes() const noexcept override { return target_->size_bytes(); }
   Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into) override;
-  /// Completes when the content is copied: waits only while the window is full, first come first served.
+  /// Completes when the content is copied: waits only while the window is full, first come first served. For
+  /// large writes, which are copies as a rule, it is full a little earlier.
   Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) override;
   /// The target may give the storage back whatever the flags say: only content is mirrored.
   Task<Result<void>> write_zeroes(Range range, ZeroFlags flags) override;
@@ -131,10 +132,12 @@ class Window final : public BlockDevice {
   WindowStats stats() const;
 
  private:
+  enum class Size : std::uint8_t { small, large };
   /// What is left to do of one write or zeroing.
   struct Put {
     Range left;
     const std::byte* from = nullptr;  ///< of the first byte left; nullptr: zeros
+    Size size = Size::small;          ///< as it began
     bool is_turn = false;             ///< first of those that wait for room
     std::uint64_t changes = 0;        ///< as they were when there was no room
   };
@@ -147,7 +150,9 @@ class Window final : public BlockDevice {
   Result<bool> accept_zeros(Put& put);
   bool may_put(Put& put) const noexcept;
   void advance(Put& put, std::uint64_t bytes) noexcept;
-  std::uint64_t room_bytes() const noexcept;
+  std::uint64_t room_bytes(Size size) const noexcept;
+  static Size size_of(std::uint64_t bytes) noexcept;
+  bool has_to_queue(Size size) const noexcept;
   bool is_fitting(std::uint64_t bytes) const noexcept;
   Result<bool> copy_pending(std::uint64_t offset, std::span<std::byte> into, std::vector<Range>& at_target,
                             std::uint64_t& changes) const;
@@ -199,7 +204,8 @@ class Window final : public BlockDevice {
   WaitQueue work_;                       // senders
   WaitQueue changes_queue_;              // the writer whose turn it is, readers, drain()
   std::uint64_t changes_ = 0;  // landings and the like, so that nobody misses one between looking and waiting
-  std::uint64_t writers_waiting_ = 0;
+  std::uint64_t small_waiting_ = 0;  // writers
+  std::uint64_t large_waiting_ = 0;
   WaitQueue barriers_;  // flushes
   std::uint64_t barrier_begun_ = 0;
   std::uint64_t barrier_done_ = 0;

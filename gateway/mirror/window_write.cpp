@@ -9,26 +9,39 @@
 namespace diskferry {
 namespace {
 /// What guests write at once is seldom more; what copies write is.
-constexpr std::uint64_t small_bytes_max = 128 * kib;
+constexpr std::uint64_t small_bytes_max = 64 * kib;
+/// Of the window one part in so many is for small writes only: a copy fills what it may, as it reads faster
+/// than most targets write, and guests would wait behind it.
+constexpr std::uint64_t reserve_part = 8;
 }  // namespace
 
 // --- room -------------------------------------------------------------------------------------------------
 
-std::uint64_t Window::room_bytes() const noexcept {
+std::uint64_t Window::room_bytes(Size size) const noexcept {
   const std::uint64_t used = pending_.used_bytes();
-  return used < window_bytes_ ? window_bytes_ - used : 0;
+  const std::uint64_t all =
+      size == Size::small ? window_bytes_ : window_bytes_ - window_bytes_ / reserve_part;
+  return used < all ? all - used : 0;
 }
 
 /// Whether a write fits whatever of it turns out to have changed.
 bool Window::is_fitting(std::uint64_t bytes) const noexcept {
   const std::uint64_t groups = bytes / (std::uint64_t{group_blocks} * block_bytes_) + 2;
-  return bytes + groups * GroupMap::group_bytes <= room_bytes();
+  return bytes + groups * GroupMap::group_bytes <= room_bytes(size_of(bytes));
 }
 
-/// Nobody passes those who wait.
+Window::Size Window::size_of(std::uint64_t bytes) noexcept {
+  return bytes <= small_bytes_max ? Size::small : Size::large;
+}
+
+/// Nobody passes those who wait, but small ones the large ones.
+bool Window::has_to_queue(Size size) const noexcept {
+  return small_waiting_ != 0 || (size == Size::large && large_waiting_ != 0);
+}
+
 bool Window::may_put(Put& put) const noexcept {
   put.changes = changes_;
-  return put.is_turn || writers_waiting_ == 0;
+  return put.is_turn || !has_to_queue(put.size);
 }
 
 void Window::advance(Put& put, std::uint64_t bytes) noexcept {
@@ -74,7 +87,7 @@ Result<bool> Window::accept_data(Put& put, unsigned blocks) {
   {
     std::lock_guard lock(guard_);
     DISKFERRY_CHECK(check_usable());
-    if (!may_put(put) || pending_.choose(arrival, room_bytes()) == 0) return false;
+    if (!may_put(put) || pending_.choose(arrival, room_bytes(put.size)) == 0) return false;
   }
   pending_.copy(arrival);
   std::lock_guard lock(guard_);
@@ -92,7 +105,7 @@ Result<bool> Window::accept_edge(Put& put, std::uint64_t bytes) {
   std::lock_guard lock(guard_);
   DISKFERRY_CHECK(check_usable());
   if (!may_put(put) ||
-      !pending_.put_part({put.left.offset, bytes}, put.from, room_bytes(), context_.clock.now()))
+      !pending_.put_part({put.left.offset, bytes}, put.from, room_bytes(put.size), context_.clock.now()))
     return false;
   advance(put, bytes);
   if (pending_.has_ready()) work_.wake_one();
@@ -118,7 +131,7 @@ Result<bool> Window::accept_zeros(Put& put) {
   for (std::uint64_t block = first; block < first + now;) {
     const auto count = static_cast<unsigned>(
         std::min<std::uint64_t>(group_blocks - block % group_blocks, first + now - block));
-    if (!pending_.put_zeros(block, count, room_bytes(), context_.clock.now())) break;
+    if (!pending_.put_zeros(block, count, room_bytes(put.size), context_.clock.now())) break;
     advance(put, std::min<std::uint64_t>(put.left.length, std::uint64_t{count} * block_bytes_));
     block += count;
   }
@@ -135,16 +148,17 @@ Task<Result<void>> Window::put(Put put) {
   // Counts us out however this ends.
   struct Waiting {
     Window& window;
-    explicit Waiting(Window& counted) : window(counted) { add(1); }
+    const Size size;
+    Waiting(Window& counted, Size of) : window(counted), size(of) { add(1); }
     ~Waiting() { add(-1); }
     Waiting(const Waiting&) = delete;
     Waiting& operator=(const Waiting&) = delete;
     void add(int by) const {
       std::lock_guard lock(window.guard_);
-      window.writers_waiting_ += static_cast<std::uint64_t>(by);
+      (size == Size::small ? window.small_waiting_ : window.large_waiting_) += static_cast<std::uint64_t>(by);
     }
-  } const waiting(*this);
-  AsyncMutex& own_lane = put.left.length <= small_bytes_max ? small_lane_ : large_lane_;
+  } const waiting(*this, put.size);
+  AsyncMutex& own_lane = put.size == Size::small ? small_lane_ : large_lane_;
   DISKFERRY_CO_TRY(const AsyncMutex::Lock lane, co_await own_lane.lock());
   DISKFERRY_CO_TRY(const AsyncMutex::Lock turn, co_await turn_.lock());
   put.is_turn = true;
@@ -160,16 +174,16 @@ Task<Result<void>> Window::put(Put put) {
 }
 
 Task<Result<void>> Window::write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags) {
-  co_return co_await put({.left = {offset, from.size()}, .from = from.data()});
+  co_return co_await put({.left = {offset, from.size()}, .from = from.data(), .size = size_of(from.size())});
 }
 
 Task<Result<void>> Window::write_zeroes(Range range, ZeroFlags) {
-  co_return co_await put({.left = range});
+  co_return co_await put({.left = range, .size = size_of(range.length)});
 }
 
 Task<Result<void>> Window::discard(Range range) {
   if (target_->info().zero < ZeroSupport::fast) co_return check_usable_now();
-  co_return co_await put({.left = range});
+  co_return co_await put({.left = range, .size = size_of(range.length)});
 }
 
 bool Window::can_take(Range range) const {
@@ -177,12 +191,12 @@ bool Window::can_take(Range range) const {
   if (range.offset % block_bytes_ != 0 || (range.end() % block_bytes_ != 0 && range.end() != size_bytes_))
     return false;
   std::lock_guard lock(guard_);
-  return !check_usable() || (writers_waiting_ == 0 && is_fitting(range.length));
+  return !check_usable() || (!has_to_queue(size_of(range.length)) && is_fitting(range.length));
 }
 
 std::optional<Result<void>> Window::try_write(std::uint64_t offset, std::span<const std::byte> from) {
   if (!can_take({offset, from.size()})) return std::nullopt;
-  Put put{.left = {offset, from.size()}, .from = from.data()};
+  Put put{.left = {offset, from.size()}, .from = from.data(), .size = size_of(from.size())};
   while (!put.left.empty()) {
     const auto taken = accept(put);
     if (!taken) return unexpected(taken.error());

@@ -23,7 +23,9 @@
 namespace diskferry {
 namespace {
 
-constexpr std::uint64_t request_bytes = 512 * kib;
+/// Guests wait behind each on a busy processor: with 512 KiB 1 of 100 writes waited 12 to 19 ms during a
+/// copy, with this 4 to 8, and it took no longer. More than what the window takes for a guest's.
+constexpr std::uint64_t request_bytes = 128 * kib;
 constexpr unsigned requests = 16;
 /// What is settled is forgotten so often; a crash or a target that is lost costs what was told meanwhile.
 constexpr Duration checkpoint_interval = std::chrono::seconds(5);

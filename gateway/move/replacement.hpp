@@ -76,6 +76,7 @@ class Replacement final : public ReplaceJob {
   void make_disks();
   ReplaceLimits limits() const;
   ConvergenceLimits limits_now() const;
+  std::uint64_t fitting_window(const WindowStats& now, std::uint64_t wanted) const;
   Task<Result<void>> note_limits();
   Task<Result<void>> forward();
   Task<Result<void>> begin_again();

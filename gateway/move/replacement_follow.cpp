@@ -36,7 +36,8 @@ ConvergenceSample sample_of(const ReplacedDiskStats& now, const ReplacedDiskStat
               grown(now.window.sent_bytes + now.window.sent_zero_bytes + now.window.unchanged_bytes,
                     before.window.sent_bytes + before.window.sent_zero_bytes + before.window.unchanged_bytes),
           .pending_bytes = now.window.pending_bytes,
-          .added_p99_us = now.mirror.added.p99_us};
+          .added_p99_us = now.mirror.added_p99_now_us,
+          .rounds = grown(now.rounds, before.rounds)};
 }
 
 }  // namespace
@@ -89,6 +90,13 @@ ConvergenceLimits Replacement::limits_now() const {
   return limits;
 }
 
+/// The first pass has a large window, which keeps far targets busy. What waits in it at the end has time to
+/// be sent: guests would have no room if it became small at once.
+std::uint64_t Replacement::fitting_window(const WindowStats& now, std::uint64_t wanted) const {
+  const std::uint64_t most = environment_.window_bytes;
+  return std::clamp(std::max(wanted, now.window_bytes / 4 * 3), std::min(window_bytes_min, most), most);
+}
+
 /// What the last second was like, and what follows from it.
 void Replacement::steer() {
   const std::uint64_t bytes_per_s = limits().bytes_per_s;
@@ -109,10 +117,8 @@ void Replacement::steer() {
     mirror.set_latency_max(limits.latency_max);
     mirror.set_guest_bytes_per_s(each.step.guest_bytes_per_s);
     mirror.set_copy_bytes_per_s(share);
-    if (each.step.window_bytes_max != 0)
-      mirror.set_window_bytes(std::clamp(each.step.window_bytes_max,
-                                         std::min(window_bytes_min, environment_.window_bytes),
-                                         environment_.window_bytes));
+    if (each.step.window_bytes_max != 0 && each.disk.is_in_step())
+      mirror.set_window_bytes(fitting_window(now.window, each.step.window_bytes_max));
   }
 }
 
@@ -126,6 +132,7 @@ Task<Result<void>> Replacement::note_phase() {
 Task<Result<void>> Replacement::supervise(IsEnough is_enough, TaskGroup& followers, bool& was_enough) {
   Clock& clock = environment_.drivers.clock;
   TimePoint steered = clock.now();
+  for (Disk& each : disks_) each.before = each.disk.stats();
   steer();
   while (true) {
     DISKFERRY_CO_CHECK(co_await clock.sleep_for(look_interval));

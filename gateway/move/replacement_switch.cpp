@@ -21,6 +21,8 @@ Task<Result<void>> Replacement::for_each(Task<Result<void>> (ReplacedDisk::*act)
 }
 
 Task<Result<void>> Replacement::hold_and_copy(HoldParts& parts, TimePoint since) {
+  // With guests waiting nothing is saved by going slowly; steer() sets the bound again.
+  for (Disk& each : disks_) each.disk.mirror().set_copy_bytes_per_s(0);
   Clock& clock = environment_.drivers.clock;
   DISKFERRY_CO_CHECK(co_await for_each(&ReplacedDisk::hold));
   DISKFERRY_CO_CHECK(co_await for_each(&ReplacedDisk::copy_rest));

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 
-ACK = re.compile(r"^ACK (\d+) (\d+) w=(\d+) t=\d+$")
+ACK = re.compile(r"^ACK (\d+) (\d+) w=(\d+) t=\d+(?: l=([\d,]+))?$")
 TICK = re.compile(r"^TICK (\d+) \d+$")
 TROUBLE = ("WERR ", "RERR ", "BAD ", "FATAL ")
 # The guest's kernel in its own words. Lines of the kernel begin with its time.
@@ -27,12 +27,14 @@ class Ack:
     first: int
     last: int
     worst_us: int
+    times_us: tuple = ()  # of each write, where the guest tells (wl.times=1)
 
 
 def parse(time_s, connection, text):
     """The Ack in a line, or None. An idle guest's tick counts as the acknowledgement of nothing."""
     if match := ACK.match(text):
-        return Ack(time_s, connection, *(int(word) for word in match.groups()))
+        times = tuple(int(word) for word in match[4].split(",")) if match[4] else ()
+        return Ack(time_s, connection, int(match[1]), int(match[2]), int(match[3]), times)
     if match := TICK.match(text):
         return Ack(time_s, connection, int(match[1]), int(match[1]), 0)
     return None
@@ -69,6 +71,11 @@ def writes_per_second(acks, since=0.0, until=float("inf")):
 def worst_write_ms(acks, since=0.0, until=float("inf")):
     """The longest single write, by the guest's clock."""
     return max((ack.worst_us / 1000 for ack in between(acks, since, until)), default=0.0)
+
+
+def write_times_ms(acks, since=0.0, until=float("inf")):
+    """The times of single writes, sorted; none where the guest does not tell them."""
+    return sorted(us / 1000 for ack in between(acks, since, until) for us in ack.times_us)
 
 
 class Console(threading.Thread):

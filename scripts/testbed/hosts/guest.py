@@ -21,12 +21,12 @@ from processes import run, wait_until
 from report import Failed
 
 BOOT_SECONDS = 90  # two processors shared by everything make a boot of 4 s a long one
-OPTIONS = ("mode", "rate", "run", "sync", "seed", "start", "blocks", "prefill", "verify", "dirty", "ackms")
+OPTIONS = ("mode", "rate", "run", "sync", "seed", "start", "blocks", "prefill", "verify", "dirty", "ackms", "times")
 
 
 class Guest:
     """A guest and its console. Options are those of the writer (guest/writer.c): mode, rate, run, sync, seed, start, blocks,
-    prefill, verify, dirty, ackms; disks are in the order in which the kernel finds them (vda, vdb, ...)."""
+    prefill, verify, dirty, ackms, times; disks are in the order in which the kernel finds them (vda, vdb, ...)."""
 
     def __init__(self, bed, cache, name="g1", disks=(), memory_mib=128, **options):
         if unknown := set(options) - set(OPTIONS):

@@ -44,6 +44,13 @@ constexpr ConvergenceSample losing{.left_bytes = 10 * gib,
                                    .dirtied_bytes = 80 * mib,
                                    .guest_bytes = 90 * mib,
                                    .sent_bytes = 60 * mib};
+/// What guests write is copied at once; how fast more would be is known from before.
+constexpr ConvergenceSample in_step{.left_bytes = 1 * mib,
+                                    .copied_bytes = 2 * mib,
+                                    .dirtied_bytes = 2 * mib,
+                                    .guest_bytes = 4 * mib,
+                                    .sent_bytes = 6 * mib,
+                                    .rounds = 10};
 ConvergenceSample with_latency(ConvergenceSample sample, std::uint64_t us) {
   sample.added_p99_us = us;
   return sample;
@@ -120,6 +127,31 @@ TEST(Convergence, LetsGuestsGoWhenTheEndIsInReach) {
   EXPECT_GT(step.guest_bytes_per_s, slow);
   step = after(control, advancing, 40);
   EXPECT_EQ(step.guest_bytes_per_s, 0u);
+}
+
+TEST(Convergence, LeavesGuestsAloneWhoseDiskIsInStep) {
+  ConvergenceController control({}, background);
+  after(control, advancing, 10);
+  const ConvergenceStep step = after(control, in_step, 60);
+  EXPECT_EQ(step.mode, background);
+  EXPECT_EQ(step.guest_bytes_per_s, 0u);
+  // 1 MiB at the 210 MiB/s that the target has taken.
+  EXPECT_LT(step.pause, milliseconds(6));
+  EXPECT_GT(step.window_bytes_max, 8 * mib);
+}
+
+TEST(Convergence, IsBehindWhenWhatIsLeftDoesNotFitThePause) {
+  ConvergenceController control({.pause_max = milliseconds(1)}, background);
+  after(control, advancing, 10);
+  // The rates of before weigh less and less, and then nothing is won.
+  EXPECT_NE(after(control, in_step, 60).mode, background);
+}
+
+TEST(Convergence, HasNothingToChangeWhenNobodyWrites) {
+  ConvergenceController control({.deadline = seconds(10)}, background);
+  ConvergenceSample sample = advancing;
+  sample.dirtied_bytes = sample.guest_bytes = 0;
+  EXPECT_EQ(after(control, sample, 60).mode, background);
 }
 
 TEST(Convergence, SaysWhyOnce) {

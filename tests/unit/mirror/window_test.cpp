@@ -183,6 +183,21 @@ TEST(Window, ASmallWriteWaitsForOneLongOneAndNotForAll) {
   must(third.end());
 }
 
+TEST(Window, LongWritesLeaveRoomForSmallOnes) {
+  WindowUnderTest disk({.size_bytes = 4 * mib}, {.window_bytes = 512 * kib, .requests_max = 1});
+  hang_writes(disk);
+  const auto bytes = pattern(0, mib);
+  Background copy(disk.device->write(0, bytes, {}));
+  ASSERT_TRUE(wait_until([&] { return disk.window->stats().pending_bytes >= 400 * kib; }));
+  must(Background(nothing()).end());
+  EXPECT_FALSE(copy.has_ended());
+  const auto small = std::span(bytes).subspan(8192, 4096);
+  for (unsigned i = 0; i < 8; ++i) EXPECT_TRUE(disk.device->try_write(2 * mib + i * 4096, small)) << i;
+  EXPECT_EQ(disk.device->try_write(3 * mib, bytes), std::nullopt);
+  disk.window->set_window_bytes(4 * mib);
+  must(copy.end());
+}
+
 TEST(Window, AWaitingWriterCanBeCancelledAndTheNextGoesOn) {
   WindowUnderTest disk({}, {.window_bytes = 16 * kib, .requests_max = 1});
   hang_writes(disk);

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { BLOCK_BYTES = 4096, DISKS_MAX = 4, RUN_BLOCKS_MAX = 256 };
+enum { BLOCK_BYTES = 4096, DISKS_MAX = 8, RUN_BLOCKS_MAX = 256 };
 enum mode { IDLE, SEQUENTIAL, RANDOM };
 
 /* One workload. Write number n (the first is 1) goes to disk n % disks and covers `run` blocks. */

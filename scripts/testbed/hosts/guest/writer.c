@@ -6,9 +6,9 @@
  * each write wl.sync=0|1 (1: a write is complete when it is durable)   wl.seed=N   wl.start=NUMBER of the
  * first write wl.blocks=N of each disk (0: all)   wl.prefill=N blocks of each disk written before wl.verify=N
  * (reads 1 of N back) wl.dirty=KIB of memory rewritten each 10 ms   wl.ackms=N (milliseconds between reports,
- * at least)
+ * at least) wl.times=0|1 (1: reports have the time of each write)
  *
- * Lines on the console: DISK, READY, PREFILLED, ACK FIRST LAST w=WORST_US t=US, TICK N US (idle), and what
+ * Lines on the console: DISK, READY, PREFILLED, ACK FIRST LAST w=WORST_US t=US [l=US,US...], TICK N US (idle), and what
  * must never be seen: WERR (a write failed), RERR (a read failed), BAD (a read gave something else than was
  * written), FATAL. */
 #define _GNU_SOURCE
@@ -25,12 +25,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { DIRTY_BYTES = 16 << 20, RATE_SLACK_US = 200000, TICK_US = 20000, NAME_BYTES = 16 };
+enum { DIRTY_BYTES = 16 << 20, RATE_SLACK_US = 200000, TICK_US = 20000, NAME_BYTES = 16, TIMES_MAX = 32 };
 
 struct options {
   char mode[NAME_BYTES];
   char disks[64];
-  uint64_t rate, sync, start, blocks, prefill, verify, dirty, ack_ms;
+  uint64_t rate, sync, start, blocks, prefill, verify, dirty, ack_ms, times;
 };
 
 struct disk {
@@ -87,6 +87,7 @@ static struct options read_options(void) {
   options.verify = number_option("wl.verify=", 0);
   options.dirty = number_option("wl.dirty=", 0);
   options.ack_ms = number_option("wl.ackms=", 5);
+  options.times = number_option("wl.times=", 0);
   load.mode = !strcmp(options.mode, "seq") ? SEQUENTIAL : !strcmp(options.mode, "rand") ? RANDOM : IDLE;
   load.seed = number_option("wl.seed=", 1);
   load.run = number_option("wl.run=", 1);
@@ -175,20 +176,24 @@ static void verify(uint64_t sequence) {
 /* What was completed and not yet reported. */
 static struct {
   uint64_t first, worst_us, reported_us;
+  uint64_t times_us[TIMES_MAX];
+  size_t times; /* of those, how many are kept: 0 where they are not asked for */
 } pending;
 
 static void report(uint64_t last, uint64_t now) {
   if (pending.first <= last) {
-    printf("ACK %" PRIu64 " %" PRIu64 " w=%" PRIu64 " t=%" PRIu64 "\n", pending.first, last, pending.worst_us,
-           now);
+    printf("ACK %" PRIu64 " %" PRIu64 " w=%" PRIu64 " t=%" PRIu64, pending.first, last, pending.worst_us, now);
+    for (size_t i = 0; i < pending.times; i++) printf("%s%" PRIu64, i ? "," : " l=", pending.times_us[i]);
+    printf("\n");
   }
+  pending.times = 0;
   pending.first = last + 1;
   pending.worst_us = 0;
   pending.reported_us = now;
 }
 
 /* Writes number `sequence`; returns true when the disk completed it. */
-static int write_once(uint64_t sequence) {
+static int write_once(uint64_t sequence, const struct options* options) {
   uint64_t d = disk_of(&load, sequence);
   uint64_t at = place_of(&load, sequence);
   for (uint64_t i = 0; i < load.run; i++)
@@ -199,6 +204,7 @@ static int write_once(uint64_t sequence) {
   int error = errno;
   uint64_t end = now_us();
   if (end - begin > pending.worst_us) pending.worst_us = end - begin;
+  if (options->times) pending.times_us[pending.times++] = end - begin;
   if (written != (ssize_t)bytes) {
     report(sequence - 1, end);
     printf("WERR %" PRIu64 " %s\n", sequence, written < 0 ? strerror(error) : "short");
@@ -227,12 +233,12 @@ static void write_for_ever(const struct options* options) {
       }
     }
     count++;
-    if (!write_once(sequence)) {
+    if (!write_once(sequence, options)) {
       usleep(100000);
       continue;
     }
     uint64_t now = now_us();
-    if (now - pending.reported_us >= options->ack_ms * 1000) report(sequence, now);
+    if (now - pending.reported_us >= options->ack_ms * 1000 || pending.times == TIMES_MAX) report(sequence, now);
     if (options->verify && sequence % options->verify == 0) verify(sequence);
   }
 }
