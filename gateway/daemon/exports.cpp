@@ -164,6 +164,14 @@ std::vector<std::string> Exports::disk_names() const {
   return names;
 }
 
+std::string Exports::disk_storage(const std::string& name) const {
+  std::lock_guard lock(state_->guard);
+  const auto found = state_->entries.find(name);
+  if (found == state_->entries.end()) return {};
+  const Entry& entry = *found->second;
+  return entry.kind == Kind::disk && entry.offered && !entry.is_lent ? entry.request.image : std::string();
+}
+
 bool Exports::is_disk(const std::string& name) const {
   std::lock_guard lock(state_->guard);
   const auto found = state_->entries.find(name);

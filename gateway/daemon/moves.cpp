@@ -94,6 +94,7 @@ Task<Result<void>> Moves::take_up_replacements(Endpoints& endpoints, DiskExports
                                        .connections = config_.move.connections,
                                        .dies_at = fault_point(),
                                        .disk_exports = &disks};
+  exports_ = &disks;
   replacements_.emplace(environment, *store_);
   disk_keeper_.emplace(context_, disks, environment.libvirt_uri);
   co_return co_await replacements_->take_up();
@@ -137,6 +138,8 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                                  .window_bytes = config_.move.window_bytes,
                                  .connections = config_.move.connections,
                                  .here = facts,
+                                 .disk_exports = exports_,
+                                 .replacements = &*replacements_,
                                  .address_here = address_of(config_, name),
                                  .connect_gateway = [this, certificates](std::string address) {
                                    return connect_any(context_, std::move(address), certificates,
@@ -159,9 +162,10 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
 
 Task<void> Moves::stop() {
   if (disk_keeper_) co_await disk_keeper_->stop();
-  if (replacements_) co_await replacements_->stop();
   if (evacuations_) co_await evacuations_->stop();
+  // Before the replacements, which they may have to end.
   if (moves_) co_await moves_->stop();
+  if (replacements_) co_await replacements_->stop();
   bus_.close();
   if (disks_) co_await disks_->stop();
 }

@@ -42,6 +42,7 @@ class Moves {
   nbd_server::Server& nbd_;
   EventBus bus_;
   std::unique_ptr<JobStore> store_{};
+  DiskExports* exports_ = nullptr;
   std::optional<TargetDisks> disks_{};
   std::optional<TargetMachines> machines_{};
   std::optional<MoveService> moves_{};

@@ -22,6 +22,8 @@ class DiskExports {
   virtual std::string export_at(const ImageUri& storage) const = 0;
   /// Those that are open, of jobs that have ended and of others.
   virtual std::vector<std::string> disk_names() const = 0;
+  /// Where the image of such a disk is; empty: there is none of this name, or a job is changing it.
+  virtual std::string disk_storage(const std::string& name) const = 0;
   /// Where the hypervisor finds them.
   virtual const std::string& disk_socket() const noexcept = 0;
   /// Opens what the record names, writable, and lets the hypervisor in. It is there again after a restart

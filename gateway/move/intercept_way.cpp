@@ -150,8 +150,8 @@ Error InterceptWay::first_cause_of(Error said) {
                   .target_host = host_of(move_.request.destination),
                   .has_ended = outcome_ == Outcome::ended,
                   .was_given_up = was_given_up_,
-                  .has_lost_source = has_lost_source_,
-                  .has_lost_target = has_lost_target_};
+                  .has_lost_source = ends_.has_lost_source,
+                  .has_lost_target = ends_.has_lost_target};
   {
     std::lock_guard lock(guard_);
     seen.source_ended = source_ended_;
@@ -216,7 +216,6 @@ Task<void> InterceptWay::take_measures() {
 Task<void> InterceptWay::close() {
   if (guest_) co_await guest_->close();
   co_await ends_.close();
-  lost_.clear();
 }
 
 }  // namespace diskferry

@@ -97,12 +97,31 @@ Task<Result<ReplacePlan>> ReplaceService::plan(std::string request_json) {
   co_return co_await plan_replacement(environment_, std::move(request));
 }
 
-Task<Result<JobRecord>> ReplaceService::begin(std::string request_json) {
+/// The other host opens what such an export was on when its machine began to go there.
+Task<Result<void>> ReplaceService::refuse_moving_exports(ReplaceRequest request, std::string for_move) {
+  DISKFERRY_CO_TRY(const auto jobs, co_await jobs_.list({.active_only = true, .limit = JobLimits::list_max}));
+  for (const JobRecord& job : jobs) {
+    if (job.kind != migrate_kind || job.id == for_move) continue;
+    const auto move = parse_move_state(job.state.empty() ? "{}" : job.state);
+    for (const ReplaceDisk& disk : request.disks) {
+      const bool goes_over =
+          move && std::ranges::find(move->disks, disk.name, &MoveDiskState::own_export) != move->disks.end();
+      if (goes_over)
+        co_return unexpected(fail(ErrorKind::in_use, "replace", printable(disk.name))
+                                 .why("its machine is moving to another host (" + job.id + ")")
+                                 .remedy("wait for that job, or cancel it"));
+    }
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<JobRecord>> ReplaceService::begin(std::string request_json, std::string for_move) {
   DISKFERRY_CO_TRY(ReplaceRequest request, parse_replace_request(request_json));
   DISKFERRY_CO_CHECK(check_time(request, now_ms()));
   co_await running_.reap();
   DISKFERRY_CO_TRY(request, co_await find_machine_disks(environment_, std::move(request)));
   DISKFERRY_CO_CHECK(co_await refuse_shared_targets(request));
+  DISKFERRY_CO_CHECK(co_await refuse_moving_exports(request, std::move(for_move)));
   DISKFERRY_CO_TRY(JobRecord job, co_await jobs_.create({.kind = std::string(replace_kind),
                                                          .subject = subject_of(request),
                                                          .request = to_json(request),

@@ -1,0 +1,57 @@
+#include "gateway/move/through_choice.hpp"
+
+#include "diskferry/image_uri.hpp"
+#include "gateway/hypervisor/libvirt.hpp"
+#include "gateway/move/qmp_request.hpp"
+
+#include <algorithm>
+
+namespace diskferry {
+
+std::string own_export_of(const VmDisk& disk, const DiskExports& exports) {
+  const auto uri = ImageUri::parse(disk.source);
+  if (!uri || uri->is_file()) return {};
+  std::string name = exports.export_at(*uri);
+  const std::vector<std::string> disks = exports.disk_names();
+  return std::ranges::find(disks, name) == disks.end() ? std::string() : name;
+}
+
+bool goes_through(const MoveRequest& request, const VmDescription& machine, const DiskExports* exports) {
+  if (exports == nullptr || request.cold || request.disks.empty() || !is_alive(machine.state)) return false;
+  return std::ranges::all_of(request.disks, [&](const MoveDisk& wanted) {
+    const auto uri = ImageUri::parse(wanted.uri);
+    const std::string format = format_there(wanted);
+    if (!uri || format != "raw" || route_of(uri->scheme(), format, true) != DiskRoute::direct) return false;
+    const auto disk = std::ranges::find(machine.disks, wanted.target, &VmDisk::target);
+    return disk != machine.disks.end() && !own_export_of(*disk, *exports).empty();
+  });
+}
+
+void rehome(std::vector<MoveDiskState>& disks, const PreflightFacts& facts) {
+  if (!facts.goes_through) return;
+  for (MoveDiskState& disk : disks) {
+    const auto known = std::ranges::find(
+        facts.disks, disk.target, [](const DiskFacts& each) { return std::string_view(each.disk.target); });
+    if (disk.route == DiskRoute::shared || known == facts.disks.end()) continue;
+    disk.route = DiskRoute::rehomed;
+    disk.own_export = known->own_export;
+    disk.source = known->export_storage;
+    disk.own_storage = known->is_in_place ? known->export_storage : disk.uri;
+    disk.reason = known->is_in_place
+                      ? "the export " + known->own_export + " is there already"
+                      : "the storage of the export " + known->own_export + " is replaced by it";
+  }
+}
+
+Task<void> choose_way(MoveContext& move) {
+  if (move.environment.disk_exports == nullptr || is_by_qmp(move.request)) co_return;
+  auto libvirt =
+      co_await Libvirt::connect(move.environment.drivers, source_uri(move.environment, move.request));
+  if (!libvirt) co_return;
+  const auto machine = co_await (*libvirt)->describe(move.request.domain);
+  co_await (*libvirt)->close();
+  if (machine && goes_through(move.request, *machine, move.environment.disk_exports))
+    move.state.way = MoveWayKind::through;
+}
+
+}  // namespace diskferry
