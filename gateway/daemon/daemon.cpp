@@ -163,7 +163,10 @@ class Daemon {
   /// A machine's disk, which no configuration names; where one does, that counts.
   Task<void> open_disk(EndpointRecord record) {
     if (exports_->has_export(record.name)) co_return;
-    const auto opened = co_await exports_->open_disk(record);
+    auto opened = co_await exports_->open_disk(record);
+    // The hypervisor of the other host has it open and writes nothing before a move of ours has closed it.
+    if (!opened && opened.error().kind() == ErrorKind::in_use && co_await moves_->is_taken_over(record.name))
+      opened = co_await exports_->open_disk(record, true);
     if (opened)
       spdlog::info("export {}: {}", printable(record.name), printable(opened->image));
     else

@@ -70,15 +70,16 @@ Exports::~Exports() {
 
 /// The image open and an export made of it, not offered yet.
 Task<Result<std::shared_ptr<Exports::Entry>>> Exports::open(control::ExportRequest request,
-                                                            std::uint64_t size_bytes) {
+                                                            const Addition& addition) {
   DISKFERRY_CO_TRY(const ImageUri uri, image_of(request));
-  ImageOpenOptions options{.format = request.format, .writable = request.writable};
+  ImageOpenOptions options{
+      .format = request.format, .writable = request.writable, .without_lock = addition.without_lock};
   // What a guest may write to is never probed: it could make its raw disk look like something else.
   if (request.writable && options.format.empty()) options.format = format_for_target(uri);
   DISKFERRY_CO_TRY(const Image image, co_await open_image(state_->context, uri, options));
   std::shared_ptr<BlockDevice> device = image.shared_device();
-  if (size_bytes != 0) {
-    auto part = slice_of(device, {0, size_bytes});
+  if (addition.size_bytes != 0) {
+    auto part = slice_of(device, {0, addition.size_bytes});
     if (!part) {
       (void)co_await device->close();
       co_return unexpected(std::move(part).error());
@@ -135,9 +136,11 @@ control::ExportRequest request_of(const EndpointRecord& record) {
 }
 }  // namespace
 
-Task<Result<control::ExportDescription>> Exports::open_disk(EndpointRecord record) {
-  return add_as(request_of(record),
-                {.kind = Kind::disk, .is_offered_later = true, .size_bytes = record.size_bytes});
+Task<Result<control::ExportDescription>> Exports::open_disk(EndpointRecord record, bool without_lock) {
+  return add_as(request_of(record), {.kind = Kind::disk,
+                                     .is_offered_later = true,
+                                     .without_lock = without_lock,
+                                     .size_bytes = record.size_bytes});
 }
 
 Task<Result<void>> Exports::offer_disk(EndpointRecord record) {
@@ -216,7 +219,7 @@ Task<Result<control::ExportDescription>> Exports::add_as(control::ExportRequest 
                                .why("there is an export of this name")
                                .remedy("'diskferry exports' lists them"));
   }
-  auto opened = co_await open(std::move(request), addition.size_bytes);
+  auto opened = co_await open(std::move(request), addition);
   Result<void> added = opened ? Result<void>() : unexpected(opened.error());
   if (opened) (*opened)->kind = addition.kind;
   if (opened && !addition.is_offered_later) added = server_of(**opened).exports().add((*opened)->offered);

@@ -34,7 +34,8 @@ class Exports final : public Endpoints, public DiskExports {
   Task<Result<control::ExportDescription>> open_configured(control::ExportRequest request,
                                                            std::uint64_t size_bytes, std::string configured);
   /// The same of a disk of a machine that a job of an earlier process brought here.
-  Task<Result<control::ExportDescription>> open_disk(EndpointRecord record);
+  /// `without_lock`: as OpenOptions::without_lock.
+  Task<Result<control::ExportDescription>> open_disk(EndpointRecord record, bool without_lock = false);
   /// Those that cannot be are told in the log.
   void offer_configured();
   bool is_disk(const std::string& name) const;
@@ -64,14 +65,15 @@ class Exports final : public Endpoints, public DiskExports {
 
  private:
   struct Entry;
-  Task<Result<std::shared_ptr<Entry>>> open(control::ExportRequest request, std::uint64_t size_bytes);
   enum class Kind : std::uint8_t { added, configured, disk };
   struct Addition {
     Kind kind = Kind::added;
     bool is_offered_later = false;
+    bool without_lock = false;
     std::uint64_t size_bytes = 0;
     std::string configured{};
   };
+  Task<Result<std::shared_ptr<Entry>>> open(control::ExportRequest request, const Addition& addition);
   Task<Result<control::ExportDescription>> add_as(control::ExportRequest request, Addition addition);
   Task<Result<void>> remove_now(std::string name);
   nbd_server::Server& server_of(const Entry& entry) const;

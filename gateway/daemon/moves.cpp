@@ -6,7 +6,9 @@
 #include "gateway/daemon/remote_target.hpp"
 #include "gateway/daemon/ssh_target.hpp"
 #include "gateway/daemon/users.hpp"
+#include "gateway/move/through_choice.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <fmt/format.h>
@@ -66,8 +68,8 @@ Task<Result<std::unique_ptr<TargetGateway>>> connect_any(DriverContext& context,
 }
 
 /// For tests of what a crash leaves; see ReplaceEnvironment::dies_at.
-std::string fault_point() {
-  const char* phase = std::getenv("DISKFERRYD_DIES_AT");  // NOLINT(concurrency-mt-unsafe): nobody changes it
+std::string fault_point(const char* variable) {
+  const char* phase = std::getenv(variable);  // NOLINT(concurrency-mt-unsafe): nobody changes it
   return phase == nullptr ? std::string() : phase;
 }
 
@@ -82,6 +84,12 @@ Task<Result<void>> Moves::open_store() {
   co_return Result<void>{};
 }
 
+Task<bool> Moves::is_taken_over(std::string export_name) {
+  const auto jobs = co_await store_->list({.active_only = true, .limit = JobLimits::list_max});
+  co_return jobs&& std::ranges::any_of(*jobs,
+                                       [&](const JobRecord& job) { return takes_over(job, export_name); });
+}
+
 Task<Result<void>> Moves::take_up_replacements(Endpoints& endpoints, DiskExports& disks,
                                                const std::string& id) {
   const ReplaceEnvironment environment{.drivers = context_,
@@ -92,7 +100,7 @@ Task<Result<void>> Moves::take_up_replacements(Endpoints& endpoints, DiskExports
                                        .state_folder = config_.state.folder,
                                        .window_bytes = config_.move.window_bytes,
                                        .connections = config_.move.connections,
-                                       .dies_at = fault_point(),
+                                       .dies_at = fault_point("DISKFERRYD_DIES_AT"),
                                        .disk_exports = &disks};
   exports_ = &disks;
   replacements_.emplace(environment, *store_);
@@ -141,6 +149,7 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                                  .disk_exports = exports_,
                                  .replacements = &*replacements_,
                                  .address_here = address_of(config_, name),
+                                 .dies_at = fault_point("DISKFERRYD_MOVE_DIES_AT"),
                                  .connect_gateway = [this, certificates](std::string address) {
                                    return connect_any(context_, std::move(address), certificates,
                                                       config_.move.run_folder);

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <fmt/format.h>
 
 #include <spdlog/spdlog.h>
@@ -52,6 +53,7 @@ Task<Result<void>> MoveContext::enter(Phase next) {
   if (!may_follow(state.phase, next))
     co_return unexpected(fail(ErrorKind::internal, "go on with the move")
                              .why(fmt::format("from {} to {}", to_string(state.phase), to_string(next))));
+  die_at("before:", next);
   const Phase before = state.phase;
   state.phase = next;
   state.timeline.push_back({.phase = next, .at_ms = now_ms()});
@@ -62,11 +64,16 @@ Task<Result<void>> MoveContext::enter(Phase next) {
                                                               to_string(next), operators_word(next))}});
   if (saved) {
     spdlog::info("move {} of {}: {}", job.id, printable(job.subject), to_string(next));
+    die_at("", next);
     co_return saved;
   }
   state.phase = before;
   state.timeline.pop_back();
   co_return saved;
+}
+
+void MoveContext::die_at(std::string_view prefix, Phase phase) const {
+  if (environment.dies_at == fmt::format("{}{}", prefix, to_string(phase))) (void)std::raise(SIGKILL);
 }
 
 Result<void> MoveContext::take_findings(const std::vector<Finding>& findings) {

@@ -35,6 +35,8 @@ struct MoveEnvironment {
   DiskExports* disk_exports = nullptr;     ///< of disks of machines here; null: there are none
   ReplaceService* replacements = nullptr;  ///< of those exports' storage
   std::string address_here{};              ///< where other hosts reach this gateway; empty: nowhere
+  /// For tests: as ReplaceEnvironment::dies_at, of moves.
+  std::string dies_at{};
   /// The gateway of another host. `address`: as in MoveRequest::gateway.
   std::function<Task<Result<std::unique_ptr<TargetGateway>>>(std::string address)> connect_gateway;
 };

@@ -4,6 +4,7 @@
 #include "drivers/support/wall_clock.hpp"
 #include "gateway/move/adoption.hpp"
 #include "gateway/move/adoption_plan.hpp"
+#include "gateway/move/through_choice.hpp"
 
 #include <algorithm>
 
@@ -101,16 +102,11 @@ Task<Result<ReplacePlan>> ReplaceService::plan(std::string request_json) {
 Task<Result<void>> ReplaceService::refuse_moving_exports(ReplaceRequest request, std::string for_move) {
   DISKFERRY_CO_TRY(const auto jobs, co_await jobs_.list({.active_only = true, .limit = JobLimits::list_max}));
   for (const JobRecord& job : jobs) {
-    if (job.kind != migrate_kind || job.id == for_move) continue;
-    const auto move = parse_move_state(job.state.empty() ? "{}" : job.state);
-    for (const ReplaceDisk& disk : request.disks) {
-      const bool goes_over =
-          move && std::ranges::find(move->disks, disk.name, &MoveDiskState::own_export) != move->disks.end();
-      if (goes_over)
+    for (const ReplaceDisk& disk : request.disks)
+      if (job.id != for_move && takes_over(job, disk.name))
         co_return unexpected(fail(ErrorKind::in_use, "replace", printable(disk.name))
                                  .why("its machine is moving to another host (" + job.id + ")")
                                  .remedy("wait for that job, or cancel it"));
-    }
   }
   co_return Result<void>{};
 }

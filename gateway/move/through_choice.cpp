@@ -43,6 +43,13 @@ void rehome(std::vector<MoveDiskState>& disks, const PreflightFacts& facts) {
   }
 }
 
+bool takes_over(const JobRecord& job, const std::string& export_name) {
+  if (job.kind != migrate_kind || job.state.empty()) return false;
+  const auto move = parse_move_state(job.state);
+  if (!move || move->phase > Phase::switching) return false;
+  return std::ranges::find(move->disks, export_name, &MoveDiskState::own_export) != move->disks.end();
+}
+
 Task<void> choose_way(MoveContext& move) {
   if (move.environment.disk_exports == nullptr || is_by_qmp(move.request)) co_return;
   auto libvirt =

@@ -22,6 +22,10 @@ bool goes_through(const MoveRequest& request, const VmDescription& machine, cons
 /// The disks of the request as they go then: chosen for another way, with what `facts` tell of their exports.
 void rehome(std::vector<MoveDiskState>& disks, const PreflightFacts& facts);
 
+/// Whether that job moves a machine with this export, and has not handed it over: the other host may have
+/// opened its storage, and will go on with that.
+bool takes_over(const JobRecord& job, const std::string& export_name);
+
 /// Asks the hypervisor here and notes the way of a new move. One that cannot be asked says so again later.
 Task<void> choose_way(MoveContext& move);
 

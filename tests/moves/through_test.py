@@ -4,6 +4,7 @@
     through_test.py PROGRAMS CACHE [CASE...]        no CASE: the names of all
 """
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -14,13 +15,15 @@ sys.path[:0] = [str(HERE), str(TESTBED / "hosts"), str(TESTBED)]
 
 from cases import run_cases  # noqa: E402
 from live_test import move  # noqa: E402
-from place import DISK_MIB, IMAGES, expect  # noqa: E402
+from place import DISK_MIB, IMAGES, SETTLE_SECONDS, expect  # noqa: E402
+from processes import wait_until  # noqa: E402
 from report import say  # noqa: E402
 from storage_test import VOLUME, expect_defined  # noqa: E402
 
 MIB = 1 << 20
 DISK = "g1:vda"
 FIRST = f"{IMAGES}/first.raw"
+SLOW_MBIT = 40  # so that the memory can be met on its way
 
 
 def ask(place, *words, code=0, host=None):
@@ -39,23 +42,71 @@ def adopted(place, target=FIRST, **options):
     return guest
 
 
+def plan_through(place, disks, options=()):
+    """A plan says that it goes through, and changes nothing."""
+    told = place.plan(disks, options=options)
+    expect(told["way"] == "through", f"the plan is {told['way']}: {told['reason']}")
+    expect(all(disk["route"] == "rehomed" for disk in told["disks"]), f"the plan has another way for a disk: {told['disks']}")
+    return {one["code"] for one in told["preflight"]["findings"]}
+
+
+def expect_released(place):
+    """The source's gateway has no export of the disk, and has none after a restart."""
+    def is_listed():
+        return DISK in ask(place, "exports")
+    expect(not is_listed(), "the export is still there")
+    place.gateways.kill(place.bed.a)
+    place.gateways.start(place.bed.a)
+    expect(not is_listed(), "the export is there again")
+    place.vm.wait_writing(50)
+
+
+def check_on(place, storage):
+    """Nothing lost, on the storage itself; the machine's definition names it."""
+    expect_defined(place, storage)
+    expect_released(place)
+    place.expect_on(place.bed.b)
+    place.vm.stop(place.bed.b)
+    place.check(storage.file(VOLUME), "raw", place.bed.b)
+
+
 def onto(place, kind):
     storage = place.storage(kind)
     if not storage.creates:
         storage.make(VOLUME, DISK_MIB * MIB)
     adopted(place)
     disks, options = {"vda": storage.uri(VOLUME)}, storage.migrate_options("vda")
-    plan = place.plan(disks, options=options)
-    say(f"{plan['way']}: {plan['reason']}")
-    say(f"{plan['disks']}")
-    move(place, disks, options=options)
-    expect_defined(place, storage)
-    place.vm.stop(place.bed.b)
-    place.check(storage.file(VOLUME), "raw", place.bed.b)
+    findings = plan_through(place, disks, options)
+    expect("export-replaced" in findings, f"the plan says {findings}")
+    expect(storage.exists(VOLUME) != storage.creates, "the plan made the volume")
+    ended = move(place, disks, options=options)
+    expect(any(FIRST in text for text in ended["report"]["leftovers"]), f"the old storage is not told: {ended['report']}")
+    say(f"{ended['report']['pause']}")
+    check_on(place, storage)
 
 
 def nfs(place):
     onto(place, "nfs")
+
+
+def iscsi(place):
+    onto(place, "iscsi")
+
+
+def iscsi_chap(place):
+    onto(place, "iscsi-chap")
+
+
+def ceph(place):
+    onto(place, "ceph")
+
+
+def ceph_user(place):
+    onto(place, "ceph-user")
+
+
+def gluster(place):
+    onto(place, "gluster")
 
 
 def in_place(place):
@@ -63,13 +114,190 @@ def in_place(place):
     storage = place.storage("nfs")
     adopted(place, storage.uri(VOLUME))
     disks = {"vda": storage.uri(VOLUME)}
-    plan = place.plan(disks)
-    say(f"{plan['way']}: {plan['disks']}")
-    move(place, disks)
-    expect_defined(place, storage)
-    place.vm.stop(place.bed.b)
-    place.check(storage.file(VOLUME), "raw", place.bed.b)
+    findings = plan_through(place, disks)
+    expect("export-in-place" in findings and "target-overwritten" not in findings, f"the plan says {findings}")
+    ended = move(place, disks)
+    expect(not ended["report"]["leftovers"], f"left over: {ended['report']['leftovers']}")
+    check_on(place, storage)
+
+
+# -- what goes wrong
+
+
+def begin_slowly(place, storage):
+    """A move whose memory is on its way, for a while."""
+    place.bed.link(mbit=SLOW_MBIT)
+    job = place.begin({"vda": storage.uri(VOLUME)})
+    job.wait_phase("delta", SETTLE_SECONDS)
+    return job
+
+
+def expect_here(place, image):
+    """The guest goes on on host a, on this image by way of the gateway."""
+    place.expect_on(place.bed.a)
+    listed = json.loads(ask(place, "exports", "--json"))["exports"]
+    found = next(one["image"] for one in listed if one["name"] == DISK)
+    expect(found == image, f"the export is on {found}")
+    expect(place.vm.state(place.bed.b) is None, f"something of it is on host b: {place.states()}")
+    expect(not place.vm.console.trouble, f"the guest is in trouble: {place.vm.console.trouble[:5]}")
+
+
+def finish_here(place, image, host):
+    """Nothing lost on host a."""
+    place.vm.stop(place.bed.a)
+    place.gateways.stop(place.bed.a)
+    place.check(image, "raw", host)
+
+
+def cancelled(place):
+    """While its memory goes over: the guest stays, on the new storage; the next move copies nothing."""
+    storage = place.storage("nfs")
+    adopted(place)
+    job = begin_slowly(place, storage)
+    told = ask(place, "replace", DISK, f"{IMAGES}/third.raw", "--progress", "none", code=5)
+    expect("is moving to another host" in told, told)
+    ask(place, "cancel", job.name)
+    ended = job.wait_end(status="cancelled")
+    warnings = ended["report"]["warnings"]
+    expect(any(storage.uri(VOLUME) in text and FIRST in text for text in warnings), f"the disk's place is not told: {warnings}")
+    expect_here(place, storage.uri(VOLUME))
+    place.bed.link()
+    expect("export-in-place" in plan_through(place, {"vda": storage.uri(VOLUME)}), "the plan would copy")
+    move(place, {"vda": storage.uri(VOLUME)})
+    check_on(place, storage)
+
+
+def cancelled_copying(place):
+    """While its disk is copied: all is as it was."""
+    storage = place.storage("nfs")
+    adopted(place)
+    job = place.begin({"vda": storage.uri(VOLUME)}, options=("--rate", "1M"))
+    wait_until(lambda: storage.exists(VOLUME), "the volume", SETTLE_SECONDS)
+    ask(place, "cancel", job.name)
+    job.wait_end(status="cancelled")
+    expect_here(place, FIRST)
+    expect(not storage.exists(VOLUME), "the volume was left")
+    finish_here(place, FIRST, place.bed.a)
+
+
+def unreachable(place):
+    """Storage that only host a reaches is refused before anything is changed."""
+    adopted(place)
+    place.bed.a.run("ip", "address", "add", "10.99.0.1/32", "dev", "lo")
+    place.bed.a.run("truncate", "-s", f"{DISK_MIB}M", f"{IMAGES}/only-here.raw")
+    place.helpers.append(place.bed.a.start("nbdkit", "-f", "-i", "10.99.0.1", "file", f"{IMAGES}/only-here.raw",
+                                           log=place.bed.a.folder / "only-here.log"))
+    wait_until(lambda: place.bed.a._answers("nbdinfo", "--size", "nbd://10.99.0.1"), "the store", 30)
+    disks = {"vda": "nbd://10.99.0.1"}
+    findings = {one["code"]: one for one in place.plan(disks, code=5)["preflight"]["findings"]}
+    expect("target-not-reached" in findings, f"the plan says {sorted(findings)}")
+    say(findings["target-not-reached"]["text"])
+    job = place.begin(disks)
+    ended = job.wait_end(status="rolled-back")
+    expect("does not reach" in ended["error"], ended["error"])
+    expect_here(place, FIRST)
+    finish_here(place, FIRST, place.bed.a)
+
+
+def die(place, storage, when):
+    """A move whose gateway is killed at the record of a phase, and started again."""
+    place.gateways.stop(place.bed.a)
+    place.gateways.start(place.bed.a, (f"DISKFERRYD_MOVE_DIES_AT={when}",))
+    place.vm.wait_writing(20, SETTLE_SECONDS)
+    job = place.begin({"vda": storage.uri(VOLUME)})
+    wait_until(lambda: place.gateways.running[place.bed.a.short].poll() is not None, "the end of the gateway", SETTLE_SECONDS)
+    say(f"killed at {when}: {place.states()}")
+    if when in ("synchronized", "before:switching", "switching"):
+        expect(place.states()["b"] == "paused", f"nobody may run it: {place.states()}")
+    place.gateways.start(place.bed.a)
+    return job
+
+
+def killed(place, when, kind="nfs", goes_over=True):
+    storage = place.storage(kind)
+    adopted(place)
+    job = die(place, storage, when)
+    if goes_over:
+        job.wait_end(status="done")
+        check_on(place, storage)
+        return
+    ended = job.wait_end(status="rolled-back")
+    expect("ended while it ran" in ended["error"], ended["error"])
+
+
+def killed_bulk(place):
+    """Before anything was copied: all is as it was."""
+    killed(place, "bulk", goes_over=False)
+    expect_here(place, FIRST)
+    finish_here(place, FIRST, place.bed.a)
+
+
+def killed_copying(place):
+    """While the disk is copied: the copy is given up."""
+    storage = place.storage("nfs")
+    adopted(place)
+    job = place.begin({"vda": storage.uri(VOLUME)}, options=("--rate", "1M"))
+    wait_until(lambda: storage.exists(VOLUME), "the volume", SETTLE_SECONDS)
+    place.gateways.kill(place.bed.a)
+    place.gateways.start(place.bed.a)
+    job.wait_end(status="rolled-back")
+    expect_here(place, FIRST)
+    expect(not storage.exists(VOLUME), "the volume was left")
+    finish_here(place, FIRST, place.bed.a)
+
+
+def killed_delta(place):
+    """When the disk was on the new storage and the memory had not begun: the guest stays, on the new storage."""
+    storage = place.storage("nfs")
+    adopted(place)
+    die(place, storage, "delta").wait_end(status="rolled-back")
+    expect_here(place, storage.uri(VOLUME))
+    move(place, {"vda": storage.uri(VOLUME)})
+    check_on(place, storage)
+
+
+def killed_memory(place, kind="nfs"):
+    """While the memory goes over, which does not need the gateway: it ends without it, and the next process hands the disk over."""
+    storage = place.storage(kind)
+    adopted(place)
+    job = begin_slowly(place, storage)
+    wait_until(lambda: place.vm.state(place.bed.b) == "paused", "the machine at host b", SETTLE_SECONDS)
+    place.gateways.kill(place.bed.a)
+    place.gateways.start(place.bed.a)
+    job.wait_end(status="done")
+    check_on(place, storage)
+
+
+def killed_memory_ceph(place):
+    """The same where the storage tells who has it open: the other host's QEMU does, and the gateway opens it beside that."""
+    killed_memory(place, "ceph")
+
+
+def killed_memory_iscsi(place):
+    killed_memory(place, "iscsi")
+
+
+def killed_arrived(place):
+    """When the guest waits on the other host, and the storage is open here."""
+    killed(place, "synchronized")
+
+
+def killed_closed(place):
+    """When the storage is closed here, and that is not written down."""
+    killed(place, "before:switching")
+
+
+def killed_switching(place):
+    """When that is written down, and the guest was not let go on."""
+    killed(place, "switching")
+
+
+def killed_arrived_ceph(place):
+    killed(place, "synchronized", "ceph")
 
 
 if __name__ == "__main__":
-    run_cases("through", (nfs, in_place))
+    run_cases("through", (
+        nfs, iscsi, iscsi_chap, ceph, ceph_user, gluster, in_place, cancelled, cancelled_copying, unreachable, killed_bulk,
+        killed_copying, killed_delta, killed_memory, killed_memory_ceph, killed_memory_iscsi, killed_arrived, killed_closed,
+        killed_switching, killed_arrived_ceph))
