@@ -59,6 +59,14 @@ TEST(NbdReconnect, NodeIsOpenedAnewAsItWas) {
             R"({"execute":"blockdev-reopen","arguments":{"options":[{"read-only":false,"discard":"unmap",)"
             R"("detect-zeroes":"unmap","cache":{"direct":true,"no-flush":false},"driver":"raw",)"
             R"("node-name":"libvirt-5-format","file":"diskferry-5"}]}})");
+  EXPECT_EQ(end_connection_command(5),
+            R"({"execute":"blockdev-del","arguments":{"node-name":"libvirt-5-storage"}})");
+  EXPECT_EQ(
+      take_name_command(5, *node, true),
+      R"({"execute":"blockdev-add","arguments":{"read-only":false,"discard":"unmap","detect-zeroes":"unmap",)"
+      R"("cache":{"direct":true,"no-flush":false},"driver":"raw","node-name":"libvirt-5-storage",)"
+      R"("file":"diskferry-5"}})");
+  EXPECT_EQ(find_qemu_node(nodes, connection_node_name(5))->driver, "nbd");
 }
 
 TEST(NbdReconnect, AnswersThatSayNothing) {
