@@ -64,6 +64,10 @@ void options_suit_the_way(const PreflightFacts& facts, Findings& found) {
   if (facts.request.verify_running)
     found.block("verify-through", "machine", "What an export's storage is replaced by is not read back.",
                 "leave out --verify, and compare with diskferry verify when the machine is shut off");
+  if (facts.request.keep_source)
+    found.warn("kept-source-through", "machine",
+               "The definition that is kept here names exports that are gone then.",
+               "leave out --keep-source, or define the machine anew before it is started here");
   if (facts.request.keep_partial)
     found.warn("keep-partial-through", "machine",
                "A target that is not finished is removed: --keep-partial has no effect.",

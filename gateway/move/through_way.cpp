@@ -25,9 +25,13 @@ Task<Result<void>> ThroughWay::prepare() {
 Task<Result<void>> ThroughWay::migrate() {
   DISKFERRY_CO_CHECK(co_await move_.enter(Phase::bulk));
   DISKFERRY_CO_CHECK(co_await replace_storage());
-  DISKFERRY_CO_CHECK(co_await prove_storage());
-  DISKFERRY_CO_CHECK(co_await migrate_memory());
-  co_return co_await hand_over();
+  auto moved = co_await prove_storage();
+  if (moved) moved = co_await migrate_memory();
+  if (moved) co_return co_await hand_over();
+  // The guest is here, but not where it was.
+  if (may_undo() && !move_.state.replacement.empty())
+    co_return unexpected(std::move(moved).error().in("move it, with its disks on the new storage by now"));
+  co_return moved;
 }
 
 // --- the memory -------------------------------------------------------------------------------------------

@@ -121,6 +121,17 @@ def in_place(place):
     check_on(place, storage)
 
 
+def paused(place):
+    """What its operator paused stays paused, and goes on there when he says so."""
+    storage = place.storage("nfs")
+    adopted(place)
+    place.bed.a.virsh("suspend", place.vm.name)
+    place.begin({"vda": storage.uri(VOLUME)}).wait_end(status="done")
+    expect(place.states() == {"a": None, "b": "paused"}, f"the states are {place.states()}")
+    place.bed.b.virsh("resume", place.vm.name)
+    check_on(place, storage)
+
+
 # -- what goes wrong
 
 
@@ -298,6 +309,6 @@ def killed_arrived_ceph(place):
 
 if __name__ == "__main__":
     run_cases("through", (
-        nfs, iscsi, iscsi_chap, ceph, ceph_user, gluster, in_place, cancelled, cancelled_copying, unreachable, killed_bulk,
+        nfs, iscsi, iscsi_chap, ceph, ceph_user, gluster, in_place, paused, cancelled, cancelled_copying, unreachable, killed_bulk,
         killed_copying, killed_delta, killed_memory, killed_memory_ceph, killed_memory_iscsi, killed_arrived, killed_closed,
         killed_switching, killed_arrived_ceph))
