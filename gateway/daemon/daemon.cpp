@@ -165,8 +165,11 @@ class Daemon {
     if (exports_->has_export(record.name)) co_return;
     auto opened = co_await exports_->open_disk(record);
     // The hypervisor of the other host has it open and writes nothing before a move of ours has closed it.
-    if (!opened && opened.error().kind() == ErrorKind::in_use && co_await moves_->is_taken_over(record.name))
+    if (!opened && opened.error().kind() == ErrorKind::in_use &&
+        co_await moves_->is_taken_over(record.name)) {
+      spdlog::info("export {}: without a lock, beside the host that it goes to", printable(record.name));
       opened = co_await exports_->open_disk(record, true);
+    }
     if (opened)
       spdlog::info("export {}: {}", printable(record.name), printable(opened->image));
     else

@@ -14,7 +14,12 @@ void PreflightCollector::note_export(DiskFacts& disk) const {
 Task<bool> PreflightCollector::is_target_of_export(const DiskFacts& disk) {
   const auto storage = ImageUri::parse(disk.export_storage);
   const auto target = ImageUri::parse(disk.move->uri);
-  if (!storage || !target) co_return false;
+  if (!storage || !target || storage->is_file() != target->is_file()) co_return false;
+  // A path names another file on each host.
+  if (target->is_file()) {
+    const bool can_be = peers_.gateway != nullptr && disk.target && disk.target->exists;
+    co_return can_be && (co_await prove_storage_is_shared(*storage, disk.move->uri)).is_shared;
+  }
   if (storage->to_string() == target->to_string()) co_return true;
   const auto here = co_await with_deadline(context_.clock, preflight_answer_limit, "identify the storage",
                                            storage_identity(context_, *storage));
@@ -27,7 +32,8 @@ Task<void> PreflightCollector::look_at_shared_target(DiskFacts& disk) {
   // What is there already can be compared.
   if (disk.target && disk.target->exists) {
     const auto target = ImageUri::parse(disk.move->uri);
-    const ShareVerdict verdict = target ? co_await prove_storage_is_shared(*target) : ShareVerdict{};
+    const ShareVerdict verdict =
+        target ? co_await prove_storage_is_shared(*target, disk.move->uri) : ShareVerdict{};
     if (!verdict.is_shared) disk.not_reached_there = verdict.reason;
     co_return;
   }

@@ -35,7 +35,7 @@ class PreflightCollector {
   Task<Result<TargetDiskFacts>> ask_for_disk(const DiskFacts& disk, std::string uri, std::string format);
   // preflight_collect_shared.cpp
   Task<void> prove_disk_is_shared(DiskFacts& disk);
-  Task<ShareVerdict> prove_storage_is_shared(ImageUri storage);
+  Task<ShareVerdict> prove_storage_is_shared(ImageUri storage, std::string name_there);
   Task<bool> is_same_medium(const DiskFacts& disk);
   Task<void> compare_with_sources(DiskFacts& disk);
 

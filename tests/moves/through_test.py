@@ -13,6 +13,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 TESTBED = HERE.parents[1] / "scripts" / "testbed"
 sys.path[:0] = [str(HERE), str(TESTBED / "hosts"), str(TESTBED)]
 
+import events  # noqa: E402
 from cases import run_cases  # noqa: E402
 from live_test import move  # noqa: E402
 from place import DISK_MIB, IMAGES, SETTLE_SECONDS, expect  # noqa: E402
@@ -23,6 +24,7 @@ from storage_test import VOLUME, expect_defined  # noqa: E402
 MIB = 1 << 20
 DISK = "g1:vda"
 FIRST = f"{IMAGES}/first.raw"
+ARRIVED = ("synchronized", "before:switching", "switching")  # the guest waits at host b; from the second on it is closed here
 SLOW_MBIT = 40  # so that the memory can be met on its way
 
 
@@ -70,10 +72,16 @@ def check_on(place, storage):
     place.check(storage.file(VOLUME), "raw", place.bed.b)
 
 
-def onto(place, kind):
+def storage_for(place, kind):
+    """A storage server with room for the volume, or with the volume where it is made by hand."""
     storage = place.storage(kind)
     if not storage.creates:
         storage.make(VOLUME, DISK_MIB * MIB)
+    return storage
+
+
+def onto(place, kind):
+    storage = storage_for(place, kind)
     adopted(place)
     disks, options = {"vda": storage.uri(VOLUME)}, storage.migrate_options("vda")
     findings = plan_through(place, disks, options)
@@ -132,6 +140,32 @@ def paused(place):
     check_on(place, storage)
 
 
+def two_disks(place):
+    """Both change places at one moment, and are closed before the guest goes on."""
+    storage = place.storage("nfs")
+    guest = place.guest(place.chain(), place.chain("g2", mib=64))
+    ask(place, "replace", DISK, FIRST, "--progress", "none")
+    ask(place, "replace", "g1:vdb", f"{IMAGES}/second.raw", "--progress", "none")
+    guest.wait_writing(50)
+    disks = {"vda": storage.uri(VOLUME), "vdb": storage.uri("second.raw")}
+    plan_through(place, disks)
+    move(place, disks)
+    expect_released(place)
+    expect("g1:vdb" not in ask(place, "exports"), "an export is still there")
+    place.vm.stop(place.bed.b)
+    place.check(storage.file(VOLUME), "raw", place.bed.b, "vda")
+    place.check(storage.file("second.raw"), "raw", place.bed.b, "vdb")
+
+
+def to_a_file(place):
+    """Onto a file of the other host, of the same name: the hypervisor mirrors it, as ever."""
+    adopted(place)
+    told = place.plan({"vda": FIRST})
+    expect(told["way"] == "intercept", f"the plan is {told['way']}: {told['reason']}")
+    move(place, {"vda": FIRST})
+    place.check(FIRST, "raw", place.bed.b)
+
+
 # -- what goes wrong
 
 
@@ -165,7 +199,7 @@ def cancelled(place):
     storage = place.storage("nfs")
     adopted(place)
     job = begin_slowly(place, storage)
-    told = ask(place, "replace", DISK, f"{IMAGES}/third.raw", "--progress", "none", code=5)
+    told = ask(place, "replace", DISK, f"{IMAGES}/third.raw", "--progress", "none", code=3)
     expect("is moving to another host" in told, told)
     ask(place, "cancel", job.name)
     ended = job.wait_end(status="cancelled")
@@ -196,10 +230,10 @@ def unreachable(place):
     adopted(place)
     place.bed.a.run("ip", "address", "add", "10.99.0.1/32", "dev", "lo")
     place.bed.a.run("truncate", "-s", f"{DISK_MIB}M", f"{IMAGES}/only-here.raw")
-    place.helpers.append(place.bed.a.start("nbdkit", "-f", "-i", "10.99.0.1", "file", f"{IMAGES}/only-here.raw",
+    place.helpers.append(place.bed.a.start("nbdkit", "-f", "-i", "10.99.0.1", "-p", "10950", "file", f"{IMAGES}/only-here.raw",
                                            log=place.bed.a.folder / "only-here.log"))
-    wait_until(lambda: place.bed.a._answers("nbdinfo", "--size", "nbd://10.99.0.1"), "the store", 30)
-    disks = {"vda": "nbd://10.99.0.1"}
+    wait_until(lambda: place.bed.a._answers("nbdinfo", "--size", "nbd://10.99.0.1:10950"), "the store", 30)
+    disks = {"vda": "nbd://10.99.0.1:10950"}
     findings = {one["code"]: one for one in place.plan(disks, code=5)["preflight"]["findings"]}
     expect("target-not-reached" in findings, f"the plan says {sorted(findings)}")
     say(findings["target-not-reached"]["text"])
@@ -210,6 +244,37 @@ def unreachable(place):
     finish_here(place, FIRST, place.bed.a)
 
 
+def log_of(place):
+    return place.gateways.log_of(place.bed.a).read_text(errors="replace")
+
+
+def libvirtd_killed(place, event):
+    """libvirt of one host is killed while the memory goes over: one host has the guest, and the storage."""
+    storage = place.storage("nfs")
+    adopted(place)
+    job = begin_slowly(place, storage)
+    wait_until(lambda: place.vm.state(place.bed.b) == "paused", "the machine at host b", SETTLE_SECONDS)
+    event(place, job)
+    place.bed.link()
+    ended = job.wait_end()
+    say(f"{ended['status']}: {ended.get('error')}; {place.states()}")
+    if ended["status"] == "done":
+        check_on(place, storage)
+        return
+    expect(ended["status"] == "rolled-back", f"it is {ended['status']}: {ended.get('error')}")
+    expect_here(place, storage.uri(VOLUME))
+    move(place, {"vda": storage.uri(VOLUME)})
+    check_on(place, storage)
+
+
+def source_libvirtd_killed(place):
+    libvirtd_killed(place, events.kill_source_libvirtd)
+
+
+def target_libvirtd_killed(place):
+    libvirtd_killed(place, events.kill_target_libvirtd)
+
+
 def die(place, storage, when):
     """A move whose gateway is killed at the record of a phase, and started again."""
     place.gateways.stop(place.bed.a)
@@ -218,14 +283,17 @@ def die(place, storage, when):
     job = place.begin({"vda": storage.uri(VOLUME)})
     wait_until(lambda: place.gateways.running[place.bed.a.short].poll() is not None, "the end of the gateway", SETTLE_SECONDS)
     say(f"killed at {when}: {place.states()}")
-    if when in ("synchronized", "before:switching", "switching"):
+    if when in ARRIVED:
         expect(place.states()["b"] == "paused", f"nobody may run it: {place.states()}")
+    told = len(log_of(place))
     place.gateways.start(place.bed.a)
+    is_opened = f"export {DISK}: " in log_of(place)[told:]
+    expect(is_opened == (when not in ARRIVED[1:]), f"killed at {when}, the gateway {'opens' if is_opened else 'does not open'} the storage")
     return job
 
 
 def killed(place, when, kind="nfs", goes_over=True):
-    storage = place.storage(kind)
+    storage = storage_for(place, kind)
     adopted(place)
     job = die(place, storage, when)
     if goes_over:
@@ -269,7 +337,7 @@ def killed_delta(place):
 
 def killed_memory(place, kind="nfs"):
     """While the memory goes over, which does not need the gateway: it ends without it, and the next process hands the disk over."""
-    storage = place.storage(kind)
+    storage = storage_for(place, kind)
     adopted(place)
     job = begin_slowly(place, storage)
     wait_until(lambda: place.vm.state(place.bed.b) == "paused", "the machine at host b", SETTLE_SECONDS)
@@ -282,6 +350,7 @@ def killed_memory(place, kind="nfs"):
 def killed_memory_ceph(place):
     """The same where the storage tells who has it open: the other host's QEMU does, and the gateway opens it beside that."""
     killed_memory(place, "ceph")
+    expect("without a lock" in log_of(place), "the other host's QEMU was not in the way")
 
 
 def killed_memory_iscsi(place):
@@ -309,6 +378,6 @@ def killed_arrived_ceph(place):
 
 if __name__ == "__main__":
     run_cases("through", (
-        nfs, iscsi, iscsi_chap, ceph, ceph_user, gluster, in_place, paused, cancelled, cancelled_copying, unreachable, killed_bulk,
+        nfs, iscsi, iscsi_chap, ceph, ceph_user, gluster, in_place, two_disks, to_a_file, paused, cancelled, cancelled_copying, unreachable, killed_bulk,
         killed_copying, killed_delta, killed_memory, killed_memory_ceph, killed_memory_iscsi, killed_arrived, killed_closed,
-        killed_switching, killed_arrived_ceph))
+        killed_switching, killed_arrived_ceph, source_libvirtd_killed, target_libvirtd_killed))
