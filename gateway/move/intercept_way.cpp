@@ -132,10 +132,7 @@ Task<Result<void>> InterceptWay::settle_failure(Error said) {
     spdlog::warn("move {}: {}", move_.job.id, fenced.error().message());
   DISKFERRY_CO_CHECK(co_await find_out());
   if (outcome_ == Outcome::committed) co_return Result<void>{};
-  if (outcome_ == Outcome::split)
-    co_return unexpected(fail(ErrorKind::internal, "migrate", printable(move_.job.subject))
-                             .why("both hosts say that they run it")
-                             .remedy("stop the one on the target at once, and look at its log"));
+  if (outcome_ == Outcome::split) co_return unexpected(runs_twice());
   if (supervisor_.has_timed_out())
     co_return unexpected(took_too_long("allow more time, or --auto-converge, or --post-copy"));
   // Then that is the cause: that the target's machine has ended is what undoing the move looks like.

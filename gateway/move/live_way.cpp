@@ -26,6 +26,12 @@ Error LiveWay::ended_without_us() const {
       .remedy("begin again");
 }
 
+Error LiveWay::runs_twice() const {
+  return fail(ErrorKind::internal, "migrate", printable(move_.job.subject))
+      .why("both hosts say that they run it")
+      .remedy("stop the one on the target at once, and look at its log");
+}
+
 Error LiveWay::took_too_long(std::string remedy) const {
   return fail(ErrorKind::timed_out, "migrate", printable(move_.job.subject))
       .why(fmt::format("it took longer than {} s", move_.request.timeout_s))

@@ -21,6 +21,7 @@ class LiveWay : public MoveWay, protected LiveMachine {
   virtual Task<Result<void>> find_out() = 0;
   /// The gateway ended while the machine moved, and the guest is here.
   Error ended_without_us() const;
+  Error runs_twice() const;
   /// `remedy`: what to do, where the move took longer than allowed.
   Error took_too_long(std::string remedy) const;
 

@@ -116,9 +116,9 @@ Task<Result<void>> ThroughWay::settle() {
   if (move_.state.phase < Phase::delta) outcome_ = Outcome::rolled_back;
   // What is closed here is for the other host.
   if (move_.state.phase == Phase::switching) outcome_ = Outcome::committed;
-  if (!outcome_) DISKFERRY_CO_CHECK(co_await LiveWay::settle());
+  if (!outcome_) DISKFERRY_CO_CHECK(co_await find_out());
   if (outcome_ == Outcome::committed) co_return co_await hand_over();
-  co_return unexpected(ended_without_us());
+  co_return unexpected(outcome_ == Outcome::split ? runs_twice() : ended_without_us());
 }
 
 Task<Result<void>> ThroughWay::enter_for_sure(Phase next) {
@@ -158,10 +158,9 @@ Task<Result<void>> ThroughWay::resume_there() {
       co_return Result<void>{};
     }
     if (there) {
-      if (const auto resumed = co_await ends_.target->resume(move_.job.subject); resumed)
-        continue;
-      else
-        problem = resumed.error().message();
+      const auto resumed = co_await ends_.target->resume(move_.job.subject);
+      if (resumed) continue;
+      problem = resumed.error().message();
       spdlog::warn("move {}: {}", move_.job.id, problem);
     }
     if (move_.clock().now() >= end)

@@ -94,10 +94,7 @@ Task<Result<void>> ThroughWay::settle_failure(Error said) {
                was_cancelled ? " (cancelled)" : "");
   DISKFERRY_CO_CHECK(co_await find_out());
   if (outcome_ == Outcome::committed) co_return Result<void>{};
-  if (outcome_ == Outcome::split)
-    co_return unexpected(fail(ErrorKind::internal, "migrate", printable(move_.job.subject))
-                             .why("both hosts say that they run it")
-                             .remedy("stop the one on the target at once, and look at its log"));
+  if (outcome_ == Outcome::split) co_return unexpected(runs_twice());
   if (supervisor_.has_timed_out()) co_return unexpected(took_too_long("allow more time, or --auto-converge"));
   if (was_cancelled && outcome_ != Outcome::ended)
     co_return unexpected(cancelled_error("migrate", move_.job.subject));

@@ -234,7 +234,7 @@ def unreachable(place):
                                            log=place.bed.a.folder / "only-here.log"))
     wait_until(lambda: place.bed.a._answers("nbdinfo", "--size", "nbd://10.99.0.1:10950"), "the store", 30)
     disks = {"vda": "nbd://10.99.0.1:10950"}
-    findings = {one["code"]: one for one in place.plan(disks, code=5)["preflight"]["findings"]}
+    findings = {one["code"]: one for one in place.plan(disks, code=3)["preflight"]["findings"]}
     expect("target-not-reached" in findings, f"the plan says {sorted(findings)}")
     say(findings["target-not-reached"]["text"])
     job = place.begin(disks)
@@ -246,6 +246,34 @@ def unreachable(place):
 
 def log_of(place):
     return place.gateways.log_of(place.bed.a).read_text(errors="replace")
+
+
+def stopped(place):
+    """The gateway is stopped in order while the memory goes over: the move is undone, and the guest waits for the gateway."""
+    storage = place.storage("nfs")
+    adopted(place)
+    job = begin_slowly(place, storage)
+    place.gateways.stop(place.bed.a)
+    place.gateways.start(place.bed.a)
+    ended = job.wait_end(status="cancelled")
+    expect("was stopped before the commit" in ended["error"], ended["error"])
+    expect_here(place, storage.uri(VOLUME))
+    place.bed.link()
+    move(place, {"vda": storage.uri(VOLUME)})
+    check_on(place, storage)
+
+
+def keep_source(place):
+    """The source's definition stays until it is let go; the storage is handed over all the same."""
+    storage = place.storage("nfs")
+    adopted(place)
+    job = place.begin({"vda": storage.uri(VOLUME)}, options=("--keep-source",))
+    job.wait_end(status="paused")
+    place.expect_on(place.bed.b, defined_elsewhere=True)
+    expect_released(place)
+    ask(place, "commit", job.name)
+    job.wait_end(status="done")
+    check_on(place, storage)
 
 
 def libvirtd_killed(place, event):
@@ -378,6 +406,6 @@ def killed_arrived_ceph(place):
 
 if __name__ == "__main__":
     run_cases("through", (
-        nfs, iscsi, iscsi_chap, ceph, ceph_user, gluster, in_place, two_disks, to_a_file, paused, cancelled, cancelled_copying, unreachable, killed_bulk,
+        nfs, iscsi, iscsi_chap, ceph, ceph_user, gluster, in_place, two_disks, to_a_file, paused, keep_source, stopped, cancelled, cancelled_copying, unreachable, killed_bulk,
         killed_copying, killed_delta, killed_memory, killed_memory_ceph, killed_memory_iscsi, killed_arrived, killed_closed,
         killed_switching, killed_arrived_ceph, source_libvirtd_killed, target_libvirtd_killed))
