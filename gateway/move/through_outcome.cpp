@@ -159,7 +159,12 @@ Task<Result<void>> ThroughWay::resume_there() {
     }
     if (there) {
       const auto resumed = co_await ends_.target->resume(move_.job.subject);
-      if (resumed) continue;
+      if (resumed) {
+        // The event may come later.
+        std::lock_guard lock(guard_);
+        if (!target_resumed_) target_resumed_ = move_.clock().now();
+        co_return Result<void>{};
+      }
       problem = resumed.error().message();
       spdlog::warn("move {}: {}", move_.job.id, problem);
     }
