@@ -163,13 +163,8 @@ class Daemon {
   /// A machine's disk, which no configuration names; where one does, that counts.
   Task<void> open_disk(EndpointRecord record) {
     if (exports_->has_export(record.name)) co_return;
-    auto opened = co_await exports_->open_disk(record);
-    // The hypervisor of the other host has it open and writes nothing before a move of ours has closed it.
-    if (!opened && opened.error().kind() == ErrorKind::in_use &&
-        co_await moves_->is_taken_over(record.name)) {
-      spdlog::info("export {}: without a lock, beside the host that it goes to", printable(record.name));
-      opened = co_await exports_->open_disk(record, true);
-    }
+    const bool is_taken_over = co_await moves_->is_taken_over(record.name);
+    const auto opened = co_await exports_->open_disk(record, is_taken_over);
     if (opened)
       spdlog::info("export {}: {}", printable(record.name), printable(opened->image));
     else

@@ -72,11 +72,16 @@ Exports::~Exports() {
 Task<Result<std::shared_ptr<Exports::Entry>>> Exports::open(control::ExportRequest request,
                                                             const Addition& addition) {
   DISKFERRY_CO_TRY(const ImageUri uri, image_of(request));
-  ImageOpenOptions options{
-      .format = request.format, .writable = request.writable, .without_lock = addition.without_lock};
+  ImageOpenOptions options{.format = request.format, .writable = request.writable};
   // What a guest may write to is never probed: it could make its raw disk look like something else.
   if (request.writable && options.format.empty()) options.format = format_for_target(uri);
-  DISKFERRY_CO_TRY(const Image image, co_await open_image(state_->context, uri, options));
+  auto opened = co_await open_image(state_->context, uri, options);
+  if (!opened && opened.error().kind() == ErrorKind::in_use && addition.is_taken_over) {
+    spdlog::info("export {}: without a lock, beside the host that it goes to", printable(request.name));
+    options.without_lock = true;
+    opened = co_await open_image(state_->context, uri, options);
+  }
+  DISKFERRY_CO_TRY(const Image image, std::move(opened));
   std::shared_ptr<BlockDevice> device = image.shared_device();
   if (addition.size_bytes != 0) {
     auto part = slice_of(device, {0, addition.size_bytes});
@@ -136,10 +141,10 @@ control::ExportRequest request_of(const EndpointRecord& record) {
 }
 }  // namespace
 
-Task<Result<control::ExportDescription>> Exports::open_disk(EndpointRecord record, bool without_lock) {
+Task<Result<control::ExportDescription>> Exports::open_disk(EndpointRecord record, bool is_taken_over) {
   return add_as(request_of(record), {.kind = Kind::disk,
                                      .is_offered_later = true,
-                                     .without_lock = without_lock,
+                                     .is_taken_over = is_taken_over,
                                      .size_bytes = record.size_bytes});
 }
 

@@ -34,8 +34,8 @@ class Exports final : public Endpoints, public DiskExports {
   Task<Result<control::ExportDescription>> open_configured(control::ExportRequest request,
                                                            std::uint64_t size_bytes, std::string configured);
   /// The same of a disk of a machine that a job of an earlier process brought here.
-  /// `without_lock`: as OpenOptions::without_lock.
-  Task<Result<control::ExportDescription>> open_disk(EndpointRecord record, bool without_lock = false);
+  /// `is_taken_over`: another host may have it open, and writes nothing before a move of ours has closed it.
+  Task<Result<control::ExportDescription>> open_disk(EndpointRecord record, bool is_taken_over = false);
   /// Those that cannot be are told in the log.
   void offer_configured();
   bool is_disk(const std::string& name) const;
@@ -69,7 +69,7 @@ class Exports final : public Endpoints, public DiskExports {
   struct Addition {
     Kind kind = Kind::added;
     bool is_offered_later = false;
-    bool without_lock = false;
+    bool is_taken_over = false;
     std::uint64_t size_bytes = 0;
     std::string configured{};
   };

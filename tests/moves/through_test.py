@@ -313,7 +313,7 @@ def target_libvirtd_killed(place):
 def die(place, storage, when):
     """A move whose gateway is killed at the record of a phase, and started again."""
     place.gateways.stop(place.bed.a)
-    place.gateways.start(place.bed.a, (f"DISKFERRYD_MOVE_DIES_AT={when}",))
+    place.gateways.start(place.bed.a, f"DISKFERRYD_MOVE_DIES_AT={when}")
     place.vm.wait_writing(20, SETTLE_SECONDS)
     job = place.begin({"vda": storage.uri(VOLUME)})
     wait_until(lambda: place.gateways.running[place.bed.a.short].poll() is not None, "the end of the gateway", SETTLE_SECONDS)
