@@ -8,7 +8,6 @@
 #include "gateway/daemon/users.hpp"
 #include "gateway/move/through_choice.hpp"
 
-#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <fmt/format.h>
@@ -85,9 +84,8 @@ Task<Result<void>> Moves::open_store() {
 }
 
 Task<bool> Moves::is_taken_over(std::string export_name) {
-  const auto jobs = co_await store_->list({.active_only = true, .limit = JobLimits::list_max});
-  co_return jobs&& std::ranges::any_of(*jobs,
-                                       [&](const JobRecord& job) { return takes_over(job, export_name); });
+  const auto job = co_await job_taking_over(*store_, std::move(export_name));
+  co_return job && !job->empty();
 }
 
 Task<Result<void>> Moves::take_up_replacements(Endpoints& endpoints, DiskExports& disks,

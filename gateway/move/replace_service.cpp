@@ -100,13 +100,15 @@ Task<Result<ReplacePlan>> ReplaceService::plan(std::string request_json) {
 
 /// The other host opens what such an export was on when its machine began to go there.
 Task<Result<void>> ReplaceService::refuse_moving_exports(ReplaceRequest request, std::string for_move) {
-  DISKFERRY_CO_TRY(const auto jobs, co_await jobs_.list({.active_only = true, .limit = JobLimits::list_max}));
-  for (const JobRecord& job : jobs) {
-    for (const ReplaceDisk& disk : request.disks)
-      if (job.id != for_move && takes_over(job, disk.name))
-        co_return unexpected(fail(ErrorKind::in_use, "replace", printable(disk.name))
-                                 .why("its machine is moving to another host (" + job.id + ")")
-                                 .remedy("wait for that job, or cancel it"));
+  for (const ReplaceDisk& disk : request.disks) {
+    DISKFERRY_CO_TRY(const std::string job, co_await job_taking_over(jobs_, disk.name, for_move));
+    if (!job.empty())
+      co_return unexpected(
+          fail(ErrorKind::in_use, "replace", printable(disk.name))
+              .why("its machine is moving to another host (" + job + ")")
+              .remedy("wait for that job, or cancel it; if it has failed, have it settled with "
+                      "diskferry resume " +
+                      job));
   }
   co_return Result<void>{};
 }

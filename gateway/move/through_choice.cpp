@@ -50,6 +50,14 @@ bool takes_over(const JobRecord& job, const std::string& export_name) {
   return std::ranges::find(move->disks, export_name, &MoveDiskState::own_export) != move->disks.end();
 }
 
+Task<Result<std::string>> job_taking_over(JobStore& jobs, std::string export_name, std::string but) {
+  const std::string machine = export_name.substr(0, export_name.rfind(':'));
+  DISKFERRY_CO_TRY(const auto found, co_await jobs.list({.subject = machine}));
+  for (const JobRecord& job : found)
+    if (job.id != but && takes_over(job, export_name)) co_return job.id;
+  co_return std::string();
+}
+
 Task<void> choose_way(MoveContext& move) {
   if (move.environment.disk_exports == nullptr || is_by_qmp(move.request)) co_return;
   auto libvirt =

@@ -26,6 +26,10 @@ void rehome(std::vector<MoveDiskState>& disks, const PreflightFacts& facts);
 /// opened its storage, and will go on with that.
 bool takes_over(const JobRecord& job, const std::string& export_name);
 
+/// The first such job, also one that has failed to find out what became of the machine; empty: there is none.
+/// `but`: a job that does not count. Errors: those of the job store.
+Task<Result<std::string>> job_taking_over(JobStore& jobs, std::string export_name, std::string but = {});
+
 /// Asks the hypervisor here and notes the way of a new move. One that cannot be asked says so again later.
 Task<void> choose_way(MoveContext& move);
 

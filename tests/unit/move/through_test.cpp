@@ -2,6 +2,7 @@
 // machine.
 #include "gateway/move/outcome.hpp"
 #include "gateway/move/through_choice.hpp"
+#include "tests/unit/move/move_scene.hpp"
 #include "tests/unit/move/preflight_facts.hpp"
 
 #include <algorithm>
@@ -221,6 +222,34 @@ TEST(TakesOver, UntilTheStorageIsHandedOver) {
   EXPECT_FALSE(takes(Phase::delta, "web:vdb"));
   job.kind = "replace";
   EXPECT_FALSE(takes(Phase::delta, "web:vda"));
+}
+
+class JobTakingOver : public MoveScene {
+ protected:
+  JobRecord move_of(const std::string& machine, Phase phase, JobStatus status) {
+    JobRecord job = create({.kind = "migrate", .subject = machine, .request = "{}"});
+    MoveState state{.phase = phase, .way = MoveWayKind::through};
+    state.disks = {{.target = "vda", .route = DiskRoute::rehomed, .own_export = machine + ":vda"}};
+    must(run(store->update(job.id, job.generation, {.status = status, .state = to_json(state)})));
+    return job;
+  }
+  std::string found(const std::string& name, const std::string& but = {}) {
+    return must(run(job_taking_over(*store, name, but)));
+  }
+};
+
+TEST_F(JobTakingOver, IsFoundWhileItRunsAndWhenItHasFailed) {
+  EXPECT_EQ(found("web:vda"), "");
+  (void)move_of("web", Phase::released, JobStatus::done);
+  (void)move_of("web", Phase::aborted, JobStatus::rolled_back);
+  EXPECT_EQ(found("web:vda"), "");
+  const JobRecord runs = move_of("web", Phase::delta, JobStatus::running);
+  EXPECT_EQ(found("web:vda"), runs.id);
+  EXPECT_EQ(found("web:vda", runs.id), "");
+  EXPECT_EQ(found("web:vdb"), "");
+  EXPECT_EQ(found("mail:vda"), "");
+  const JobRecord failed = move_of("mail", Phase::synchronized, JobStatus::failed);
+  EXPECT_EQ(found("mail:vda"), failed.id);
 }
 
 // --- who has it -------------------------------------------------------------------------------------------
