@@ -156,6 +156,18 @@ bool Exports::has_export(const std::string& name) const {
   return state_->entries.contains(name);
 }
 
+std::optional<ExportStorage> Exports::storage_of(const std::string& name) const {
+  std::lock_guard lock(state_->guard);
+  const auto found = state_->entries.find(name);
+  if (found == state_->entries.end()) return std::nullopt;
+  const Entry& entry = *found->second;
+  return ExportStorage{.name = name,
+                       .uri = entry.request.image,
+                       .format = entry.request.format,
+                       .storages = entry.storages,
+                       .is_disk = entry.kind == Kind::disk};
+}
+
 std::vector<std::string> Exports::disk_names() const {
   std::vector<std::string> names;
   std::lock_guard lock(state_->guard);

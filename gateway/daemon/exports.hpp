@@ -50,6 +50,7 @@ class Exports final : public Endpoints, public DiskExports {
 
   bool has_export(const std::string& name) const override;
   std::string export_at(const ImageUri& storage) const override;
+  std::optional<ExportStorage> storage_of(const std::string& name) const override;
   std::vector<std::string> disk_names() const override;
   const std::string& disk_socket() const noexcept override;
   Task<Result<void>> offer_disk(EndpointRecord record) override;

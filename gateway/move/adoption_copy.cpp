@@ -2,9 +2,7 @@
 // what came of it.
 #include "diskferry/image_uri.hpp"
 #include "diskferry/task_group.hpp"
-#include "drivers/support/wall_clock.hpp"
 #include "gateway/move/adoption.hpp"
-#include "gateway/move/disk_exports.hpp"
 #include "gateway/move/persistence.hpp"
 
 #include <fmt/format.h>
@@ -76,7 +74,8 @@ Task<Result<void>> Adoption::copy_until_ready() {
       if (const auto noted = co_await note_view(*view); !noted)
         spdlog::warn("replacement {}: {}", record_.job().id, noted.error().message());
       const ReplaceRequest& request = record_.request();
-      const bool may_go = is_commit_wanted_ || (!request.commit_by_hand && now_ms() >= request.commit_at_ms);
+      const bool may_go =
+          is_commit_wanted_ || (!request.commit_by_hand && environment_.now_ms() >= request.commit_at_ms);
       if (may_go && view->disk.mirror->is_ready) co_return Result<void>{};
     }
     DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_for(look_interval));
@@ -93,9 +92,9 @@ Task<Result<bool>> Adoption::go_over() {
   co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
   if (record_.state().phase == Phase::bulk) DISKFERRY_CO_CHECK(co_await record_.enter(Phase::delta));
   DISKFERRY_CO_CHECK(co_await record_.enter(Phase::synchronized));
-  DISKFERRY_CO_CHECK(co_await environment_.disk_exports->write_through(disk_state().name, true));
+  DISKFERRY_CO_CHECK(co_await destination_->make_lasting());
   DISKFERRY_CO_CHECK(co_await record_.enter(Phase::switching));
-  DISKFERRY_CO_CHECK(co_await disk_->wait_for_gateway());
+  DISKFERRY_CO_CHECK(co_await destination_->before_pivot());
   Clock& clock = environment_.drivers.clock;
   while (!is_end_wanted()) {
     const TimePoint begin = clock.now();
