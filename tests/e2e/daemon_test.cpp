@@ -81,7 +81,7 @@ TEST(Daemon, AnExportIsThereOnceItsStorageIs) {
   Daemon daemon(export_table("late", image, "writable = true\n"));
   const auto shown = [&] { return parse_json(daemon.ask({"exports", "--json"}).out).at("exports").at(0); };
   EXPECT_EQ(shown().at("name"), "late");
-  EXPECT_TRUE(shown().at("waiting").as_string().contains(image)) << json::serialize(shown());
+  EXPECT_TRUE(std::string(shown().at("waiting").as_string()).contains(image));
   EXPECT_TRUE(daemon.ask({"exports"}).out.contains("waiting"));
   EXPECT_NE(run_program({"nbdinfo", daemon.uri("late")}).exit_code, 0);
   const auto replaced = daemon.ask({"replace", "late", images / "new.raw", "--progress", "none"});
@@ -91,7 +91,7 @@ TEST(Daemon, AnExportIsThereOnceItsStorageIs) {
   std::ofstream(image) << std::string(1 << 20, 'd');
   EXPECT_TRUE(wait_until([&] { return text_of(daemon.log()).contains("export late: its storage is there"); }))
       << text_of(daemon.log());
-  EXPECT_EQ(shown().at("waiting"), "");
+  EXPECT_FALSE(daemon.ask({"exports", "--json"}).out.contains("waiting"));
   EXPECT_EQ(shown().at("size"), 1 << 20);
   tool({"qemu-io", "-f", "raw", "-c", "write -q -P 7 0 64k", daemon.uri("late")});
   EXPECT_EQ(daemon.ask({"replace", "late", images / "new.raw", "--progress", "none"}).exit_code, 0);

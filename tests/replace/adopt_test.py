@@ -132,6 +132,31 @@ def started_anew(place):
     restart(place, "stop")
 
 
+def storage_late(place):
+    """The gateway starts while the disk's storage is away: the guest waits, and goes on once it is there."""
+    place.guest(place.chain())
+    target = f"{IMAGES}/new.raw"
+    adopt(place, target)
+    place.gateways.kill(place.bed.a)
+    place.bed.a.run("mv", target, f"{target}.away")
+    place.gateways.start(place.bed.a)
+    told = ask(place, "exports")
+    expect(DISK in told and "waiting" in told and target in told, f"the export is not shown as waiting: {told}")
+    log = place.gateways.log_of(place.bed.a)
+    expect("waits for its storage" in log.read_text(errors="replace"), "the log does not tell")
+    # Another error, so that the log shows when it has been tried again; QEMU has asked for the export by then.
+    place.bed.a.run("mkdir", target)
+    wait_until(lambda: "still waits for its storage" in log.read_text(errors="replace"), "another attempt", SETTLE_SECONDS)
+    place.bed.a.run("rmdir", target)
+    place.bed.a.run("mv", f"{target}.away", target)
+    place.vm.wait_writing(WRITES, SETTLE_SECONDS)
+    expect(not place.vm.console.trouble, f"the guest is in trouble: {place.vm.console.trouble[:5]}")
+    expect("waiting" not in ask(place, "exports"), "the export still waits")
+    place.vm.stop(place.bed.a)
+    place.gateways.stop(place.bed.a)
+    place.check(target, "raw", place.bed.a)
+
+
 def expect_rehomed(place, target, *was):
     """The machine has that file itself, and no export is left, also after the gateway was killed."""
     for words, before in zip(((), ("--inactive",)), was):
@@ -378,5 +403,5 @@ def refused(place):
 
 
 if __name__ == "__main__":
-    run_cases("adopt", (file, started_anew, rehome, rehome_killed, rehome_nfs, rehome_iscsi, rehome_iscsi_larger, rehome_ceph, nfs, iscsi, ceph,
+    run_cases("adopt", (file, started_anew, storage_late, rehome, rehome_killed, rehome_nfs, rehome_iscsi, rehome_iscsi_larger, rehome_ceph, nfs, iscsi, ceph,
                         killed, killed_going_over, cancelled, refused))
