@@ -100,7 +100,7 @@ Task<Result<bool>> look_at_adoption_target(DriverContext& context, AdoptionTarge
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(state.uri));
   if (state.format.empty()) state.format = format_for_target(uri);
   const CopyRequest copy = creation(uri, target);
-  DISKFERRY_CO_TRY(const TargetState found, co_await look_at_target(context, copy));
+  DISKFERRY_CO_TRY(const TargetState found, co_await look_at_sized_target(context, copy));
   DISKFERRY_CO_CHECK(co_await compare_with_source(context, found, uri, facts));
   DISKFERRY_CO_CHECK(decide_target(found, copy));
   const VolumeFacts& volume = found.volume;

@@ -223,18 +223,10 @@ def rehome_killed(place):
     place.gateways.start(place.bed.a)
     job.wait_end(status="done")
     place.vm.wait_writing(WRITES, SETTLE_SECONDS)
-    expect_rehomed_killed(place, second, was)
+    expect_rehomed(place, second, *was)
     place.gateways.stop(place.bed.a)
     place.vm.wait_writing(WRITES)
     place.check(second, "raw", place.bed.a)
-
-
-def expect_rehomed_killed(place, target, was):
-    """As expect_rehomed(); what the killed gateway did not come to take away may be left in QEMU."""
-    disk = disk_of(place)
-    expect(disk.find("source").get("file") == target, f"the disk is elsewhere: {xml.etree.ElementTree.tostring(disk)}")
-    expect(what_stays(disk) == what_stays(was[0]), "more than the source has changed")
-    expect_no_export(place)
 
 
 VOLUME = "new.raw"
@@ -266,8 +258,9 @@ def off_onto(place, kind, more_bytes=0):
     place.guest(place.chain())
     was = disk_of(place), disk_of(place, "--inactive")
     adopt(place, f"{IMAGES}/first.raw")
-    secret = ("--secret", storage.secret) if storage.secret else ()
-    ask(place, "replace", DISK, storage.uri(VOLUME), "--rehome", *secret, "--progress", "none", *(() if storage.creates else ("--overwrite",)))
+    options = ("--secret", storage.secret) if storage.secret else ()
+    options += () if storage.creates else ("--overwrite",)
+    ask(place, "replace", DISK, storage.uri(VOLUME), "--rehome", "--progress", "none", *options)
     place.vm.wait_writing(WRITES)
     for words, before in zip(((), ("--inactive",)), was):
         disk = disk_of(place, *words)
@@ -313,6 +306,53 @@ def rehome_iscsi_larger(place):
 def rehome_ceph(place):
     """As a user whose key QEMU has from libvirt."""
     off_onto(place, "ceph-user")
+
+
+def rehome_gluster(place):
+    off_onto(place, "gluster")
+
+
+def rehome_nbd(place):
+    """Onto an export of somebody else's."""
+    uri, image = place.store(place.bed.b, "new")
+    place.guest(place.chain())
+    adopt(place, f"{IMAGES}/first.raw")
+    ask(place, "replace", DISK, uri, "--rehome", "--overwrite", "--progress", "none")
+    place.vm.wait_writing(WRITES)
+    for words in ((), ("--inactive",)):
+        source = disk_of(place, *words).find("source")
+        expect((source.get("protocol"), source.find("host").get("name")) == ("nbd", place.bed.b.name), "the disk is elsewhere")
+    expect_no_export(place)
+    place.gateways.stop(place.bed.a)
+    place.vm.wait_writing(WRITES)
+    place.vm.stop(place.bed.a)
+    place.check(image, "raw", place.bed.b)
+
+
+def two_disks(place):
+    """Each disk of a machine by a job of its own, at the same time; then both at one moment; then one of them off the gateway."""
+    place.guest(place.chain("one"), place.chain("two"))
+    one, two, later_one, later_two, native = (f"{IMAGES}/{name}.raw" for name in ("new-one", "new-two", "later-one", "later-two", "native"))
+    told = ask(place, "replace", DISK, one, "g1:vdb", two, "--progress", "none", code=2)
+    expect("say diskferry replace for each of them" in told, told)
+    jobs = [place.follow(ask(place, "replace", name, target, "--detach").split()[-1]) for name, target in ((DISK, one), ("g1:vdb", two))]
+    for job in jobs:
+        job.wait_end(status="done")
+    ask(place, "replace", DISK, later_one, "g1:vdb", later_two, "--max-pause", "2000", "--progress", "none")
+    job = begin(place, native, "--rehome", "--commit-by-hand")
+    job.wait_phase("synchronized")
+    told = ask(place, "replace", DISK, one, "g1:vdb", two, "--overwrite", "--progress", "none", code=3)
+    expect(f"the job {job.name} moves it" in told, told)
+    ask(place, "commit", job.name)
+    job.wait_end(status="done")
+    place.vm.wait_writing(WRITES)
+    listed = ask(place, "exports")
+    expect(DISK not in listed and "g1:vdb" in listed, f"the exports: {listed}")
+    restart(place, "kill")
+    place.vm.stop(place.bed.a)
+    place.gateways.stop(place.bed.a)
+    place.check(native, "raw", place.bed.a)
+    place.check(later_two, "raw", place.bed.a, target="vdb")
 
 
 def killed(place):
@@ -381,13 +421,20 @@ def refused(place):
     place.guest(source)
     target = f"{IMAGES}/new.raw"
 
-    def blockers(name, *options):
-        done = subprocess.run(place.gateways.command(place.bed.a, "plan", "replace", name, target, "--json", *options),
+    def blockers(name, *options, to=target):
+        done = subprocess.run(place.gateways.command(place.bed.a, "plan", "replace", name, to, "--json", *options),
                               capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL)
         return json.loads(done.stdout)["blockers"] if done.stdout.startswith("{") else [done.stderr]
 
     expect(blockers(DISK) == [], f"the plan: {blockers(DISK)}")
     expect(any("--retain" in text for text in blockers(DISK, "--retain", "60")), "retain")
+    told = ask(place, "replace", DISK, target, "--retain", "60", "--progress", "none", code=5)
+    expect("leave out --retain; the old storage stays as it is at that moment" in told, told)
+    socket = "nbd+unix:///a?socket=/run/a"
+    expect(any("leave out --rehome" in text for text in blockers(DISK, "--rehome", to=socket)), "rehome onto a socket")
+    expect(any("--secret" in text for text in blockers(DISK, "--rehome", to="rbd://vms/a?id=user")), "rehome without a secret")
+    expect(any("other storage with --rehome" in text for text in blockers(DISK, "--rehome", "--overwrite", to=source)), "rehome in place")
+    expect(any("MACHINE:DISK" in text for text in blockers("anything", "--rehome")), "rehome of an export")
     expect(any("neither an export nor a machine" in text for text in blockers("nobody:vda")), f"{blockers('nobody:vda')}")
     expect(any("no such disk" in text for text in blockers("g1:vdz")), f"{blockers('g1:vdz')}")
     place.bed.a.run("truncate", "-s", "96M", f"{IMAGES}/busy.raw")
@@ -403,5 +450,5 @@ def refused(place):
 
 
 if __name__ == "__main__":
-    run_cases("adopt", (file, started_anew, storage_late, rehome, rehome_killed, rehome_nfs, rehome_iscsi, rehome_iscsi_larger, rehome_ceph, nfs, iscsi, ceph,
-                        killed, killed_going_over, cancelled, refused))
+    run_cases("adopt", (file, started_anew, storage_late, two_disks, nfs, iscsi, ceph, killed, killed_going_over, cancelled, refused,
+                        rehome, rehome_killed, rehome_nfs, rehome_iscsi, rehome_iscsi_larger, rehome_ceph, rehome_gluster, rehome_nbd))
