@@ -61,7 +61,8 @@ Task<Result<void>> Adoption::load() {
   const ReplaceDisk& wanted = request.disks.front();
   if (record_.state().disks.empty())
     record_.state().disks.push_back({.name = wanted.name, .uri = wanted.uri, .format = wanted.format});
-  bytes_per_s_ = request.bytes_per_s;
+  const auto& limits = record_.state().limits;
+  bytes_per_s_ = limits ? limits->bytes_per_s : request.bytes_per_s;
   DISKFERRY_CO_TRY(DomainDiskNames names, names_of(environment_, request));
   disk_.emplace(environment_.drivers, std::move(names));
   destination_ = make_destination({.environment = environment_, .record = record_, .disk = *disk_});
@@ -179,7 +180,7 @@ Task<Result<void>> Adoption::bring_over() {
   if (place == DiskPlace::target) co_return Result<void>{};
   if (may_be_over) DISKFERRY_CO_CHECK(co_await record_.enter(Phase::delta));
   DISKFERRY_CO_CHECK(co_await destination_->offer());
-  bounded_to_ = bytes_per_s_;
+  DISKFERRY_CO_CHECK(co_await note_bound(bytes_per_s_));
   DISKFERRY_CO_CHECK(co_await disk_->start_copy(bounded_to_, part_bytes()));
   if (record_.state().phase == Phase::prepared) DISKFERRY_CO_CHECK(co_await record_.enter(Phase::bulk));
   while (true) {

@@ -58,6 +58,7 @@ class Adoption final : public ReplaceJob {
   // adoption_copy.cpp: what libvirt and QEMU are had do
   Task<Result<DiskPlace>> settle();
   Task<Result<void>> copy_until_ready();
+  Task<Result<void>> note_bound(std::uint64_t bytes_per_s);
   Task<Result<void>> note_view(const DomainDiskView& view);
   Task<Result<bool>> go_over();
   Task<Result<void>> go_over_into(Result<bool>& result);

@@ -38,6 +38,15 @@ Task<Result<DiskPlace>> Adoption::settle() {
   }
 }
 
+/// For whoever goes on.
+Task<Result<void>> Adoption::note_bound(std::uint64_t bytes_per_s) {
+  bounded_to_ = bytes_per_s;
+  ReplaceLimits limits = limits_of(record_.request(), 0);
+  limits.bytes_per_s = bytes_per_s;
+  record_.state().limits = limits;
+  co_return co_await record_.save({});
+}
+
 /// What is worth writing down, and telling.
 Task<Result<void>> Adoption::note_view(const DomainDiskView& view) {
   if (view.job) {
@@ -47,7 +56,7 @@ Task<Result<void>> Adoption::note_view(const DomainDiskView& view) {
   tell_progress();
   if (const std::uint64_t wanted = bytes_per_s_; wanted != bounded_to_) {
     DISKFERRY_CO_CHECK(co_await disk_->set_bytes_per_s(wanted));
-    bounded_to_ = wanted;
+    DISKFERRY_CO_CHECK(co_await note_bound(wanted));
   }
   const bool is_ready = view.disk.mirror && view.disk.mirror->is_ready;
   const Phase phase = record_.state().phase;

@@ -207,6 +207,7 @@ def rehome_killed(place):
     restart(place, "kill")
     ask(place, "set", job.name, "--rate", "0")
     wait_until(lambda: job.describe()["phase"] == "synchronized", "the disk being in step", SETTLE_SECONDS)
+    expect(job.describe()["state"]["limits"]["bytes-per-second"] == 0, "the rate that was set is not written down")
     restart(place, "kill")
     wait_until(lambda: job.describe()["phase"] == "synchronized" and disk_of(place).find("mirror") is not None
                and disk_of(place).find("mirror").get("ready") == "yes", "the disk being in step again", SETTLE_SECONDS)
