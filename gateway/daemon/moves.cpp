@@ -99,7 +99,8 @@ Task<Result<void>> Moves::take_up_replacements(Endpoints& endpoints, DiskExports
                                        .window_bytes = config_.move.window_bytes,
                                        .connections = config_.move.connections,
                                        .dies_at = fault_point("DISKFERRYD_DIES_AT"),
-                                       .disk_exports = &disks};
+                                       .disk_exports = &disks,
+                                       .libvirt_uri = config_.hypervisor.uri};
   exports_ = &disks;
   replacements_.emplace(environment, *store_);
   disk_keeper_.emplace(context_, disks, environment.libvirt_uri);
@@ -136,6 +137,7 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                                  .jobs = *store_,
                                  .bus = bus_,
                                  .controller = controller_name(id),
+                                 .libvirt_uri = config_.hypervisor.uri,
                                  .run_folder = run_folder,
                                  .state_folder = config_.state.folder,
                                  .qmp_sockets_folder = config_.move.qmp_sockets,
@@ -156,6 +158,7 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
       .drivers = context_,
       .jobs = *store_,
       .controller = controller_name(id),
+      .libvirt_uri = config_.hypervisor.uri,
       .host_name = host_name(),
       .fence = {.words = config_.evacuate.fence, .limit = config_.evacuate.fence_timeout},
       .hosts = config_.evacuate.hosts,

@@ -69,7 +69,8 @@ Task<Result<void>> ReplaceService::start() {
   co_return Result<void>{};
 }
 
-/// Two jobs that write to one storage would each believe what they know of it.
+/// Two jobs that write to one storage would each believe what they know of it; and a disk that leaves its
+/// export is not to be moved behind it.
 Task<Result<void>> ReplaceService::refuse_shared_targets(ReplaceRequest request) {
   DISKFERRY_CO_TRY(const auto jobs, co_await jobs_.list({.active_only = true, .limit = JobLimits::list_max}));
   for (const JobRecord& job : jobs) {
@@ -81,6 +82,13 @@ Task<Result<void>> ReplaceService::refuse_shared_targets(ReplaceRequest request)
           other && std::ranges::find(other->disks, disk.uri, &ReplaceDisk::uri) != other->disks.end();
       const bool is_source =
           state && std::ranges::find(state->disks, disk.uri, &ReplaceDiskState::source) != state->disks.end();
+      const bool is_moved =
+          other && (request.rehome || other->rehome) &&
+          std::ranges::find(other->disks, disk.name, &ReplaceDisk::name) != other->disks.end();
+      if (is_moved)
+        co_return unexpected(fail(ErrorKind::in_use, "replace", printable(disk.name))
+                                 .why("the job " + job.id + " moves it")
+                                 .remedy("wait for that job, or cancel it"));
       if (is_target || is_source)
         co_return unexpected(fail(ErrorKind::in_use, "replace", printable(disk.uri))
                                  .why("the job " + job.id + " uses it")
