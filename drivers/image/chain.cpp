@@ -176,6 +176,7 @@ Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::open_storage_once(ImageU
   DISKFERRY_CO_TRY(auto device, co_await open_storage(context_, std::move(uri),
                                                       {.writable = writable,
                                                        .force_share = options_.force_share,
+                                                       .without_lock = options_.without_lock,
                                                        .real_path = std::move(real_path),
                                                        .connections = options_.connections}));
   co_return std::shared_ptr<BlockDevice>(std::move(device));

@@ -19,6 +19,7 @@ struct ImageOpenOptions {
   std::string format{};
   bool writable = false;
   bool force_share = false;                  ///< open for reading although somebody else holds it
+  bool without_lock = false;                 ///< as OpenOptions::without_lock
   unsigned connections = 0;                  ///< as OpenOptions::connections
   std::vector<std::string> allow_backing{};  ///< further folders that backing and data files may lie in
   bool allow_data_file = false;              ///< open an external data file (below the same folders)

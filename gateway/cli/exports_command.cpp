@@ -21,13 +21,17 @@ struct Options {
 };
 
 void print_export(std::ostream& out, const control::ExportDescription& one) {
-  std::string facts = fmt::format("{}, {}", one.format, one.writable ? "writable" : "read-only");
+  std::string facts = one.format.empty() ? "" : one.format + ", ";
+  facts += one.writable ? "writable" : "read-only";
   if (one.requires_tls) facts += ", TLS only";
   if (!one.allow.empty()) facts += fmt::format(", for {}", fmt::join(one.allow, " "));
   FieldList fields;
   fields.add("export", one.name);
   fields.add("image", one.image);
-  fields.add("size", bytes_for_people(one.size_bytes));
+  if (one.waiting.empty())
+    fields.add("size", bytes_for_people(one.size_bytes));
+  else
+    fields.add("waiting", one.waiting);
   fields.add("access", facts);
   fields.add("clients", std::to_string(one.clients));
   for (const std::string& address : one.addresses) fields.add("address", address);

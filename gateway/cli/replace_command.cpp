@@ -66,7 +66,9 @@ const Command replace_command{
     .examples =
         "  diskferry replace vm1-root rbd://vms/vm1-root\n"
         "  diskferry replace db1 nfs://store/vms/db1.raw db1-log nfs://store/vms/db1-log.raw --max-pause 50\n"
-        "  diskferry replace vm1-root /fast/vm1.raw --retain 3600 --rate 200M --detach",
+        "  diskferry replace vm1-root /fast/vm1.raw --retain 3600 --rate 200M --detach\n"
+        "  diskferry replace web1:vda rbd://vms/web1\n"
+        "  diskferry replace web1:vda /fast/web1.raw --rehome",
     .declare = &declare};
 
 }  // namespace diskferry::cli

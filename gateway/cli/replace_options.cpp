@@ -26,7 +26,8 @@ Result<ReplaceRequest> ReplaceOptions::request() const {
     request.disks.push_back(
         {.name = pairs[i],
          .uri = target.is_file() ? std::filesystem::absolute(target.path()).string() : pairs[i + 1],
-         .format = format});
+         .format = format,
+         .secret = secret});
   }
   request.bytes_per_s = rate.value_or(0);
   if (!commit_at.empty()) {
@@ -93,6 +94,13 @@ void add_replace_options(CLI::App& app, ReplaceOptions& options) {
                  "keep the old storage in step for so many seconds, for 'diskferry fallback JOB'")
       ->type_name("SECONDS");
   app.add_flag("--remove-source", request.remove_source, "remove the old storage when it is let go");
+  auto* const rehome = app.add_flag("--rehome", request.rehome,
+                                    "have QEMU open the target itself, so that the machine's disk is on no "
+                                    "export any more");
+  app.add_option("--secret", options.secret,
+                 "with --rehome: UUID of libvirt's secret with the key of a target whose URI names a user")
+      ->type_name("UUID")
+      ->needs(rehome);
 }
 
 }  // namespace diskferry::cli

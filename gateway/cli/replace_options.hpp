@@ -17,6 +17,7 @@ struct ReplaceOptions {
   std::string gateway;
   std::vector<std::string> pairs;
   std::string format;
+  std::string secret;
   ReplaceRequest limits;
   std::optional<std::uint64_t> rate;
   std::string commit_at;

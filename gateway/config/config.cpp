@@ -90,6 +90,15 @@ void read_move(TomlTable& table, MoveConfig& move) {
   absolute_path(table, "qmp-sockets", move.qmp_sockets);
 }
 
+/// Of the machines' disks that the gateway serves libvirt's QEMU driver alone knows how to change.
+void read_hypervisor(TomlTable& table, HypervisorConfig& hypervisor) {
+  table.text("uri", hypervisor.uri);
+  const auto end = hypervisor.uri.find("://");
+  const bool is_qemu = hypervisor.uri.starts_with("qemu:") || hypervisor.uri.starts_with("qemu+");
+  if (end == std::string::npos || !is_qemu)
+    table.problem("uri", "hypervisor.uri is libvirt's URI of this host's QEMU, such as qemu:///system");
+}
+
 void read_evacuate(TomlTable& table, EvacuateConfig& evacuate) {
   constexpr std::chrono::milliseconds timeout_max = std::chrono::minutes(10);
   table.texts("fence", evacuate.fence);
@@ -127,6 +136,7 @@ void read_root(TomlTable& root, Config& config) {
   root.table("state", [&](TomlTable& table) { absolute_path(table, "folder", config.state.folder); });
   root.table("log", [&](TomlTable& table) { read_log(table, config.log); });
   root.table("move", [&](TomlTable& table) { read_move(table, config.move); });
+  root.table("hypervisor", [&](TomlTable& table) { read_hypervisor(table, config.hypervisor); });
   root.table("evacuate", [&](TomlTable& table) { read_evacuate(table, config.evacuate); });
   root.tables("export", [&](TomlTable& table) { read_export(table, config.exports.emplace_back()); });
 }

@@ -93,6 +93,11 @@ struct MoveConfig {
   std::string qmp_sockets{};
 };
 
+/// [hypervisor]: that of this host.
+struct HypervisorConfig {
+  std::string uri = "qemu:///system";  ///< libvirt's
+};
+
 /// [evacuate]: machines of hosts that are gone.
 struct EvacuateConfig {
   /// A program and its arguments that cuts a host off and says that it is off; "%h" is the host's name.
@@ -109,6 +114,7 @@ struct Config {
   StateConfig state{};
   LogConfig log{};
   MoveConfig move{};
+  HypervisorConfig hypervisor{};
   EvacuateConfig evacuate{};
   std::vector<ExportConfig> exports{};
 };

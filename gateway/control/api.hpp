@@ -49,6 +49,8 @@ struct ExportDescription {
   std::uint64_t clients = 0;             ///< sessions now
   bool is_configured = false;            ///< from the configuration file: there again after a restart
   std::vector<std::string> addresses{};  ///< as clients write them
+  /// Why its storage is not open; empty: it is. It is tried again, and clients are let in once it is there.
+  std::string waiting{};
 };
 
 // Jobs.

@@ -177,6 +177,7 @@ void fields(auto& v, Same<ExportDescription> auto& x) {
   v.field("clients", x.clients);
   v.field("configured", x.is_configured);
   v.field("addresses", x.addresses);
+  v.field("waiting", x.waiting);
 }
 void fields(auto& v, Same<JobRequest> auto& x) {
   v.required("kind", x.kind);

@@ -61,6 +61,16 @@ Task<Result<TargetState>> look_at_target(DriverContext& context, const CopyReque
       .volume = std::move(*volume), .keys = std::move(*keys), .can_create = driver->create != nullptr};
 }
 
+Task<Result<TargetState>> look_at_sized_target(DriverContext& context, const CopyRequest& request) {
+  DISKFERRY_CO_TRY(TargetState target, co_await look_at_target(context, request));
+  DISKFERRY_CO_TRY(const Driver* driver, find_driver(request.target));
+  if (driver->look != nullptr || !target.volume.exists) co_return target;
+  DISKFERRY_CO_TRY(Image opened, co_await open_image(context, request.target, {.format = "raw"}));
+  target.volume.size_bytes = opened.device().size_bytes();
+  DISKFERRY_CO_CHECK(co_await opened.close());
+  co_return target;
+}
+
 Result<TargetAction> decide_target(const TargetState& state, const CopyRequest& request) {
   const std::string name = request.target.to_string();
   const bool wants_content = request.top_only || !request.backing_name.empty();

@@ -15,6 +15,8 @@ struct TargetState {
   bool can_create = false;          ///< its storage makes volumes
 };
 Task<Result<TargetState>> look_at_target(DriverContext& context, const CopyRequest& request);
+/// The same, opened for its size where the storage does not tell that otherwise (NBD).
+Task<Result<TargetState>> look_at_sized_target(DriverContext& context, const CopyRequest& request);
 
 enum class TargetAction : std::uint8_t { create, replace, open, go_on };
 /// Errors: already_exists, not_found, unsupported; invalid_argument for options that contradict each other.

@@ -115,7 +115,8 @@ class Daemon {
     // Not before: who came back while an export was not there yet would take it for another one.
     DISKFERRY_CO_CHECK(co_await nbd_->start());
     nbd_started_ = true;
-    if (!exports_->disk_names().empty()) DISKFERRY_CO_CHECK(co_await disks_->have_listening());
+    if (exports_->has_disks()) DISKFERRY_CO_CHECK(co_await disks_->have_listening());
+    exports_->keep_trying();
     const std::string name = config_.name.empty() ? host_name() : config_.name;
     DISKFERRY_CO_CHECK(co_await moves_->start(name, id));
     gateway_.emplace(GatewayParts{.name = name,
@@ -132,8 +133,7 @@ class Daemon {
     co_return Result<void>{};
   }
 
-  /// One that cannot be opened does not keep the others from their guests: it is told, and can be added when
-  /// its storage is there.
+  /// One that cannot be opened does not keep the others from their guests: it is told, and tried again.
   Task<Result<void>> open_exports() {
     DISKFERRY_CO_TRY(const auto endpoints, co_await moves_->endpoints());
     for (const ExportConfig& one : config_.exports) {
@@ -151,8 +151,8 @@ class Daemon {
       } else if (added.error().kind() == ErrorKind::cancelled) {
         co_return unexpected(added.error());
       } else {
-        spdlog::error("{}: export {} is left out: {}", printable(one.where), printable(one.name),
-                      added.error().message());
+        spdlog::error("{}: export {} waits for its storage, and is tried again: {}", printable(one.where),
+                      printable(one.name), added.error().message());
       }
     }
     for (const EndpointRecord& record : endpoints)
@@ -163,12 +163,13 @@ class Daemon {
   /// A machine's disk, which no configuration names; where one does, that counts.
   Task<void> open_disk(EndpointRecord record) {
     if (exports_->has_export(record.name)) co_return;
-    const auto opened = co_await exports_->open_disk(record);
+    const bool is_taken_over = co_await moves_->is_taken_over(record.name);
+    const auto opened = co_await exports_->open_disk(record, is_taken_over);
     if (opened)
       spdlog::info("export {}: {}", printable(record.name), printable(opened->image));
     else
-      spdlog::error("export {}, a machine's disk, is left out: {}", printable(record.name),
-                    opened.error().message());
+      spdlog::error("export {}, a machine's disk, waits for its storage, and is tried again: {}",
+                    printable(record.name), opened.error().message());
   }
 
   void announce(std::ostream& out) const {
@@ -191,6 +192,7 @@ class Daemon {
     if (moves_) co_await moves_->stop();
     moves_.reset();
     // Requests in flight are finished, but not waited for where the storage is away.
+    if (exports_) co_await exports_->stop_trying();
     if (exports_) exports_->stop_waiting();
     if (nbd_started_) keep_first(co_await nbd_->stop());
     if (disks_) keep_first(co_await disks_->stop());

@@ -1,19 +1,15 @@
 // Exports by name. A name is taken before its image is opened, so that two calls cannot open the same twice.
-#include "gateway/daemon/exports.hpp"
-
 #include "diskferry/assert.hpp"
-#include "diskferry/task_group.hpp"
 #include "drivers/checked_device.hpp"
 #include "drivers/filters/align.hpp"
 #include "drivers/filters/slice.hpp"
 #include "drivers/filters/write_through.hpp"
 #include "drivers/image/image.hpp"
+#include "gateway/daemon/exports_state.hpp"
 #include "gateway/jobs/job.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
-#include <map>
-#include <mutex>
 #include <optional>
 
 #include <boost/asio/cancellation_state.hpp>
@@ -40,45 +36,32 @@ Result<ImageUri> image_of(const control::ExportRequest& request) {
 
 }  // namespace
 
-struct Exports::Entry {
-  control::ExportRequest request{};
-  Kind kind = Kind::added;
-  std::string shown_image{};
-  /// Null while a job has it, which gives back the one that is behind the export then.
-  std::shared_ptr<BlockDevice> device{};
-  std::vector<std::string> storages{};
-  nbd_server::ExportPtr offered{};  // set: ready; else it is being added or removed
-  bool is_lent = false;
-  std::string configured{};  // the image that the configuration names; empty: it names none
-
-  bool is_there_again() const noexcept { return kind != Kind::added; }  // after a restart
-};
-
-struct Exports::State {
-  DriverContext& context;
-  nbd_server::Server& server;
-  DiskServer& disks;
-  mutable std::mutex guard{};
-  std::map<std::string, std::shared_ptr<Entry>> entries{};  // guard; also the members of each
-};
-
 Exports::Exports(DriverContext& context, nbd_server::Server& server, DiskServer& disks)
-    : state_(new State{.context = context, .server = server, .disks = disks}) {}
+    : state_(new State{.context = context,
+                       .server = server,
+                       .disks = disks,
+                       .trying = TaskGroup(context.reactors.front())}) {}
 Exports::~Exports() {
   DISKFERRY_ASSERT(state_->entries.empty(), "exports are destroyed with images open");
 }
 
 /// The image open and an export made of it, not offered yet.
 Task<Result<std::shared_ptr<Exports::Entry>>> Exports::open(control::ExportRequest request,
-                                                            std::uint64_t size_bytes) {
+                                                            const Addition& addition) {
   DISKFERRY_CO_TRY(const ImageUri uri, image_of(request));
   ImageOpenOptions options{.format = request.format, .writable = request.writable};
   // What a guest may write to is never probed: it could make its raw disk look like something else.
   if (request.writable && options.format.empty()) options.format = format_for_target(uri);
-  DISKFERRY_CO_TRY(const Image image, co_await open_image(state_->context, uri, options));
+  auto opened = co_await open_image(state_->context, uri, options);
+  if (!opened && opened.error().kind() == ErrorKind::in_use && addition.is_taken_over) {
+    spdlog::info("export {}: without a lock, beside the host that it goes to", printable(request.name));
+    options.without_lock = true;
+    opened = co_await open_image(state_->context, uri, options);
+  }
+  DISKFERRY_CO_TRY(const Image image, std::move(opened));
   std::shared_ptr<BlockDevice> device = image.shared_device();
-  if (size_bytes != 0) {
-    auto part = slice_of(device, {0, size_bytes});
+  if (addition.size_bytes != 0) {
+    auto part = slice_of(device, {0, addition.size_bytes});
     if (!part) {
       (void)co_await device->close();
       co_return unexpected(std::move(part).error());
@@ -135,9 +118,11 @@ control::ExportRequest request_of(const EndpointRecord& record) {
 }
 }  // namespace
 
-Task<Result<control::ExportDescription>> Exports::open_disk(EndpointRecord record) {
-  return add_as(request_of(record),
-                {.kind = Kind::disk, .is_offered_later = true, .size_bytes = record.size_bytes});
+Task<Result<control::ExportDescription>> Exports::open_disk(EndpointRecord record, bool is_taken_over) {
+  return add_as(request_of(record), {.kind = Kind::disk,
+                                     .is_offered_later = true,
+                                     .is_taken_over = is_taken_over,
+                                     .size_bytes = record.size_bytes});
 }
 
 Task<Result<void>> Exports::offer_disk(EndpointRecord record) {
@@ -156,12 +141,39 @@ bool Exports::has_export(const std::string& name) const {
   return state_->entries.contains(name);
 }
 
+std::optional<ExportStorage> Exports::storage_of(const std::string& name) const {
+  std::lock_guard lock(state_->guard);
+  const auto found = state_->entries.find(name);
+  if (found == state_->entries.end()) return std::nullopt;
+  const Entry& entry = *found->second;
+  return ExportStorage{.name = name,
+                       .uri = entry.request.image,
+                       .format = entry.request.format,
+                       .storages = entry.storages.empty() ? std::vector{entry.request.image} : entry.storages,
+                       .is_disk = entry.kind == Kind::disk};
+}
+
 std::vector<std::string> Exports::disk_names() const {
   std::vector<std::string> names;
   std::lock_guard lock(state_->guard);
   for (const auto& [name, entry] : state_->entries)
-    if (entry->kind == Kind::disk) names.push_back(name);
+    if (entry->kind == Kind::disk && entry->offered) names.push_back(name);
   return names;
+}
+
+std::string Exports::disk_storage(const std::string& name) const {
+  std::lock_guard lock(state_->guard);
+  const auto found = state_->entries.find(name);
+  if (found == state_->entries.end()) return {};
+  const Entry& entry = *found->second;
+  const bool is_settled = (entry.offered || !entry.waiting.empty()) && !entry.is_lent;
+  return entry.kind == Kind::disk && is_settled ? entry.request.image : std::string();
+}
+
+bool Exports::has_disks() const {
+  std::lock_guard lock(state_->guard);
+  return std::ranges::any_of(state_->entries,
+                             [](const auto& each) { return each.second->kind == Kind::disk; });
 }
 
 bool Exports::is_disk(const std::string& name) const {
@@ -208,14 +220,18 @@ Task<Result<control::ExportDescription>> Exports::add_as(control::ExportRequest 
                                .why("there is an export of this name")
                                .remedy("'diskferry exports' lists them"));
   }
-  auto opened = co_await open(std::move(request), addition.size_bytes);
+  auto opened = co_await open(request, addition);
   Result<void> added = opened ? Result<void>() : unexpected(opened.error());
   if (opened) (*opened)->kind = addition.kind;
   if (opened && !addition.is_offered_later) added = server_of(**opened).exports().add((*opened)->offered);
   if (!added && opened) (void)co_await (*opened)->device->close();
   std::lock_guard lock(state_->guard);
   if (!added) {
-    state_->entries.erase(name);
+    // What is there after a restart is so also where its storage comes later.
+    if (addition.is_offered_later && added.error().kind() != ErrorKind::cancelled)
+      state_->entries[name] = waiting_entry(std::move(request), std::move(addition), added.error());
+    else
+      state_->entries.erase(name);
     co_return unexpected(std::move(added).error());
   }
   (*opened)->configured = std::move(addition.configured);
@@ -232,6 +248,9 @@ Result<Endpoints::Lent> Exports::borrow(const std::string& name) {
   };
   std::lock_guard lock(state_->guard);
   const auto found = state_->entries.find(name);
+  if (found != state_->entries.end() && !found->second->waiting.empty())
+    return refused(ErrorKind::gone, "its storage is not there: " + found->second->waiting,
+                   "say it again once 'diskferry exports' shows its size");
   if (found == state_->entries.end() || !found->second->offered)
     return refused(ErrorKind::not_found, "there is no export of this name", "'diskferry exports' lists them");
   Entry& entry = *found->second;
@@ -320,17 +339,18 @@ control::ExportDescription Exports::describe(const Entry& entry) const {
           .writable = entry.request.writable,
           .requires_tls = entry.request.requires_tls,
           .allow = entry.request.allow,
-          .size_bytes = entry.offered->size_bytes(),
-          .clients = entry.offered->clients(),
+          .size_bytes = entry.offered ? entry.offered->size_bytes() : entry.size_bytes,
+          .clients = entry.offered ? entry.offered->clients() : 0,
           .is_configured = entry.is_there_again(),
-          .addresses = server_of(entry).addresses(entry.request.name)};
+          .addresses = server_of(entry).addresses(entry.request.name),
+          .waiting = entry.waiting};
 }
 
 std::vector<control::ExportDescription> Exports::list() const {
   std::vector<control::ExportDescription> listed;
   std::lock_guard lock(state_->guard);
   for (const auto& [name, entry] : state_->entries) {
-    if (entry->offered) listed.push_back(describe(*entry));
+    if (entry->offered || !entry->waiting.empty()) listed.push_back(describe(*entry));
   }
   return listed;
 }
@@ -364,6 +384,15 @@ Task<Result<void>> Exports::remove_now(std::string name) {
       co_return unexpected(fail(ErrorKind::in_use, "remove export", printable(name))
                                .why("a job is replacing its storage")
                                .remedy("wait for that job, or cancel it"));
+    // What is about to open its storage does so before it is gone, or not at all.
+    if (entry->is_tried_now)
+      co_return unexpected(fail(ErrorKind::in_use, "remove export", printable(name))
+                               .why("its storage is just being opened")
+                               .remedy("say it again in a moment"));
+    if (!entry->waiting.empty()) {
+      state_->entries.erase(found);
+      co_return Result<void>{};
+    }
     offered = std::exchange(entry->offered, nullptr);
   }
   if (!offered)

@@ -24,20 +24,28 @@ class Exports final : public Endpoints, public DiskExports {
   Exports(const Exports&) = delete;
   Exports& operator=(const Exports&) = delete;
 
-  /// Opens the image and offers it. Errors: already_exists (the name), invalid_argument, and those of
-  /// opening.
+  /// Opens the image and offers it. Errors: already_exists (the name, also of one that waits),
+  /// invalid_argument, and those of opening.
   Task<Result<control::ExportDescription>> add(control::ExportRequest request);
   /// The same of one of the configuration, which clients find when offer_configured() is called: jobs of an
   /// earlier process have put themselves behind it by then.
   /// `size_bytes`: the disk is so much of its storage; 0: all. `configured`: the image that the configuration
-  /// names, where that is not the request's. Errors also: mismatch (the storage is smaller).
+  /// names, where that is not the request's. Errors also: mismatch (the storage is smaller). One whose
+  /// storage cannot be opened waits for it.
   Task<Result<control::ExportDescription>> open_configured(control::ExportRequest request,
                                                            std::uint64_t size_bytes, std::string configured);
   /// The same of a disk of a machine that a job of an earlier process brought here.
-  Task<Result<control::ExportDescription>> open_disk(EndpointRecord record);
+  /// `is_taken_over`: another host may have it open, and writes nothing before a move of ours has closed it.
+  Task<Result<control::ExportDescription>> open_disk(EndpointRecord record, bool is_taken_over = false);
   /// Those that cannot be are told in the log.
   void offer_configured();
+  /// Opens those whose storage was away as soon as it is there, and lets clients in. After
+  /// offer_configured(); once.
+  void keep_trying();
+  Task<void> stop_trying();
   bool is_disk(const std::string& name) const;
+  /// Of any machine, also one that waits for its storage.
+  bool has_disks() const;
   /// No new clients; those inside are disconnected in order, what they wrote is flushed and the image closed.
   /// Not cut short by cancelling: the server's limits bound it. Errors: not_found, in_use (it is being added
   /// or removed), those of flush and close.
@@ -50,7 +58,9 @@ class Exports final : public Endpoints, public DiskExports {
 
   bool has_export(const std::string& name) const override;
   std::string export_at(const ImageUri& storage) const override;
+  std::optional<ExportStorage> storage_of(const std::string& name) const override;
   std::vector<std::string> disk_names() const override;
+  std::string disk_storage(const std::string& name) const override;
   const std::string& disk_socket() const noexcept override;
   Task<Result<void>> offer_disk(EndpointRecord record) override;
   Task<Result<void>> write_through(std::string name, bool is_on) override;
@@ -63,15 +73,22 @@ class Exports final : public Endpoints, public DiskExports {
 
  private:
   struct Entry;
-  Task<Result<std::shared_ptr<Entry>>> open(control::ExportRequest request, std::uint64_t size_bytes);
   enum class Kind : std::uint8_t { added, configured, disk };
   struct Addition {
     Kind kind = Kind::added;
     bool is_offered_later = false;
+    bool is_taken_over = false;
     std::uint64_t size_bytes = 0;
     std::string configured{};
   };
+  Task<Result<std::shared_ptr<Entry>>> open(control::ExportRequest request, const Addition& addition);
   Task<Result<control::ExportDescription>> add_as(control::ExportRequest request, Addition addition);
+  // exports_waiting.cpp
+  static std::shared_ptr<Entry> waiting_entry(control::ExportRequest request, Addition addition,
+                                              const Error& why);
+  Task<Result<void>> try_until_open(std::string name);
+  Task<bool> try_again(std::string name);
+  bool take_opened(const std::shared_ptr<Entry>& waiting, const std::shared_ptr<Entry>& opened);
   Task<Result<void>> remove_now(std::string name);
   nbd_server::Server& server_of(const Entry& entry) const;
   Result<std::shared_ptr<Entry>> lent_entry(const std::string& name) const;

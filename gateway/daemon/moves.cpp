@@ -6,6 +6,7 @@
 #include "gateway/daemon/remote_target.hpp"
 #include "gateway/daemon/ssh_target.hpp"
 #include "gateway/daemon/users.hpp"
+#include "gateway/move/through_choice.hpp"
 
 #include <array>
 #include <cstdlib>
@@ -66,8 +67,8 @@ Task<Result<std::unique_ptr<TargetGateway>>> connect_any(DriverContext& context,
 }
 
 /// For tests of what a crash leaves; see ReplaceEnvironment::dies_at.
-std::string fault_point() {
-  const char* phase = std::getenv("DISKFERRYD_DIES_AT");  // NOLINT(concurrency-mt-unsafe): nobody changes it
+std::string fault_point(const char* variable) {
+  const char* phase = std::getenv(variable);  // NOLINT(concurrency-mt-unsafe): nobody changes it
   return phase == nullptr ? std::string() : phase;
 }
 
@@ -82,6 +83,11 @@ Task<Result<void>> Moves::open_store() {
   co_return Result<void>{};
 }
 
+Task<bool> Moves::is_taken_over(std::string export_name) {
+  const auto job = co_await job_taking_over(*store_, std::move(export_name));
+  co_return job && !job->empty();
+}
+
 Task<Result<void>> Moves::take_up_replacements(Endpoints& endpoints, DiskExports& disks,
                                                const std::string& id) {
   const ReplaceEnvironment environment{.drivers = context_,
@@ -92,8 +98,10 @@ Task<Result<void>> Moves::take_up_replacements(Endpoints& endpoints, DiskExports
                                        .state_folder = config_.state.folder,
                                        .window_bytes = config_.move.window_bytes,
                                        .connections = config_.move.connections,
-                                       .dies_at = fault_point(),
-                                       .disk_exports = &disks};
+                                       .dies_at = fault_point("DISKFERRYD_DIES_AT"),
+                                       .disk_exports = &disks,
+                                       .libvirt_uri = config_.hypervisor.uri};
+  exports_ = &disks;
   replacements_.emplace(environment, *store_);
   disk_keeper_.emplace(context_, disks, environment.libvirt_uri);
   co_return co_await replacements_->take_up();
@@ -129,6 +137,7 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                                  .jobs = *store_,
                                  .bus = bus_,
                                  .controller = controller_name(id),
+                                 .libvirt_uri = config_.hypervisor.uri,
                                  .run_folder = run_folder,
                                  .state_folder = config_.state.folder,
                                  .qmp_sockets_folder = config_.move.qmp_sockets,
@@ -137,7 +146,10 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
                                  .window_bytes = config_.move.window_bytes,
                                  .connections = config_.move.connections,
                                  .here = facts,
+                                 .disk_exports = exports_,
+                                 .replacements = &*replacements_,
                                  .address_here = address_of(config_, name),
+                                 .dies_at = fault_point("DISKFERRYD_MOVE_DIES_AT"),
                                  .connect_gateway = [this, certificates](std::string address) {
                                    return connect_any(context_, std::move(address), certificates,
                                                       config_.move.run_folder);
@@ -146,6 +158,7 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
       .drivers = context_,
       .jobs = *store_,
       .controller = controller_name(id),
+      .libvirt_uri = config_.hypervisor.uri,
       .host_name = host_name(),
       .fence = {.words = config_.evacuate.fence, .limit = config_.evacuate.fence_timeout},
       .hosts = config_.evacuate.hosts,
@@ -159,9 +172,10 @@ Task<Result<void>> Moves::start(std::string name, std::string id) {
 
 Task<void> Moves::stop() {
   if (disk_keeper_) co_await disk_keeper_->stop();
-  if (replacements_) co_await replacements_->stop();
   if (evacuations_) co_await evacuations_->stop();
+  // Before the replacements, which they may have to end.
   if (moves_) co_await moves_->stop();
+  if (replacements_) co_await replacements_->stop();
   bus_.close();
   if (disks_) co_await disks_->stop();
 }

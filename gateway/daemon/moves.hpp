@@ -25,6 +25,8 @@ class Moves {
   Task<Result<void>> open_store();
   /// Where exports are whose storage was replaced, whatever the configuration says.
   Task<Result<std::vector<EndpointRecord>>> endpoints() { return store_->endpoints(); }
+  /// A move of an earlier process may have had the other host open that export's storage, too.
+  Task<bool> is_taken_over(std::string export_name);
   Task<Result<void>> forget_endpoint(std::string name) { return store_->forget_endpoint(std::move(name)); }
   /// Puts the replacements of an earlier process behind their exports, before clients find those. Lifetime:
   /// `endpoints` and `disks` until stop() has completed.
@@ -42,6 +44,7 @@ class Moves {
   nbd_server::Server& nbd_;
   EventBus bus_;
   std::unique_ptr<JobStore> store_{};
+  DiskExports* exports_ = nullptr;
   std::optional<TargetDisks> disks_{};
   std::optional<TargetMachines> machines_{};
   std::optional<MoveService> moves_{};

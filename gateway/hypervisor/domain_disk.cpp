@@ -79,14 +79,6 @@ void rewrite_driver(pugi::xml_node disk, const DiskRewrite& change, Warnings& wa
   fit_driver(driver, change, warnings);
 }
 
-/// The disk is the start of storage that is larger: the guest must not see the rest.
-void write_slice(pugi::xml_node source, std::uint64_t bytes) {
-  auto slice = append_element(append_element(source, "slices"), "slice");
-  set_attribute(slice, "type", "storage");
-  set_attribute(slice, "offset", "0");
-  set_attribute(slice, "size", std::to_string(bytes));
-}
-
 /// Empties the source and fills it again, or makes one in front of the target, where libvirt has it. Only the
 /// policy for a missing medium outlives the old source.
 void rewrite_source(pugi::xml_node disk, const DiskRewrite& change, Warnings& warnings) {
@@ -120,6 +112,13 @@ void warn_of_queries(const DiskRewrite& change, Warnings& warnings) {
 }
 
 }  // namespace
+
+void write_slice(pugi::xml_node source, std::uint64_t bytes) {
+  auto slice = append_element(append_element(source, "slices"), "slice");
+  set_attribute(slice, "type", "storage");
+  set_attribute(slice, "offset", "0");
+  set_attribute(slice, "size", std::to_string(bytes));
+}
 
 Result<void> rewrite_disk(pugi::xml_node disk, const DiskRewrite& change, Warnings& warnings) {
   DISKFERRY_CHECK(check_source(change));

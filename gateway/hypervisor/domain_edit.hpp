@@ -18,6 +18,8 @@ std::string_view format_of(const DiskSource& source);
 /// Errors: invalid_argument, unsupported (a scheme QEMU cannot use by way of libvirt).
 Result<void> check_source(const DiskRewrite& change);
 void write_source(pugi::xml_node source, const DiskSource& from);
+/// The disk is the start of storage that is larger: the guest must not see the rest.
+void write_slice(pugi::xml_node source, std::uint64_t bytes);
 
 /// Gives a <disk> its new source and takes away what belonged to the old one.
 /// Errors: invalid_argument, unsupported.

@@ -95,9 +95,12 @@ struct RewrittenDomain {
 /// kind cannot have such a source).
 Result<RewrittenDomain> rewrite_domain(std::string_view xml, const DomainRewrite& changes);
 
-/// The <disk> element for a copy of a running disk to an export (LibvirtBlockCopy::disk_xml). Where libvirt
-/// knows how, QEMU waits `reconnect_s` for a server that is away. Errors: invalid_argument.
-Result<std::string> block_copy_xml(const std::string& target, const NbdDiskSource& to, unsigned reconnect_s);
+/// The <disk> element for a copy of a running disk to another place (LibvirtBlockCopy::disk_xml). Where
+/// libvirt knows how, QEMU waits `reconnect_s` for an NBD server that is away. Errors: as disk_source().
+Result<std::string> block_copy_xml(const DiskRewrite& copy, unsigned reconnect_s);
+
+/// What a disk with that source is said to be on (VmDisk::source). Errors: as disk_source().
+Result<std::string> source_name(const DiskSource& source);
 
 /// Both documents laid out line by line and compared as `diff -u` does, with three lines of context;
 /// passwords are masked. Empty where they are equal. Where they differ in more than xml_diff_edits_max lines,

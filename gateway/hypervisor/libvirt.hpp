@@ -40,6 +40,7 @@ struct LibvirtMigration {
   bool synchronous_disk_writes = false;
   /// What is not copied is proved to be shared, whatever libvirt concludes from the kind of file system.
   bool is_storage_proved = false;
+  bool arrives_paused = false;   ///< it is paused there, its images not opened for writing, until resume()
   bool undefine_source = false;  ///< off: it stays defined there until the source is released
   bool persist_destination = true;
 };

@@ -28,6 +28,7 @@ unsigned migration_flags(const LibvirtMigration& migration) noexcept {
   // By its name it says more than it does: libvirt leaves out its look at file systems and cache modes.
   set_when(migration.is_storage_proved, VIR_MIGRATE_UNSAFE);
   set_when(migration.persist_destination, VIR_MIGRATE_PERSIST_DEST);
+  set_when(migration.arrives_paused, VIR_MIGRATE_PAUSED);
   set_when(migration.undefine_source, VIR_MIGRATE_UNDEFINE_SOURCE);
   set_when(migration.tls, VIR_MIGRATE_TLS);
   set_when(migration.auto_converge, VIR_MIGRATE_AUTO_CONVERGE);
@@ -60,6 +61,8 @@ Result<void> check_migration(const LibvirtMigration& migration) {
     return refuse("a definition that stays was given, but none is to stay");
   if (migration.parallel_connections > parallel_connections_max)
     return refuse("too many parallel connections");
+  if (migration.arrives_paused && migration.post_copy)
+    return refuse("post-copy is for a guest that runs at once");
   if (migration.tls && !migration.disks.empty() && migration.disks_uri.starts_with("unix:"))
     return refuse("libvirt cannot encrypt the memory while disks are copied by way of a UNIX socket");
   return {};

@@ -1,4 +1,4 @@
-// Three commands of the monitor; see the header.
+// A few commands of the monitor; see the header.
 #include "gateway/hypervisor/nbd_reconnect.hpp"
 
 #include "gateway/hypervisor/qmp_message.hpp"
@@ -54,6 +54,9 @@ json::object options_like(const NbdReconnect& wanted, const QemuNode& like) {
 std::string format_node_name(unsigned node_index) {
   return fmt::format("libvirt-{}-format", node_index);
 }
+std::string connection_node_name(unsigned node_index) {
+  return fmt::format("libvirt-{}-storage", node_index);
+}
 std::string reconnecting_node_name(unsigned node_index) {
   return fmt::format("diskferry-{}", node_index);
 }
@@ -67,6 +70,7 @@ Result<QemuNode> find_qemu_node(std::string_view answer, std::string_view name) 
     if (node == nullptr || qmp_text(*node, "node-name") != name) continue;
     QemuNode found{.is_read_only = flag_in(*node, "ro")};
     if (const auto zeroes = qmp_text(*node, "detect_zeroes"); !zeroes.empty()) found.detect_zeroes = zeroes;
+    found.driver = qmp_text(*node, "drv");
     const auto* cache = node->if_contains("cache");
     if (cache == nullptr || !cache->is_object()) return unexpected(unreadable());
     found.is_direct = flag_in(cache->get_object(), "direct");
@@ -94,6 +98,36 @@ std::string reopen_command(const NbdReconnect& wanted, const QemuNode& like) {
   return command("blockdev-reopen", {{"options", json::array{std::move(node)}}});
 }
 
+std::string end_connection_command(unsigned node_index) {
+  return command("blockdev-del", {{"node-name", connection_node_name(node_index)}});
+}
+
+std::string take_name_command(unsigned node_index, const QemuNode& like, bool discards) {
+  json::object node = options_like({.discards = discards}, like);
+  node["driver"] = "raw";
+  node["node-name"] = connection_node_name(node_index);
+  node["file"] = reconnecting_node_name(node_index);
+  return command("blockdev-add", std::move(node));
+}
+
+namespace {
+/// `nodes`: the answer to query-named-block-nodes, of before.
+Task<Result<void>> replace_connection(Libvirt& libvirt, std::string domain, const NbdReconnect& wanted,
+                                      const std::string& nodes) {
+  const auto found = find_qemu_node(nodes, connection_node_name(wanted.node_index));
+  // What is no connection is ours, of an earlier attempt.
+  if (found && found->driver != "nbd") co_return Result<void>{};
+  if (!found && found.error().kind() != ErrorKind::not_found) co_return unexpected(found.error());
+  const auto ended = co_await ask(libvirt, domain, end_connection_command(wanted.node_index));
+  if (!ended && ended.error().kind() != ErrorKind::not_found) co_return unexpected(ended.error());
+  DISKFERRY_CO_TRY(const QemuNode like, find_qemu_node(nodes, format_node_name(wanted.node_index)));
+  const auto added =
+      co_await ask(libvirt, domain, take_name_command(wanted.node_index, like, wanted.discards));
+  if (!added && added.error().kind() != ErrorKind::already_exists) co_return unexpected(added.error());
+  co_return Result<void>{};
+}
+}  // namespace
+
 Task<Result<void>> have_nbd_reconnect(Libvirt& libvirt, std::string domain, NbdReconnect wanted) {
   DISKFERRY_CO_TRY(const std::string nodes,
                    co_await libvirt.monitor_command(
@@ -104,7 +138,7 @@ Task<Result<void>> have_nbd_reconnect(Libvirt& libvirt, std::string domain, NbdR
   if (!added && added.error().kind() != ErrorKind::already_exists) co_return unexpected(added.error());
   const auto opened = co_await ask(libvirt, domain, reopen_command(wanted, like));
   if (!opened) co_return unexpected(opened.error());
-  co_return Result<void>{};
+  co_return co_await replace_connection(libvirt, domain, wanted, nodes);
 }
 
 Task<Result<void>> forget_nbd_reconnect(Libvirt& libvirt, std::string domain, unsigned node_index) {

@@ -2,6 +2,9 @@
 // libvirt 9.0 has no word for that. So QEMU is given a second connection that waits, and the disk's node is
 // opened anew over it, past libvirt: it goes on using the names of its own nodes, which stay. Works for the
 // target of a copy too, so that no moment is left in which a guest would see an error.
+//
+// libvirt's connection, without use from then on, would die with the first server: QEMU flushes every node
+// when it stops a guest to migrate it, and that would fail. So the one that waits takes its name.
 #pragma once
 
 #include "gateway/hypervisor/libvirt.hpp"
@@ -31,13 +34,18 @@ struct QemuNode {
   bool ignores_flushes = false;
   bool is_read_only = false;
   std::string detect_zeroes = "off";
+  std::string driver{};  ///< "nbd", "raw"
 };
 /// In the answer to query-named-block-nodes. Errors: not_found, protocol.
 Result<QemuNode> find_qemu_node(std::string_view answer, std::string_view name);
-/// libvirt's node of a disk, and ours below it.
+/// libvirt's nodes of a disk, and ours.
 std::string format_node_name(unsigned node_index);
+std::string connection_node_name(unsigned node_index);
 std::string reconnecting_node_name(unsigned node_index);
 std::string add_node_command(const NbdReconnect& wanted, const QemuNode& like);
 std::string reopen_command(const NbdReconnect& wanted, const QemuNode& like);
+/// libvirt's connection is ended, and its name given to ours.
+std::string end_connection_command(unsigned node_index);
+std::string take_name_command(unsigned node_index, const QemuNode& like, bool discards);
 
 }  // namespace diskferry

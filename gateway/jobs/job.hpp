@@ -107,6 +107,8 @@ struct JobChanges {
   std::optional<NewJobEvent> event{};  ///< noted together with the change
   /// These exports are there from now on; their generations are counted by the store.
   std::vector<EndpointRecord> endpoints{};
+  /// Exports of these names are not there any more, of which `endpoints` has none.
+  std::vector<std::string> gone_endpoints{};
 };
 
 struct JobFilter {

@@ -272,6 +272,7 @@ Result<std::uint64_t> JobDatabase::update(std::string_view id, std::uint64_t exp
   job.updated_ms = now_ms;
   DISKFERRY_CHECK(write(job));
   for (const EndpointRecord& endpoint : changes.endpoints) DISKFERRY_CHECK(write(endpoint));
+  for (const std::string& name : changes.gone_endpoints) DISKFERRY_CHECK(forget_endpoint(name));
   std::uint64_t sequence = 0;
   if (changes.event) {
     DISKFERRY_TRY(sequence, add_event(id, *changes.event, now_ms));

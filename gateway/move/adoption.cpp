@@ -5,7 +5,6 @@
 #include "drivers/registry.hpp"
 #include "gateway/copy/target.hpp"
 #include "gateway/move/adoption_plan.hpp"
-#include "gateway/move/disk_exports.hpp"
 #include "gateway/move/persistence.hpp"
 
 #include <algorithm>
@@ -17,9 +16,6 @@
 
 namespace diskferry {
 namespace {
-/// A libvirt that is restarted, or one that QEMU keeps waiting for a gateway that was away, answers by then.
-constexpr Patience patience{.limit = std::chrono::seconds(60), .pause = std::chrono::seconds(1)};
-
 bool is_there(const Error& error) noexcept {
   return error.kind() != ErrorKind::not_found;
 }
@@ -60,19 +56,22 @@ Task<Result<void>> Adoption::load() {
   DISKFERRY_CO_CHECK(co_await record_.load());
   const ReplaceRequest& request = record_.request();
   if (environment_.disk_exports == nullptr || !is_adoption(request))
-    co_return unexpected(fail(ErrorKind::unsupported, "bring the disk onto the gateway")
+    co_return unexpected(fail(ErrorKind::unsupported, "move the machine's disk")
                              .why("this gateway has no exports for disks of machines"));
   const ReplaceDisk& wanted = request.disks.front();
   if (record_.state().disks.empty())
     record_.state().disks.push_back({.name = wanted.name, .uri = wanted.uri, .format = wanted.format});
-  bytes_per_s_ = request.bytes_per_s;
-  disk_.emplace(environment_.drivers, names_of(environment_, wanted));
+  const auto& limits = record_.state().limits;
+  bytes_per_s_ = limits ? limits->bytes_per_s : request.bytes_per_s;
+  DISKFERRY_CO_TRY(DomainDiskNames names, names_of(environment_, request));
+  disk_.emplace(environment_.drivers, std::move(names));
+  destination_ = make_destination({.environment = environment_, .record = record_, .disk = *disk_});
   co_return Result<void>{};
 }
 
-EndpointRecord Adoption::endpoint() const {
-  const ReplaceDiskState& state = record_.state().disks.front();
-  return {.name = state.name, .uri = state.uri, .format = state.format, .size_bytes = state.size_bytes};
+/// Of the target, where the disk is not all of it.
+std::uint64_t Adoption::part_bytes() {
+  return disk_state().is_part ? disk_state().size_bytes : 0;
 }
 
 // --- the job ----------------------------------------------------------------------------------------------
@@ -128,19 +127,18 @@ Task<Result<void>> Adoption::forward() {
 
 // --- before anything is copied ----------------------------------------------------------------------------
 
-Task<Result<void>> Adoption::look_and_note(AdoptionFacts& facts) {
-  DISKFERRY_CO_TRY(facts, co_await collect_adoption(*disk_, record_.request()));
+Task<Result<void>> Adoption::look_and_note() {
+  DISKFERRY_CO_TRY(const AdoptionFacts facts,
+                   co_await collect_adoption(*disk_, *environment_.disk_exports, record_.request()));
   const auto findings = examine(facts);
   DISKFERRY_CO_CHECK(refuse_adoption(findings, record_.job().subject));
   for (const Finding& each : findings) record_.state().warnings.push_back(each.text);
   ReplaceDiskState& state = disk_state();
   DISKFERRY_CO_TRY(state.size_bytes, co_await disk_->size_bytes());
-  const auto disk = std::ranges::find(facts.machine.disks, facts.disk, &VmDisk::target);
-  state.source = disk->source_text;
-  state.source_format = disk->format;
+  note_source(state, facts);
   const AdoptionTarget target{
       .state = state, .overwrite = record_.request().overwrite, .was_made = state.was_created};
-  DISKFERRY_CO_TRY(const bool makes, co_await look_at_adoption_target(environment_.drivers, target, *disk));
+  DISKFERRY_CO_TRY(const bool makes, co_await look_at_adoption_target(environment_.drivers, target, facts));
   state.was_created = state.was_created || makes;
   co_return Result<void>{};
 }
@@ -155,8 +153,7 @@ Task<Result<void>> Adoption::make_target() {
 Task<Result<void>> Adoption::prepare() {
   // By an earlier process that did not come further.
   const bool was_made_before = disk_state().was_created;
-  AdoptionFacts facts;
-  DISKFERRY_CO_CHECK(co_await look_and_note(facts));
+  DISKFERRY_CO_CHECK(co_await look_and_note());
   // Written down first, so that a crash leaves nothing behind that nobody knows of.
   DISKFERRY_CO_CHECK(co_await record_.save({}));
   if (was_made_before) DISKFERRY_CO_CHECK(co_await remove_target());
@@ -169,22 +166,22 @@ Task<Result<void>> Adoption::prepare() {
 
 // --- over -------------------------------------------------------------------------------------------------
 
-/// Returns when the disk is on the export.
+/// Returns when the disk is on its target.
 Task<Result<void>> Adoption::bring_over() {
   // It was told to go over if an earlier process tried to.
   const bool may_be_over = record_.state().phase == Phase::switching;
   is_commit_wanted_ = is_commit_wanted_ || may_be_over;
   if (may_be_over) {
-    DISKFERRY_CO_CHECK(co_await offer());
-    DISKFERRY_CO_CHECK(co_await environment_.disk_exports->write_through(disk_state().name, true));
+    DISKFERRY_CO_CHECK(co_await destination_->offer());
+    DISKFERRY_CO_CHECK(co_await destination_->make_lasting());
   }
   // What an earlier process began is over, one way or the other.
   DISKFERRY_CO_TRY(const DiskPlace place, co_await settle());
   if (place == DiskPlace::target) co_return Result<void>{};
   if (may_be_over) DISKFERRY_CO_CHECK(co_await record_.enter(Phase::delta));
-  DISKFERRY_CO_CHECK(co_await offer());
-  bounded_to_ = bytes_per_s_;
-  DISKFERRY_CO_CHECK(co_await disk_->start_copy(bounded_to_));
+  DISKFERRY_CO_CHECK(co_await destination_->offer());
+  DISKFERRY_CO_CHECK(co_await note_bound(bytes_per_s_));
+  DISKFERRY_CO_CHECK(co_await disk_->start_copy(bounded_to_, part_bytes()));
   if (record_.state().phase == Phase::prepared) DISKFERRY_CO_CHECK(co_await record_.enter(Phase::bulk));
   while (true) {
     DISKFERRY_CO_CHECK(co_await copy_until_ready());
@@ -193,14 +190,7 @@ Task<Result<void>> Adoption::bring_over() {
   }
 }
 
-Task<Result<void>> Adoption::offer() {
-  if (is_offered_) co_return Result<void>{};
-  DISKFERRY_CO_CHECK(co_await environment_.disk_exports->offer_disk(endpoint()));
-  is_offered_ = true;
-  co_return Result<void>{};
-}
-
-/// The disk is on the export: only forward.
+/// The disk is on its target: only forward.
 Task<Result<void>> Adoption::commit() {
   co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
   ReplaceState& state = record_.state();
@@ -215,13 +205,10 @@ Task<Result<void>> Adoption::commit() {
     DISKFERRY_CO_CHECK(co_await record_.enter_for_sure(Phase::switching, {}, gives_up));
   if (state.phase < Phase::committed)
     DISKFERRY_CO_CHECK(
-        co_await record_.enter_for_sure(Phase::committed, {.endpoints = {endpoint()}}, gives_up));
-  Clock& clock = environment_.drivers.clock;
-  const auto waits =
-      co_await persist(clock, patience, [this] { return disk_->wait_for_gateway(); }, is_there);
-  if (!waits)
-    state.warnings.push_back("the guest sees an error while the gateway is away: " + waits.error().message());
-  const auto kept = co_await persist(clock, patience, [this] { return disk_->keep_definition(); });
+        co_await record_.enter_for_sure(Phase::committed, destination_->commit_record(), gives_up));
+  co_await destination_->settle_in();
+  const auto kept = co_await persist(environment_.drivers.clock, hypervisor_patience,
+                                     [this] { return disk_->keep_definition(part_bytes()); });
   if (!kept)
     state.leftovers.push_back("the machine's definition names the old storage: " + kept.error().message());
   DISKFERRY_CO_CHECK(co_await record_.enter_for_sure(Phase::retained, {}, gives_up));
@@ -239,8 +226,8 @@ Task<Result<void>> Adoption::remove_target() {
 Task<Result<DiskPlace>> Adoption::end_copying() {
   DiskPlace place = DiskPlace::source;
   const auto ended = co_await persist(
-      environment_.drivers.clock, patience, [this, &place] { return disk_->end_copy_if_any(place); },
-      is_there);
+      environment_.drivers.clock, hypervisor_patience,
+      [this, &place] { return disk_->end_copy_if_any(place); }, is_there);
   if (ended) co_return place;
   // A machine that is gone is on no storage; but one that was going over may have been on the export.
   if (ended.error().kind() == ErrorKind::not_found && can_remove_unseen_) co_return DiskPlace::source;
@@ -255,10 +242,8 @@ Task<Result<void>> Adoption::undo(Error why) {
   spdlog::warn("replacement {} of {}: undone: {}", record_.job().id, printable(record_.job().subject),
                why.message());
   DISKFERRY_CO_CHECK(co_await record_.enter(Phase::aborting));
-  if (is_offered_) {
-    if (auto withdrawn = co_await environment_.disk_exports->withdraw_disk(disk_state().name); !withdrawn)
-      spdlog::warn("replacement {}: {}", record_.job().id, withdrawn.error().message());
-  }
+  if (auto withdrawn = co_await destination_->withdraw(); !withdrawn)
+    spdlog::warn("replacement {}: {}", record_.job().id, withdrawn.error().message());
   if (!place) {
     state.leftovers.push_back(
         fmt::format("{}, in case the machine has it: {}", disk_state().uri, place.error().message()));

@@ -1,16 +1,18 @@
-// A running machine's disk comes onto the gateway: libvirt copies it to an export of its own, whose storage
-// is the target, and goes over to that. Until then the disk is where it was, whatever happens; which of the
-// two it is decides libvirt's answer and nothing else. From then on it is an export that is there after
-// restarts, and whose storage can be replaced like any other's.
+// A running machine's disk goes elsewhere by the hypervisor's own copy: onto the gateway, to an export that
+// is made for it and whose storage is the target; or to storage that QEMU opens itself, off the gateway where
+// it was on it (disk_destination.hpp). Until it has gone over the disk is where it was, whatever happens;
+// which of the two it is decides libvirt's answer and nothing else.
 #pragma once
 
 #include "gateway/move/adoption_rules.hpp"
+#include "gateway/move/disk_destination.hpp"
 #include "gateway/move/domain_disk.hpp"
 #include "gateway/move/replace_job.hpp"
 #include "gateway/move/replace_record.hpp"
 #include "gateway/move/replacement.hpp"
 
 #include <atomic>
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -43,20 +45,20 @@ class Adoption final : public ReplaceJob {
   Task<Result<void>> load();
   Task<Result<void>> forward();
   Task<Result<void>> prepare();
-  Task<Result<void>> look_and_note(AdoptionFacts& facts);
+  Task<Result<void>> look_and_note();
   Task<Result<void>> make_target();
   Task<Result<void>> bring_over();
-  Task<Result<void>> offer();
   Task<Result<void>> commit();
   Task<Result<DiskPlace>> end_copying();
   Task<Result<void>> undo(Error why);
   Task<Result<void>> remove_target();
   ReplaceDiskState& disk_state() { return record_.state().disks.front(); }
-  EndpointRecord endpoint() const;
+  std::uint64_t part_bytes();
 
   // adoption_copy.cpp: what libvirt and QEMU are had do
   Task<Result<DiskPlace>> settle();
   Task<Result<void>> copy_until_ready();
+  Task<Result<void>> note_bound(std::uint64_t bytes_per_s);
   Task<Result<void>> note_view(const DomainDiskView& view);
   Task<Result<bool>> go_over();
   Task<Result<void>> go_over_into(Result<bool>& result);
@@ -70,8 +72,8 @@ class Adoption final : public ReplaceJob {
   ReplaceEnvironment& environment_;
   ReplaceRecord record_;
   std::optional<DomainDisk> disk_{};
+  std::unique_ptr<DiskDestination> destination_{};
   bool is_taken_up_ = false;
-  bool is_offered_ = false;
   bool can_remove_unseen_ = true;
   std::uint64_t done_bytes_ = 0;
   std::uint64_t total_bytes_ = 0;

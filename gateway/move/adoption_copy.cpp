@@ -2,9 +2,7 @@
 // what came of it.
 #include "diskferry/image_uri.hpp"
 #include "diskferry/task_group.hpp"
-#include "drivers/support/wall_clock.hpp"
 #include "gateway/move/adoption.hpp"
-#include "gateway/move/disk_exports.hpp"
 #include "gateway/move/persistence.hpp"
 
 #include <fmt/format.h>
@@ -40,6 +38,15 @@ Task<Result<DiskPlace>> Adoption::settle() {
   }
 }
 
+/// For whoever goes on.
+Task<Result<void>> Adoption::note_bound(std::uint64_t bytes_per_s) {
+  bounded_to_ = bytes_per_s;
+  ReplaceLimits limits = limits_of(record_.request(), 0);
+  limits.bytes_per_s = bytes_per_s;
+  record_.state().limits = limits;
+  co_return co_await record_.save({});
+}
+
 /// What is worth writing down, and telling.
 Task<Result<void>> Adoption::note_view(const DomainDiskView& view) {
   if (view.job) {
@@ -49,7 +56,7 @@ Task<Result<void>> Adoption::note_view(const DomainDiskView& view) {
   tell_progress();
   if (const std::uint64_t wanted = bytes_per_s_; wanted != bounded_to_) {
     DISKFERRY_CO_CHECK(co_await disk_->set_bytes_per_s(wanted));
-    bounded_to_ = wanted;
+    DISKFERRY_CO_CHECK(co_await note_bound(wanted));
   }
   const bool is_ready = view.disk.mirror && view.disk.mirror->is_ready;
   const Phase phase = record_.state().phase;
@@ -76,7 +83,8 @@ Task<Result<void>> Adoption::copy_until_ready() {
       if (const auto noted = co_await note_view(*view); !noted)
         spdlog::warn("replacement {}: {}", record_.job().id, noted.error().message());
       const ReplaceRequest& request = record_.request();
-      const bool may_go = is_commit_wanted_ || (!request.commit_by_hand && now_ms() >= request.commit_at_ms);
+      const bool may_go =
+          is_commit_wanted_ || (!request.commit_by_hand && environment_.now_ms() >= request.commit_at_ms);
       if (may_go && view->disk.mirror->is_ready) co_return Result<void>{};
     }
     DISKFERRY_CO_CHECK(co_await environment_.drivers.clock.sleep_for(look_interval));
@@ -93,9 +101,9 @@ Task<Result<bool>> Adoption::go_over() {
   co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
   if (record_.state().phase == Phase::bulk) DISKFERRY_CO_CHECK(co_await record_.enter(Phase::delta));
   DISKFERRY_CO_CHECK(co_await record_.enter(Phase::synchronized));
-  DISKFERRY_CO_CHECK(co_await environment_.disk_exports->write_through(disk_state().name, true));
+  DISKFERRY_CO_CHECK(co_await destination_->make_lasting());
   DISKFERRY_CO_CHECK(co_await record_.enter(Phase::switching));
-  DISKFERRY_CO_CHECK(co_await disk_->wait_for_gateway());
+  DISKFERRY_CO_CHECK(co_await destination_->before_pivot());
   Clock& clock = environment_.drivers.clock;
   while (!is_end_wanted()) {
     const TimePoint begin = clock.now();

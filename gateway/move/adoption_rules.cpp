@@ -22,13 +22,24 @@ void can_be_asked_for(const AdoptionFacts& facts, const VmDisk& disk, Findings& 
     found.block("retain", disk.target,
                 "Its old storage cannot be kept in step: the hypervisor lets go of it when it goes over.",
                 "leave out --retain; the old storage stays as it is at that moment");
-  if (request.remove_source)
+  const bool is_ours = request.rehome && facts.on_export && facts.on_export->is_disk;
+  if (request.remove_source && !is_ours)
     found.block("remove-source", disk.target,
                 "Its old storage is not the gateway's, and other images may be based on it.",
                 "leave out --remove-source, and remove it by hand when all is well");
   if (request.deadline_s != 0)
     found.block("deadline", disk.target, "How fast the hypervisor copies cannot be steered by a deadline.",
                 "leave out the deadline, and set --rate");
+}
+
+/// Where it is to be on no export any more.
+void can_be_rehomed(const AdoptionFacts& facts, const VmDisk& disk, Findings& found) {
+  if (!facts.request.rehome || !facts.on_export || facts.on_export->is_disk) return;
+  found.warn("export-stays", disk.target,
+             fmt::format("It is on the export {} of the gateway's configuration, which stays with the old "
+                         "storage behind it.",
+                         facts.on_export->name),
+             "take it out of the configuration ([[export]]) afterwards");
 }
 
 void machine_runs(const AdoptionFacts& facts, const VmDisk& disk, Findings& found) {
@@ -104,7 +115,7 @@ void nothing_else_holds_it(const AdoptionFacts& facts, const VmDisk& disk, Findi
                fmt::format("The {} layers below its image become part of the target.", disk.backing.size()));
 }
 
-constexpr std::array<DiskRule, 4> rules{can_be_asked_for, machine_runs, disk_is_a_disk,
+constexpr std::array<DiskRule, 5> rules{can_be_asked_for, can_be_rehomed, machine_runs, disk_is_a_disk,
                                         nothing_else_holds_it};
 
 }  // namespace
@@ -126,7 +137,7 @@ Result<void> refuse_adoption(const std::vector<Finding>& findings, const std::st
   const Finding& first = findings.front();
   std::string why = first.text;
   if (why.ends_with('.')) why.pop_back();
-  return unexpected(fail(ErrorKind::unsupported, "bring onto the gateway", printable(name))
+  return unexpected(fail(ErrorKind::unsupported, "replace the storage of", printable(name))
                         .why(std::move(why))
                         .remedy(first.remedy));
 }

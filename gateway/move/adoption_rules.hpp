@@ -1,10 +1,12 @@
-// What speaks against bringing a machine's disk onto the gateway, found before anything is changed. Pure.
+// What speaks against having the hypervisor move a machine's disk, found before anything is changed. Pure.
 #pragma once
 
 #include "gateway/hypervisor/virtual_machine.hpp"
+#include "gateway/move/disk_exports.hpp"
 #include "gateway/move/preflight.hpp"
 #include "gateway/move/replace_request.hpp"
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,9 +15,10 @@ namespace diskferry {
 struct AdoptionFacts {
   ReplaceRequest request{};
   VmDescription machine{};
-  std::string disk{};         ///< "vda"
-  bool has_disk_job = false;  ///< libvirt has a job with it
-  bool is_in_job = false;     ///< libvirt migrates, saves or dumps the machine
+  std::string disk{};                        ///< "vda"
+  std::optional<ExportStorage> on_export{};  ///< the export of this gateway that the disk is on
+  bool has_disk_job = false;                 ///< libvirt has a job with it
+  bool is_in_job = false;                    ///< libvirt migrates, saves or dumps the machine
   std::uint64_t libvirt_version = 0;
 };
 

@@ -2,6 +2,7 @@
 #include "gateway/move/coordinator.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "gateway/move/through_choice.hpp"
 
 #include <array>
 #include <chrono>
@@ -30,8 +31,9 @@ Coordinator::~Coordinator() = default;
 
 Task<Result<void>> Coordinator::run() {
   DISKFERRY_CO_CHECK(co_await move_.load(lease));
-  way_ = make_way_(move_);
   const bool is_new = move_.state.phase == Phase::planned;
+  if (is_new) co_await choose_way(move_);
+  way_ = make_way_(move_);
   (void)co_await move_.save({.status = JobStatus::running});
   auto result = is_new ? co_await forward() : co_await settle_after_crash();
   // Whatever happened, cancellation included, is followed through.
@@ -103,7 +105,7 @@ Task<Result<void>> Coordinator::let_source_go() {
   if (move_.request.keep_source) co_return Result<void>{};
   co_await way_->let_source_go();
   for (const MoveDiskState& disk : move_.state.disks)
-    if (!disk.source.empty() && disk.route != DiskRoute::shared)
+    if (!disk.source.empty() && disk.route != DiskRoute::shared && disk.route != DiskRoute::rehomed)
       move_.state.leftovers.push_back("the disk on the source host: " + disk.source);
   co_return co_await move_.enter(Phase::released);
 }

@@ -5,12 +5,22 @@
 #include "diskferry/image_uri.hpp"
 #include "diskferry/task.hpp"
 
+#include <optional>
 #include <string>
 #include <vector>
 
 namespace diskferry {
 
 struct EndpointRecord;
+
+/// What is behind an export.
+struct ExportStorage {
+  std::string name{};  ///< of the export
+  std::string uri{};
+  std::string format{};
+  std::vector<std::string> storages{};  ///< all that its content comes from, with backing images
+  bool is_disk = false;                 ///< of a machine, and in no configuration
+};
 
 class DiskExports {
  public:
@@ -20,8 +30,12 @@ class DiskExports {
   virtual bool has_export(const std::string& name) const = 0;
   /// The export that a hypervisor here has under this name of its storage; empty: none of this gateway.
   virtual std::string export_at(const ImageUri& storage) const = 0;
+  /// Of an export of any kind; nullopt: there is none of this name.
+  virtual std::optional<ExportStorage> storage_of(const std::string& name) const = 0;
   /// Those that are open, of jobs that have ended and of others.
   virtual std::vector<std::string> disk_names() const = 0;
+  /// Where the image of such a disk is; empty: there is none of this name, or a job is changing it.
+  virtual std::string disk_storage(const std::string& name) const = 0;
   /// Where the hypervisor finds them.
   virtual const std::string& disk_socket() const noexcept = 0;
   /// Opens what the record names, writable, and lets the hypervisor in. It is there again after a restart

@@ -80,11 +80,11 @@ Task<Result<void>> DiskKeeper::look() {
 Task<Result<void>> DiskKeeper::have_waiting(std::string export_name) {
   const auto colon = export_name.rfind(':');
   if (colon == std::string::npos) co_return Result<void>{};
-  DomainDisk disk(context_, {.hypervisor = libvirt_uri_,
-                             .domain = export_name.substr(0, colon),
-                             .disk = export_name.substr(colon + 1),
-                             .socket = exports_.disk_socket(),
-                             .export_name = export_name});
+  DomainDisk disk(context_,
+                  {.hypervisor = libvirt_uri_,
+                   .domain = export_name.substr(0, colon),
+                   .disk = export_name.substr(colon + 1),
+                   .target = NbdDiskSource{.socket = exports_.disk_socket(), .export_name = export_name}});
   const auto view = co_await disk.look(false);
   Result<void> done;
   if (view && view->place == DiskPlace::target && is_alive(view->machine)) {

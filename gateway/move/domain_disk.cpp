@@ -24,20 +24,16 @@ Error no_disk(const DomainDiskNames& names) {
 
 }  // namespace
 
-bool is_export(const std::string& source, const DomainDiskNames& names) {
-  const auto uri = ImageUri::parse(source);
-  return uri && uri->scheme() == "nbd+unix" && uri->query("socket") == names.socket &&
-         uri->path() == "/" + names.export_name;
-}
-
-DiskPlace place_of(const VmDisk& disk, const DomainDiskNames& names) {
-  if (is_export(disk.source, names)) return DiskPlace::target;
-  const bool copies = disk.mirror && is_export(disk.mirror->source, names);
-  return copies ? DiskPlace::copying : DiskPlace::source;
+DiskPlace place_of(const VmDisk& disk, const std::string& target) {
+  if (target.empty()) return DiskPlace::source;
+  if (disk.source == target) return DiskPlace::target;
+  return disk.mirror && disk.mirror->source == target ? DiskPlace::copying : DiskPlace::source;
 }
 
 DomainDisk::DomainDisk(DriverContext& context, DomainDiskNames names)
-    : context_(context), names_(std::move(names)) {}
+    : context_(context),
+      names_(std::move(names)),
+      target_name_(source_name(names_.target).value_or(std::string())) {}
 DomainDisk::~DomainDisk() {
   DISKFERRY_ASSERT(libvirt_ == nullptr, "a domain's disk is closed before it is destroyed");
 }
@@ -80,17 +76,16 @@ Task<Result<DomainDiskView>> DomainDisk::look(bool asks_job) {
   DISKFERRY_CO_TRY(const VmDescription found, co_await machine());
   const auto disk = std::ranges::find(found.disks, names_.disk, &VmDisk::target);
   if (disk == found.disks.end()) co_return unexpected(no_disk(names_));
-  DomainDiskView view{.place = place_of(*disk, names_), .machine = found.state, .disk = *disk};
+  DomainDiskView view{.place = place_of(*disk, target_name_), .machine = found.state, .disk = *disk};
   if (!asks_job || !is_alive(found.state)) co_return view;
   DISKFERRY_CO_TRY(view.job, co_await ask<std::optional<LibvirtBlockJob>>(
                                  [this](Libvirt& to) { return to.block_job(names_.domain, names_.disk); }));
   co_return view;
 }
 
-Task<Result<void>> DomainDisk::start_copy(std::uint64_t bytes_per_s) {
-  DISKFERRY_CO_TRY(
-      const std::string xml,
-      block_copy_xml(names_.disk, {.socket = names_.socket, .export_name = names_.export_name}, reconnect_s));
+Task<Result<void>> DomainDisk::start_copy(std::uint64_t bytes_per_s, std::uint64_t part_bytes) {
+  const DiskRewrite place{.target = names_.disk, .source = names_.target, .slice_bytes = part_bytes};
+  DISKFERRY_CO_TRY(const std::string xml, block_copy_xml(place, reconnect_s));
   const LibvirtBlockCopy copy{
       .target = names_.disk, .disk_xml = xml, .bytes_per_s = bytes_per_s, .synchronous_writes = true};
   co_return co_await ask<void>(
@@ -104,6 +99,8 @@ Task<Result<void>> DomainDisk::set_bytes_per_s(std::uint64_t bytes_per_s) {
 }
 
 Task<Result<void>> DomainDisk::wait_for_gateway() {
+  const auto* to = std::get_if<NbdDiskSource>(&names_.target);
+  if (to == nullptr) co_return unexpected(fail(ErrorKind::internal, "have QEMU wait for the gateway"));
   DISKFERRY_CO_TRY(const DomainDiskView now, co_await look(false));
   const bool is_over = now.place == DiskPlace::target;
   const unsigned node = is_over ? now.disk.node_index : now.disk.mirror ? now.disk.mirror->node_index : 0;
@@ -112,8 +109,8 @@ Task<Result<void>> DomainDisk::wait_for_gateway() {
                              .why("libvirt does not tell which of QEMU's nodes the disk is")
                              .remedy("use libvirt 9.0 or later"));
   const NbdReconnect wanted{.node_index = node,
-                            .socket = names_.socket,
-                            .export_name = names_.export_name,
+                            .socket = to->socket,
+                            .export_name = to->export_name,
                             .delay_s = reconnect_s,
                             .discards = now.disk.discards};
   auto done = co_await ask<void>(
@@ -151,7 +148,7 @@ Task<Result<void>> DomainDisk::end_copy_if_any(DiskPlace& found) {
   co_return co_await end_copy();
 }
 
-Task<Result<void>> DomainDisk::keep_definition() {
+Task<Result<void>> DomainDisk::keep_definition(std::uint64_t part_bytes) {
   DISKFERRY_CO_TRY(const VmDescription found, co_await machine());
   if (!found.is_persistent) co_return Result<void>{};
   DISKFERRY_CO_TRY(const std::string xml, co_await ask<std::string>([this](Libvirt& to) {
@@ -160,11 +157,9 @@ Task<Result<void>> DomainDisk::keep_definition() {
   DISKFERRY_CO_TRY(const VmDescription kept, read_domain(xml));
   const auto disk = std::ranges::find(kept.disks, names_.disk, &VmDisk::target);
   // One that was taken out of it is not put in again.
-  if (disk == kept.disks.end() || is_export(disk->source, names_)) co_return Result<void>{};
+  if (disk == kept.disks.end() || disk->source == target_name_) co_return Result<void>{};
   DomainRewrite change;
-  change.disks.push_back(
-      {.target = names_.disk,
-       .source = NbdDiskSource{.socket = names_.socket, .export_name = names_.export_name}});
+  change.disks.push_back({.target = names_.disk, .source = names_.target, .slice_bytes = part_bytes});
   change.is_persistent_form = true;
   DISKFERRY_CO_TRY(const RewrittenDomain changed, rewrite_domain(xml, change));
   co_return co_await ask<void>([&changed](Libvirt& to) { return to.define(changed.xml); });

@@ -1,5 +1,6 @@
-// A disk of a machine under libvirt, copied to an export of this gateway and gone over to it: what is asked
-// of libvirt and of QEMU for that. A connection that is lost is made anew with the next question.
+// A disk of a machine under libvirt, copied to another place (an export of this gateway, or storage that QEMU
+// opens itself) and gone over to it: what is asked of libvirt and of QEMU for that. A connection that is lost
+// is made anew with the next question.
 #pragma once
 
 #include "gateway/hypervisor/domain_xml.hpp"
@@ -14,21 +15,19 @@ namespace diskferry {
 /// Which storage a machine's disk is on, as the hypervisor tells.
 enum class DiskPlace : std::uint8_t {
   source,   ///< where it was, and nothing is copied
-  copying,  ///< where it was, and being copied to the export, or just going over to it
-  target,   ///< on the export
+  copying,  ///< where it was, and being copied to the target, or just going over to it
+  target,   ///< on the target
 };
 
 struct DomainDiskNames {
   std::string hypervisor{};  ///< libvirt's URI
   std::string domain{};
-  std::string disk{};         ///< "vda"
-  std::string socket{};       ///< of the export
-  std::string export_name{};  ///< of the export
+  std::string disk{};  ///< "vda"
+  DiskSource target{};
 };
 
-/// Whether a disk's source is that export. Pure.
-bool is_export(const std::string& source, const DomainDiskNames& names);
-DiskPlace place_of(const VmDisk& disk, const DomainDiskNames& names);
+/// `target` as VmDisk::source has it. Pure.
+DiskPlace place_of(const VmDisk& disk, const std::string& target);
 
 /// How the disk stands.
 struct DomainDiskView {
@@ -57,28 +56,31 @@ class DomainDisk {
   Task<Result<DomainDiskView>> look(bool asks_job = true);
   /// Copies all of it, backing images included; each write of the guest goes to both from the first moment
   /// on, so that it comes to be in step however the guest writes. Errors also: in_use (it has a job).
-  Task<Result<void>> start_copy(std::uint64_t bytes_per_s);
+  /// `part_bytes`: the disk is so much of the target's beginning; 0: all of it.
+  Task<Result<void>> start_copy(std::uint64_t bytes_per_s, std::uint64_t part_bytes = 0);
   Task<Result<void>> set_bytes_per_s(std::uint64_t bytes_per_s);
-  /// From now on QEMU waits where the gateway is away, for minutes. While the disk is copied or on the
-  /// export.
+  /// From now on QEMU waits where the gateway is away, for minutes. While the disk is copied to an export or
+  /// on it.
   Task<Result<void>> wait_for_gateway();
-  /// Goes over to the export. Errors also: in_use (not in step yet); others say nothing about where it is.
+  /// Takes away what wait_for_gateway() made of a node (VmDisk::node_index) that the disk is not on any more.
+  Task<void> forget_connection(unsigned node_index);
+  /// Goes over to the target. Errors also: in_use (not in step yet); others say nothing about where it is.
   Task<Result<void>> go_over();
   /// Ends the copying; the disk stays where it was.
   Task<Result<void>> end_copy();
   /// The same where it is copied, else nothing; says where it was found.
   Task<Result<void>> end_copy_if_any(DiskPlace& found);
-  /// Has the definition that outlives the machine name the export, too.
-  Task<Result<void>> keep_definition();
+  /// Has the definition that outlives the machine name the target, too.
+  Task<Result<void>> keep_definition(std::uint64_t part_bytes = 0);
   Task<void> close();
 
  private:
   template <class T, class Call>
   Task<Result<T>> ask(Call call);
-  Task<void> forget_connection(unsigned node_index);
 
   DriverContext& context_;
   const DomainDiskNames names_;
+  const std::string target_name_;  // as VmDisk::source has it; empty: libvirt cannot have such a target
   std::unique_ptr<Libvirt> libvirt_{};
 };
 

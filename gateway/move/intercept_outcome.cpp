@@ -97,8 +97,8 @@ Task<Result<void>> InterceptWay::find_out() {
 
 Task<WhoRuns> InterceptWay::ask_both() {
   WhoRuns said{.was_paused = move_.state.was_paused, .may_have_gone_over = may_have_gone_over()};
-  const auto source = co_await ask_host(ends_.source, source_uri(move_.environment, move_.request));
-  const auto target = co_await ask_host(ends_.target, move_.request.destination);
+  const auto source = co_await ends_.ask_source(move_);
+  const auto target = co_await ends_.ask_target(move_);
   if (source) {
     said.source = source->state;
     said.source_waits = source->is_in_migration || move_.state.is_fenced;
@@ -110,23 +110,6 @@ Task<WhoRuns> InterceptWay::ask_both() {
     said.target_has_arrived = target->state == VmState::paused && !target->is_in_migration;
   }
   co_return said;
-}
-
-Task<std::optional<VmCondition>> InterceptWay::ask_host(std::unique_ptr<Libvirt>& host, std::string uri) {
-  if (host) {
-    auto now = co_await host->condition(move_.job.subject);
-    if (now) co_return *now;
-    if (now.error().kind() != ErrorKind::gone) co_return std::nullopt;
-    (&host == &ends_.source ? has_lost_source_ : has_lost_target_) = true;
-    co_await host->close();
-    lost_.push_back(std::move(host));
-  }
-  auto again = co_await Libvirt::connect(move_.environment.drivers, std::move(uri));
-  if (!again) co_return std::nullopt;
-  host = *std::move(again);
-  auto now = co_await host->condition(move_.job.subject);
-  if (!now) co_return std::nullopt;
-  co_return *now;
 }
 
 }  // namespace diskferry

@@ -132,10 +132,7 @@ Task<Result<void>> InterceptWay::settle_failure(Error said) {
     spdlog::warn("move {}: {}", move_.job.id, fenced.error().message());
   DISKFERRY_CO_CHECK(co_await find_out());
   if (outcome_ == Outcome::committed) co_return Result<void>{};
-  if (outcome_ == Outcome::split)
-    co_return unexpected(fail(ErrorKind::internal, "migrate", printable(move_.job.subject))
-                             .why("both hosts say that they run it")
-                             .remedy("stop the one on the target at once, and look at its log"));
+  if (outcome_ == Outcome::split) co_return unexpected(runs_twice());
   if (supervisor_.has_timed_out())
     co_return unexpected(took_too_long("allow more time, or --auto-converge, or --post-copy"));
   // Then that is the cause: that the target's machine has ended is what undoing the move looks like.
@@ -150,8 +147,8 @@ Error InterceptWay::first_cause_of(Error said) {
                   .target_host = host_of(move_.request.destination),
                   .has_ended = outcome_ == Outcome::ended,
                   .was_given_up = was_given_up_,
-                  .has_lost_source = has_lost_source_,
-                  .has_lost_target = has_lost_target_};
+                  .has_lost_source = ends_.has_lost_source,
+                  .has_lost_target = ends_.has_lost_target};
   {
     std::lock_guard lock(guard_);
     seen.source_ended = source_ended_;
@@ -216,7 +213,6 @@ Task<void> InterceptWay::take_measures() {
 Task<void> InterceptWay::close() {
   if (guest_) co_await guest_->close();
   co_await ends_.close();
-  lost_.clear();
 }
 
 }  // namespace diskferry

@@ -54,17 +54,12 @@ class InterceptWay final : public LiveWay {
   Task<Result<void>> fence_source();
   Task<Result<void>> make_true(const WhoRuns& said);
   Task<WhoRuns> ask_both();
-  Task<std::optional<VmCondition>> ask_host(std::unique_ptr<Libvirt>& host, std::string uri);
 
   LibvirtEnds ends_{};
   std::unique_ptr<GuestWatch> guest_{};
   std::unique_ptr<Barrier> barrier_{};
   bool was_given_up_ = false;  ///< because the machine that waited at the target ended
   bool is_cause_known_ = false;
-  bool has_lost_source_ = false;  ///< the connection to libvirt there
-  bool has_lost_target_ = false;
-  std::vector<std::unique_ptr<Libvirt>>
-      lost_{};  ///< closed; a question may still be on its way back from one
   // What the hypervisor's threads tell.
   std::mutex guard_;
   std::optional<TimePoint> target_resumed_{};

@@ -1,7 +1,9 @@
 #include "gateway/move/libvirt_ends.hpp"
 
+#include "diskferry/image_uri.hpp"
 #include "gateway/move/move_disks.hpp"
 #include "gateway/move/preflight_collect.hpp"
+#include "gateway/move/through_choice.hpp"
 
 #include <algorithm>
 #include <iterator>
@@ -29,7 +31,8 @@ Task<Result<PreflightFacts>> LibvirtEnds::refuse_blockers_now(MoveContext& move)
   PreflightPeers peers{.source = *source,
                        .target = target.get(),
                        .gateway = move.gateway.get(),
-                       .here = move.environment.here};
+                       .here = move.environment.here,
+                       .disk_exports = move.environment.disk_exports};
   DISKFERRY_CO_TRY(PreflightFacts facts,
                    co_await collect_preflight(move.environment.drivers, std::move(peers), move.request,
                                               move.request.cold));
@@ -41,12 +44,17 @@ Task<Result<PreflightFacts>> LibvirtEnds::refuse_blockers_now(MoveContext& move)
 Task<Result<void>> LibvirtEnds::prepare(MoveContext& move) {
   MoveState& state = move.state;
   DISKFERRY_CO_TRY(const PreflightFacts facts, co_await refuse_blockers_now(move));
+  if (facts.goes_through != (state.way == MoveWayKind::through))
+    co_return unexpected(fail(ErrorKind::in_use, "migrate", printable(move.job.subject))
+                             .why("its disks have come to this gateway, or left it, since the move began")
+                             .remedy("begin again"));
   state.machine = facts.machine.uuid;
   state.was_paused = facts.machine.state == VmState::paused;
   state.is_persistent = facts.machine.is_persistent;
   state.is_cold = move.request.cold;
   DISKFERRY_CO_TRY(auto copied,
                    co_await choose_disks(move.environment.drivers, *source, facts.machine, move.request));
+  if (state.way == MoveWayKind::through) rehome(copied, facts);
   std::ranges::move(copied, std::back_inserter(state.disks));
   DISKFERRY_CO_CHECK(co_await move.prepare_targets({}));
   DISKFERRY_CO_TRY(MoveDefinitions made, co_await rewrite_definitions(*source, facts, state.disks));
@@ -67,11 +75,37 @@ Task<void> LibvirtEnds::undefine_source(MoveContext& move) {
   spdlog::warn("move {}: {}", move.job.id, gone.error().message());
 }
 
+Task<std::optional<VmCondition>> LibvirtEnds::ask_source(MoveContext& move) {
+  return ask(move, {source, has_lost_source}, source_uri(move.environment, move.request));
+}
+
+Task<std::optional<VmCondition>> LibvirtEnds::ask_target(MoveContext& move) {
+  return ask(move, {target, has_lost_target}, move.request.destination);
+}
+
+Task<std::optional<VmCondition>> LibvirtEnds::ask(MoveContext& move, Host host, std::string uri) {
+  if (host.libvirt) {
+    auto now = co_await host.libvirt->condition(move.job.subject);
+    if (now) co_return *now;
+    if (now.error().kind() != ErrorKind::gone) co_return std::nullopt;
+    host.has_lost = true;
+    co_await host.libvirt->close();
+    lost_.push_back(std::move(host.libvirt));
+  }
+  auto again = co_await Libvirt::connect(move.environment.drivers, std::move(uri));
+  if (!again) co_return std::nullopt;
+  host.libvirt = *std::move(again);
+  auto now = co_await host.libvirt->condition(move.job.subject);
+  if (!now) co_return std::nullopt;
+  co_return *now;
+}
+
 Task<void> LibvirtEnds::close() {
   if (source) co_await source->close();
   if (target) co_await target->close();
   source.reset();
   target.reset();
+  lost_.clear();
 }
 
 }  // namespace diskferry

@@ -6,6 +6,9 @@
 #include "gateway/move/preflight.hpp"
 
 #include <memory>
+#include <optional>
+#include <string>
+#include <vector>
 
 namespace diskferry {
 
@@ -13,6 +16,8 @@ namespace diskferry {
 struct LibvirtEnds {
   std::unique_ptr<Libvirt> source{};
   std::unique_ptr<Libvirt> target{};
+  bool has_lost_source = false;  ///< the connection to libvirt there
+  bool has_lost_target = false;
 
   /// Both, and the other gateway.
   Task<Result<void>> connect(MoveContext& move);
@@ -20,6 +25,10 @@ struct LibvirtEnds {
   /// Refuses what the preflight finds, chooses the disks' routes, has the other gateway make the targets, and
   /// rewrites the definitions.
   Task<Result<void>> prepare(MoveContext& move);
+  /// What a host says of the machine; nullopt: it cannot be asked now. A connection that is lost is made
+  /// anew.
+  Task<std::optional<VmCondition>> ask_source(MoveContext& move);
+  Task<std::optional<VmCondition>> ask_target(MoveContext& move);
   /// The definition here is removed; what cannot be is noted as left over.
   Task<void> undefine_source(MoveContext& move);
   Task<void> close();
@@ -27,6 +36,14 @@ struct LibvirtEnds {
  private:
   /// Returns what it found out on the way.
   Task<Result<PreflightFacts>> refuse_blockers_now(MoveContext& move);
+  struct Host {
+    std::unique_ptr<Libvirt>& libvirt;
+    bool& has_lost;
+  };
+  Task<std::optional<VmCondition>> ask(MoveContext& move, Host host, std::string uri);
+
+  std::vector<std::unique_ptr<Libvirt>>
+      lost_{};  ///< closed; a question may still be on its way back from one
 };
 
 }  // namespace diskferry

@@ -16,10 +16,20 @@ bool LiveWay::may_undo() const {
 Task<Result<void>> LiveWay::settle() {
   DISKFERRY_CO_CHECK(co_await find_out());
   if (outcome_ == Outcome::committed) co_return Result<void>{};
-  co_return unexpected(fail(ErrorKind::gone, "migrate", move_.job.subject)
-                           .why(fmt::format("the gateway on {} ended while it ran; the guest goes on there",
-                                            printable(move_.environment.here.name)))
-                           .remedy("begin again"));
+  co_return unexpected(ended_without_us());
+}
+
+Error LiveWay::ended_without_us() const {
+  return fail(ErrorKind::gone, "migrate", move_.job.subject)
+      .why(fmt::format("the gateway on {} ended while it ran; the guest goes on there",
+                       printable(move_.environment.here.name)))
+      .remedy("begin again");
+}
+
+Error LiveWay::runs_twice() const {
+  return fail(ErrorKind::internal, "migrate", printable(move_.job.subject))
+      .why("both hosts say that they run it")
+      .remedy("stop the one on the target at once, and look at its log");
 }
 
 Error LiveWay::took_too_long(std::string remedy) const {

@@ -19,6 +19,9 @@ class LiveWay : public MoveWay, protected LiveMachine {
   explicit LiveWay(MoveContext& move) : move_(move), supervisor_(move, *this) {}
   /// Asks until it is known who has the machine, and sets the outcome. Errors: timed_out.
   virtual Task<Result<void>> find_out() = 0;
+  /// The gateway ended while the machine moved, and the guest is here.
+  Error ended_without_us() const;
+  Error runs_twice() const;
   /// `remedy`: what to do, where the move took longer than allowed.
   Error took_too_long(std::string remedy) const;
 

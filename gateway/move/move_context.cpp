@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <csignal>
 #include <fmt/format.h>
 
 #include <spdlog/spdlog.h>
@@ -18,6 +19,10 @@
 namespace diskferry {
 namespace {
 constexpr Duration finish_pause = std::chrono::seconds(1);
+
+bool is_mirrored(const MoveDiskState& disk) {
+  return disk.route != DiskRoute::shared && disk.route != DiskRoute::rehomed;
+}
 }  // namespace
 
 MoveContext::MoveContext(MoveEnvironment& of, JobRecord record)
@@ -48,6 +53,7 @@ Task<Result<void>> MoveContext::enter(Phase next) {
   if (!may_follow(state.phase, next))
     co_return unexpected(fail(ErrorKind::internal, "go on with the move")
                              .why(fmt::format("from {} to {}", to_string(state.phase), to_string(next))));
+  die_at("before:", next);
   const Phase before = state.phase;
   state.phase = next;
   state.timeline.push_back({.phase = next, .at_ms = now_ms()});
@@ -58,11 +64,16 @@ Task<Result<void>> MoveContext::enter(Phase next) {
                                                               to_string(next), operators_word(next))}});
   if (saved) {
     spdlog::info("move {} of {}: {}", job.id, printable(job.subject), to_string(next));
+    die_at("", next);
     co_return saved;
   }
   state.phase = before;
   state.timeline.pop_back();
   co_return saved;
+}
+
+void MoveContext::die_at(std::string_view prefix, Phase phase) const {
+  if (environment.dies_at == fmt::format("{}{}", prefix, to_string(phase))) (void)std::raise(SIGKILL);
 }
 
 Result<void> MoveContext::take_findings(const std::vector<Finding>& findings) {
@@ -86,13 +97,12 @@ Task<Result<void>> MoveContext::connect_gateway() {
 Task<Result<void>> MoveContext::prepare_targets(std::string monitor) {
   // Written down first: what a crash leaves at the other gateway is found by this move's id.
   DISKFERRY_CO_CHECK(co_await save({}));
-  const bool copies = std::ranges::any_of(
-      state.disks, [](const MoveDiskState& disk) { return disk.route != DiskRoute::shared; });
+  const bool copies = std::ranges::any_of(state.disks, is_mirrored);
   // The folder for the socket of the hypervisor there, which listens only where something is copied.
   if (!request.cold && copies) DISKFERRY_CO_CHECK(co_await gateway->prepare({.move = job.id}));
   for (MoveDiskState& disk : state.disks) {
     if (disk.route == DiskRoute::direct) DISKFERRY_CO_CHECK(co_await make_network_target(disk));
-    if (disk.route == DiskRoute::direct || disk.route == DiskRoute::shared) continue;
+    if (disk.route == DiskRoute::direct || !is_mirrored(disk)) continue;
     auto prepared = co_await gateway->prepare({.move = job.id,
                                                .machine = state.machine,
                                                .disk = disk.target,
@@ -172,7 +182,7 @@ Task<Result<void>> MoveContext::open_sources(SourceDisksHooks hooks) {
   disks = std::make_unique<SourceDisks>(environment.drivers, std::move(options));
   std::vector<SourceDisk> wanted;
   for (const MoveDiskState& disk : state.disks) {
-    if (disk.route == DiskRoute::shared) continue;
+    if (!is_mirrored(disk)) continue;
     DISKFERRY_CO_TRY(SourceDisk source, source_disk(disk));
     wanted.push_back(std::move(source));
   }

@@ -14,6 +14,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace diskferry {
@@ -79,6 +80,7 @@ struct MoveContext {
 
  private:
   Task<Result<void>> finish_once(TargetEnd end);
+  void die_at(std::string_view prefix, Phase phase) const;
   Result<SourceDisk> source_disk(const MoveDiskState& disk) const;
   std::vector<SourceDisks::DiskStats> last_stats_{};
 };

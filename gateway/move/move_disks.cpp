@@ -51,6 +51,7 @@ std::string reason_of(DiskRoute route) {
       return "only the hypervisor there may have it open";
     case DiskRoute::direct:
       return "this gateway reaches it over the network";
+    case DiskRoute::rehomed:
     case DiskRoute::shared:
       break;
   }

@@ -15,6 +15,9 @@
 
 namespace diskferry {
 
+class DiskExports;
+class ReplaceService;
+
 struct MoveEnvironment {
   DriverContext& drivers;
   JobStore& jobs;
@@ -29,7 +32,11 @@ struct MoveEnvironment {
   std::uint64_t window_bytes = 64ull << 20;
   unsigned connections = 4;
   GatewayFacts here{};
-  std::string address_here{};  ///< where other hosts reach this gateway; empty: nowhere
+  DiskExports* disk_exports = nullptr;     ///< of disks of machines here; null: there are none
+  ReplaceService* replacements = nullptr;  ///< of those exports' storage
+  std::string address_here{};              ///< where other hosts reach this gateway; empty: nowhere
+  /// For tests: as ReplaceEnvironment::dies_at, of moves.
+  std::string dies_at{};
   /// The gateway of another host. `address`: as in MoveRequest::gateway.
   std::function<Task<Result<std::unique_ptr<TargetGateway>>>(std::string address)> connect_gateway;
 };

@@ -6,6 +6,7 @@
 #include "gateway/move/preflight_report.hpp"
 #include "gateway/move/qmp_preflight.hpp"
 #include "gateway/move/qmp_request.hpp"
+#include "gateway/move/through_choice.hpp"
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
@@ -49,8 +50,10 @@ struct Connections {
 
 Task<PreflightPeers> connect_all(MoveEnvironment& environment, const MoveRequest& request,
                                  Connections& connections) {
-  PreflightPeers peers{
-      .source = *connections.source, .here = environment.here, .address_here = environment.address_here};
+  PreflightPeers peers{.source = *connections.source,
+                       .here = environment.here,
+                       .disk_exports = environment.disk_exports,
+                       .address_here = environment.address_here};
   if (auto target = co_await Libvirt::connect(environment.drivers, request.destination)) {
     connections.target = *std::move(target);
     peers.target = connections.target.get();
@@ -80,11 +83,17 @@ Task<Result<MovePlan>> plan_connected(MoveEnvironment& environment, const MoveRe
   if (request.cold) {
     plan.way = "cold";
     plan.reason = "the machine is to be moved while it is shut off: its disks are copied";
+  } else if (facts.goes_through) {
+    plan.way = "through";
+    plan.reason =
+        "its disks are exports of this gateway: they come to storage that both hosts reach, the memory "
+        "follows, and the hypervisor there opens that storage when this gateway has closed it";
   }
   // Of a request that does not fit the machine there is nothing to show but the findings, which say so.
   auto disks = co_await choose_disks(environment.drivers, source, facts.machine, request);
   if (!disks) co_return plan;
   plan.disks = *std::move(disks);
+  rehome(plan.disks, facts);
   for (MoveDiskState& disk : shared_disks(facts)) plan.disks.push_back(std::move(disk));
   if (auto definitions = co_await rewrite_definitions(source, facts, plan.disks))
     plan.definition_diff = std::move(definitions->diff);

@@ -16,7 +16,7 @@ namespace diskferry {
 struct MovePlan {
   std::vector<Finding> findings{};
   std::vector<MoveDiskState> disks{};
-  std::string way{};     ///< "intercept", "qmp", "cold"
+  std::string way{};     ///< "intercept", "through", "qmp", "cold"
   std::string reason{};  ///< why this one, for people
   std::string definition_diff{};
   std::optional<Prediction> prediction{};

@@ -47,6 +47,11 @@ static void list_fields(JsonWriter& fields, const MoveContext& move) {
     total += disk.size_bytes;
     received += std::min(disk.size_bytes, received_bytes(disk.window));
   }
+  for (const MoveDiskState& disk : state.disks) {
+    if (disk.route != DiskRoute::rehomed || disk.source == disk.own_storage) continue;
+    total += disk.size_bytes;
+    received = std::min(total, move.copied_bytes);
+  }
   fields.take("subject", move.job.subject);
   fields.take("done", received);
   fields.take("total", total);

@@ -11,8 +11,6 @@
 
 namespace diskferry {
 
-inline constexpr std::string_view migrate_kind = "migrate";
-
 /// Thread: any. Lifetime: stop() before destruction; what the environment names outlives it.
 class MoveService {
  public:

@@ -8,10 +8,11 @@
 namespace diskferry {
 namespace {
 
-constexpr std::array<std::string_view, 2> way_names{"intercept", "qmp"};
-constexpr std::array ways{MoveWayKind::intercept, MoveWayKind::qmp};
-constexpr std::array<std::string_view, 4> route_names{"gateway", "through", "direct", "shared"};
-constexpr std::array routes{DiskRoute::gateway, DiskRoute::through, DiskRoute::direct, DiskRoute::shared};
+constexpr std::array<std::string_view, 3> way_names{"intercept", "qmp", "through"};
+constexpr std::array ways{MoveWayKind::intercept, MoveWayKind::qmp, MoveWayKind::through};
+constexpr std::array<std::string_view, 5> route_names{"gateway", "through", "direct", "shared", "rehomed"};
+constexpr std::array routes{DiskRoute::gateway, DiskRoute::through, DiskRoute::direct, DiskRoute::shared,
+                            DiskRoute::rehomed};
 
 }  // namespace
 
@@ -42,6 +43,8 @@ static void list_fields(Fields& fields, ValueOf<MoveDiskState> auto& disk) {
   fields.take("source-part-offset", disk.source_part.offset);
   fields.take("source-part-bytes", disk.source_part.length);
   fields.take("export", disk.export_name);
+  fields.take("own-export", disk.own_export);
+  fields.take("own-storage", disk.own_storage);
   fields.take("created", disk.was_created);
   fields.take("taken-up", disk.is_taken_up);
   fields.take("block-device", disk.is_block_device);
@@ -59,6 +62,7 @@ static void list_fields(Fields& fields, ValueOf<MoveState> auto& state) {
   fields.take_list("disks", state.disks);
   fields.take("destination-xml", state.destination_xml);
   fields.take("persistent-xml", state.persistent_xml);
+  fields.take("replacement", state.replacement);
   fields.take_list("timeline", state.timeline);
   fields.take_optional("pause", state.pause);
   fields.take("warnings", state.warnings);

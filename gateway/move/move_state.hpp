@@ -15,6 +15,9 @@
 
 namespace diskferry {
 
+/// Of a move's job.
+inline constexpr std::string_view migrate_kind = "migrate";
+
 /// How a disk gets to the other host.
 enum class DiskRoute : std::uint8_t {
   gateway,  ///< the other host's gateway writes the file or device
@@ -22,6 +25,8 @@ enum class DiskRoute : std::uint8_t {
             ///< (qcow2)
   direct,   ///< network storage that this gateway writes itself
   shared,   ///< both hosts have the storage: nothing is copied
+  rehomed,  ///< an export of this gateway, whose storage becomes network storage that the hypervisor there
+            ///< then opens itself
 };
 std::string_view to_string(DiskRoute route) noexcept;
 
@@ -29,6 +34,7 @@ std::string_view to_string(DiskRoute route) noexcept;
 enum class MoveWayKind : std::uint8_t {
   intercept,  ///< libvirt, with its mirrors intercepted
   qmp,        ///< we, by the monitors of two QEMUs
+  through,    ///< we by way of storage of both hosts, and libvirt the memory
 };
 std::string_view to_string(MoveWayKind way) noexcept;
 
@@ -44,6 +50,8 @@ struct MoveDiskState {
   std::string drive{};        ///< the export that the hypervisor here asks for: "drive-virtio-disk0"
   Range source_part{};        ///< the disk is this part of its storage here; empty: all of it
   std::string export_name{};  ///< at the other gateway
+  std::string own_export{};   ///< of this gateway, that the hypervisor here has the disk from
+  std::string own_storage{};  ///< what that export is on when the disk goes over
   bool was_created = false;
   bool is_taken_up = false;
   bool starts_zeroed = false;    ///< not written down: it holds only until the first byte is sent
@@ -79,6 +87,7 @@ struct MoveState {
   std::vector<MoveDiskState> disks{};
   std::string destination_xml{};
   std::string persistent_xml{};
+  std::string replacement{};  ///< the job that replaces the storage of exports; empty: none, or not yet
   std::vector<PhaseTime> timeline{};
   std::optional<PauseParts> pause{};
   std::vector<std::string> warnings{};

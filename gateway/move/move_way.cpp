@@ -4,6 +4,7 @@
 #include "gateway/move/intercept_way.hpp"
 #include "gateway/move/qmp_request.hpp"
 #include "gateway/move/qmp_way.hpp"
+#include "gateway/move/through_way.hpp"
 
 namespace diskferry {
 
@@ -16,6 +17,7 @@ Task<Result<void>> MoveWay::take_from_target() {
 std::unique_ptr<MoveWay> make_way(MoveContext& move) {
   if (is_by_qmp(move.request)) return std::make_unique<QmpWay>(move);
   if (move.request.cold) return std::make_unique<ColdWay>(move);
+  if (move.state.way == MoveWayKind::through) return std::make_unique<ThroughWay>(move);
   return std::make_unique<InterceptWay>(move);
 }
 

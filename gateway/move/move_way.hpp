@@ -2,6 +2,8 @@
 // the undo point, which are the same for all; a way does what differs: whom it asks, what goes over, and how
 // it is found out who has the machine. A new way is a class here and a line in make_way().
 //
+//   through_way     it runs under libvirt from exports of this gateway: their storage becomes one that both
+//                   hosts reach, and libvirt moves the memory
 //   intercept_way   it runs under libvirt, which mirrors the disks into our sockets and decides who runs
 //   qmp_way         it runs without libvirt: both QEMUs are driven from here, and our record decides
 //   cold_way        it is shut off: its disks are copied and its definition goes over

@@ -68,4 +68,20 @@ Outcome decide(const WhoRuns& said) noexcept {
   return Outcome::undecided;
 }
 
+namespace {
+Outcome when_target_waits(const WhoRuns& said, VmState source) noexcept {
+  if (source == VmState::running) return Outcome::stop_target;
+  // The source had let go of it: forward, whatever is left of it here.
+  if (said.target_has_arrived) return Outcome::committed;
+  return when_target_is_paused(said, source);
+}
+}  // namespace
+
+Outcome decide_through(const WhoRuns& said) noexcept {
+  // With one side silent nothing can be undone there, nor handed over.
+  if (said.source_job_active || !said.source || !said.target) return Outcome::undecided;
+  if (said.target == VmState::paused) return when_target_waits(said, *said.source);
+  return when_both_answer(said, *said.source, *said.target);
+}
+
 }  // namespace diskferry

@@ -33,4 +33,8 @@ std::string_view to_string(Outcome outcome) noexcept;
 
 Outcome decide(const WhoRuns& said) noexcept;
 
+/// The same where the target arrives paused and nobody but the gateway here lets it go on, which it has not
+/// done: a target that is paused has never run.
+Outcome decide_through(const WhoRuns& said) noexcept;
+
 }  // namespace diskferry

@@ -50,8 +50,8 @@ std::vector<Finding> Findings::take() {
 
 std::vector<Finding> examine(const PreflightFacts& facts) {
   Findings found;
-  const std::array tables{host_rules(), machine_rules(),     device_rules(),
-                          disk_rules(), target_disk_rules(), option_rules()};
+  const std::array tables{host_rules(),        machine_rules(), device_rules(), disk_rules(),
+                          target_disk_rules(), option_rules(),  through_rules()};
   for (const auto& table : tables)
     for (const Rule rule : table) rule(facts, found);
   return found.take();
@@ -103,7 +103,7 @@ bool has_medium(const VmDisk& disk) noexcept {
 }
 
 bool copies_disks(const PreflightFacts& facts) noexcept {
-  return !facts.request.disks.empty();
+  return !facts.request.disks.empty() && !facts.goes_through;
 }
 
 bool contains(const std::vector<std::string>& names, const std::string& name) noexcept {

@@ -28,6 +28,10 @@ struct DiskFacts {
   std::vector<std::string> storages{};             ///< of its image and all layers; empty: not looked into
   std::string share_reason{};       ///< why it is shared, or what was tried to prove it; empty: nothing was
   std::string own_storage{};        ///< proved: it would be written to this storage of the machine itself
+  std::string own_export{};         ///< of this gateway, that the machine has it from; empty: none
+  std::string export_storage{};     ///< what that export is on
+  bool is_in_place = false;         ///< which is where it is to go
+  std::string not_reached_there{};  ///< why the other gateway does not reach where it goes; empty: it does
   unsigned backing_layers = 0;      ///< below the active one
   unsigned internal_snapshots = 0;  ///< in the image
   std::optional<TargetDiskFacts> target{};  ///< none: not asked, or `target_problem`
@@ -59,6 +63,7 @@ struct PreflightFacts {
   VmDescription machine{};
   std::vector<DiskFacts> disks{};  ///< all of the machine's
   bool is_cold = false;            ///< it is to be moved while it is shut off
+  bool goes_through = false;       ///< by way of storage of both hosts: see through_choice.hpp
   std::string running_job{};       ///< what the hypervisor does with the machine now; empty: nothing
 
   HostFacts source{};

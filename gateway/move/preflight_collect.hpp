@@ -4,6 +4,7 @@
 
 #include "diskferry/driver.hpp"
 #include "gateway/hypervisor/libvirt.hpp"
+#include "gateway/move/disk_exports.hpp"
 #include "gateway/move/prediction.hpp"
 #include "gateway/move/preflight.hpp"
 #include "gateway/move/target_gateway.hpp"
@@ -21,6 +22,7 @@ struct PreflightPeers {
   std::optional<Error> gateway_problem{};  ///< why there is no connection
   GatewayFacts here{};                     ///< what this gateway says of itself
   std::string gateway_certificate_name{};  ///< whom the other gateway's certificate names; empty: as it says
+  const DiskExports* disk_exports = nullptr;  ///< of this gateway; null: it has none
   std::string address_here{};  ///< where other hosts reach this gateway: "https://host:port"; empty: nowhere
 };
 

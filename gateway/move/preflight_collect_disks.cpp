@@ -6,6 +6,7 @@
 #include "gateway/move/move_state.hpp"
 #include "gateway/move/preflight_collector.hpp"
 #include "gateway/move/shared_proof.hpp"
+#include "gateway/move/through_choice.hpp"
 
 #include <algorithm>
 
@@ -86,6 +87,7 @@ Task<void> PreflightCollector::look_at_disks() {
     const auto move = std::ranges::find(facts_.request.disks, disk.target, &MoveDisk::target);
     if (move != facts_.request.disks.end()) each.move = *move;
     if (!disk.source_type.empty()) {
+      note_export(each);
       co_await look_at_source(each);
       if (each.move)
         co_await look_at_target(each);
@@ -95,8 +97,11 @@ Task<void> PreflightCollector::look_at_disks() {
     facts_.disks.push_back(std::move(each));
     if (co_await is_cancelled()) co_return;
   }
-  for (DiskFacts& each : facts_.disks)
+  facts_.goes_through = diskferry::goes_through(facts_.request, facts_.machine, peers_.disk_exports);
+  for (DiskFacts& each : facts_.disks) {
     if (each.target && each.target->exists) co_await compare_with_sources(each);
+    if (!each.own_export.empty() && each.move) co_await look_at_shared_target(each);
+  }
 }
 
 Task<void> PreflightCollector::look_at_source(DiskFacts& disk) {

@@ -25,15 +25,15 @@ bool are_layers_known(const DiskFacts& disk, VmState state) {
 
 }  // namespace
 
-Task<ShareVerdict> PreflightCollector::prove_storage_is_shared(ImageUri storage) {
-  const std::string name = storage.without_secrets();
+Task<ShareVerdict> PreflightCollector::prove_storage_is_shared(ImageUri storage, std::string name_there) {
   if (!storage.is_file()) {
     auto identity = co_await storage_identity(context_, storage);
-    if (!identity || !is_comparable(*identity, name))
+    if (!identity || !is_comparable(*identity, storage.without_secrets()))
       co_return ShareVerdict{.reason = "its name leads to another place on each host"};
   }
-  auto verdict = co_await with_deadline(context_.clock, preflight_answer_limit, "compare the storage",
-                                        prove_shared(context_, *peers_.gateway, std::move(storage), name));
+  auto verdict = co_await with_deadline(
+      context_.clock, preflight_answer_limit, "compare the storage",
+      prove_shared(context_, *peers_.gateway, std::move(storage), std::move(name_there)));
   if (!verdict) co_return ShareVerdict{.reason = verdict.error().message()};
   co_return *std::move(verdict);
 }
@@ -59,7 +59,7 @@ Task<void> PreflightCollector::prove_disk_is_shared(DiskFacts& disk) {
   const auto names = storages_of(disk);
   for (const std::string& name : names) {
     auto uri = name.starts_with('/') ? ImageUri::from_path(name) : ImageUri::parse(name);
-    verdict = uri ? co_await prove_storage_is_shared(*std::move(uri))
+    verdict = uri ? co_await prove_storage_is_shared(*uri, uri->without_secrets())
                   : ShareVerdict{.reason = disk.disk.source_text + " has no name for a gateway"};
     is_by_name = is_by_name || verdict.is_by_name;
     if (!verdict.is_shared && names.size() > 1) verdict.reason = name + ": " + verdict.reason;

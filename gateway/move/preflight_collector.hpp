@@ -28,10 +28,14 @@ class PreflightCollector {
   Task<void> look_into_image(DiskFacts& disk, ImageUri uri);
   Task<void> look_at_target(DiskFacts& disk);
   Task<void> look_at_network_target(DiskFacts& disk, ImageUri uri);
+  // preflight_collect_through.cpp
+  void note_export(DiskFacts& disk) const;
+  Task<bool> is_target_of_export(const DiskFacts& disk);
+  Task<void> look_at_shared_target(DiskFacts& disk);
   Task<Result<TargetDiskFacts>> ask_for_disk(const DiskFacts& disk, std::string uri, std::string format);
   // preflight_collect_shared.cpp
   Task<void> prove_disk_is_shared(DiskFacts& disk);
-  Task<ShareVerdict> prove_storage_is_shared(ImageUri storage);
+  Task<ShareVerdict> prove_storage_is_shared(ImageUri storage, std::string name_there);
   Task<bool> is_same_medium(const DiskFacts& disk);
   Task<void> compare_with_sources(DiskFacts& disk);
 

@@ -28,11 +28,12 @@ std::span<const Rule> device_rules() noexcept;
 std::span<const Rule> disk_rules() noexcept;
 std::span<const Rule> target_disk_rules() noexcept;
 std::span<const Rule> option_rules() noexcept;
+std::span<const Rule> through_rules() noexcept;
 
 /// Host part of a name, so that "b" and "b.example.org" are the same.
 std::string first_label(const std::string& name);
 bool has_medium(const VmDisk& disk) noexcept;
-/// Anything is to be copied.
+/// The hypervisor is to copy any disk.
 bool copies_disks(const PreflightFacts& facts) noexcept;
 bool contains(const std::vector<std::string>& names, const std::string& name) noexcept;
 /// What an error says can be done, else `fallback`.

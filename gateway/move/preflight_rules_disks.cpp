@@ -157,7 +157,8 @@ void layers_are_flattened(const PreflightFacts& facts, Findings& found) {
 }
 
 void something_is_copied(const PreflightFacts& facts, Findings& found) {
-  if (!copies_disks(facts)) found.note("no-disks", "machine", "No disk is copied: only the memory moves.");
+  if (facts.request.disks.empty())
+    found.note("no-disks", "machine", "No disk is copied: only the memory moves.");
 }
 
 constexpr std::array<Rule, 12> rules{

@@ -90,6 +90,7 @@ void check_target(const PreflightFacts& facts, const DiskFacts& disk, const Move
 
 void targets_are_usable(const PreflightFacts& facts, Findings& found) {
   for_each_target(facts, [&](const DiskFacts& each, const MoveDisk& move, const TargetDiskFacts& target) {
+    if (each.is_in_place && facts.goes_through) return;
     if (route_to(facts, move) == DiskRoute::direct && target.problem.empty())
       check_network_target(each, move, target, found);
     else

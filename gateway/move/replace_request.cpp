@@ -38,6 +38,7 @@ static void list_fields(Fields& fields, ValueOf<ReplaceDisk> auto& disk) {
   fields.take_unless_empty("format", disk.format);
   fields.take_unless_empty("domain", disk.domain);
   fields.take_unless_empty("disk", disk.disk);
+  fields.take_unless_empty("secret-uuid", disk.secret);
 }
 
 template <class Fields>
@@ -54,6 +55,7 @@ static void list_fields(Fields& fields, ValueOf<ReplaceRequest> auto& request) {
   fields.take("retain-s", request.retain_s);
   fields.take("remove-source", request.remove_source);
   fields.take("connections", request.connections);
+  fields.take("rehome", request.rehome);
 }
 
 template <class Fields>
@@ -81,9 +83,11 @@ Result<void> check(const ReplaceRequest& request) {
   if (request.disks.empty()) return unexpected(wrong("it names no export"));
   if (request.disks.size() > replace_disks_max)
     return unexpected(wrong(fmt::format("more than {} exports at once", replace_disks_max)));
-  if (is_adoption(request) && request.disks.size() != 1)
+  if ((request.rehome || is_adoption(request)) && request.disks.size() != 1)
     return unexpected(
-        wrong("a machine's disk comes onto the gateway in a job of its own; name one at a time"));
+        wrong("the hypervisor moves a machine's disks one by one, so that they cannot go all or "
+              "none: each is a job of its own")
+            .remedy("say diskferry replace for each of them; with --detach they go at once"));
   std::set<std::string> names;
   std::set<std::string> uris;
   for (const ReplaceDisk& disk : request.disks) {
@@ -94,6 +98,9 @@ Result<void> check(const ReplaceRequest& request) {
       return unexpected(wrong(fmt::format("two exports cannot both go to {}", printable(disk.uri))));
     if (!disk.format.empty() && disk.format != "raw" && disk.format != "qcow2")
       return unexpected(wrong("a target's format is raw or qcow2"));
+    if (!disk.secret.empty() && !request.rehome)
+      return unexpected(wrong("a secret of libvirt's is for a target that QEMU opens itself")
+                            .remedy("leave out --secret, or add --rehome"));
     DISKFERRY_TRY(const ImageUri uri, ImageUri::parse(disk.uri));
     if (uri.is_file() && !uri.path().starts_with('/'))
       return unexpected(wrong(fmt::format("{} is no absolute path and no URI", printable(disk.uri))));

@@ -26,6 +26,8 @@ struct ReplaceDisk {
   /// gateway where `name` is "MACHINE:DISK" and no export has it.
   std::string domain{};
   std::string disk{};
+  /// UUID of libvirt's secret with the key of a target that QEMU opens itself, where its URI names a user.
+  std::string secret{};
 };
 
 /// What is done where the old storage cannot be read.
@@ -54,6 +56,8 @@ struct ReplaceRequest {
   std::uint64_t retain_s = 0;
   bool remove_source = false;  ///< when the old storage is let go
   unsigned connections = 0;    ///< to the target, a disk; 0: by the configuration
+  /// A machine's disk goes to storage that QEMU opens itself, and is on no export from then on.
+  bool rehome = false;
 };
 
 /// Errors: invalid_argument, naming the field.
@@ -63,7 +67,7 @@ std::string to_json(const ReplaceRequest& request);
 Result<void> check(const ReplaceRequest& request);
 /// Whether it can begin now, which cannot be said of what is read again later. Errors: invalid_argument.
 Result<void> check_time(const ReplaceRequest& request, std::int64_t now_ms);
-/// A machine's disk is brought onto the gateway, and there is no export yet.
+/// The hypervisor moves a machine's disk: onto the gateway, where there is no export yet, or off it.
 bool is_adoption(const ReplaceRequest& request) noexcept;
 /// The exports' names, as a job's subject.
 std::string subject_of(const ReplaceRequest& request);
@@ -99,6 +103,9 @@ struct ReplaceDiskState {
   std::string format{};
   std::uint64_t size_bytes = 0;
   bool was_created = false;
+  bool is_part = false;      ///< the disk is the beginning of a target that is larger, and QEMU opens itself
+  bool ends_export = false;  ///< the one that the disk is on: it is only there for this disk
+  unsigned source_node = 0;  ///< QEMU's node of the export that the disk was on (VmDisk::node_index)
   std::string source_identity{};  ///< as that of the target
   /// What the target is (VolumeFacts::identity), once it is there: another one under its name has nothing of
   /// this.

@@ -4,6 +4,7 @@
 #include "drivers/support/wall_clock.hpp"
 #include "gateway/move/adoption.hpp"
 #include "gateway/move/adoption_plan.hpp"
+#include "gateway/move/through_choice.hpp"
 
 #include <algorithm>
 
@@ -68,7 +69,8 @@ Task<Result<void>> ReplaceService::start() {
   co_return Result<void>{};
 }
 
-/// Two jobs that write to one storage would each believe what they know of it.
+/// Two jobs that write to one storage would each believe what they know of it; and a disk that leaves its
+/// export is not to be moved behind it.
 Task<Result<void>> ReplaceService::refuse_shared_targets(ReplaceRequest request) {
   DISKFERRY_CO_TRY(const auto jobs, co_await jobs_.list({.active_only = true, .limit = JobLimits::list_max}));
   for (const JobRecord& job : jobs) {
@@ -80,6 +82,13 @@ Task<Result<void>> ReplaceService::refuse_shared_targets(ReplaceRequest request)
           other && std::ranges::find(other->disks, disk.uri, &ReplaceDisk::uri) != other->disks.end();
       const bool is_source =
           state && std::ranges::find(state->disks, disk.uri, &ReplaceDiskState::source) != state->disks.end();
+      const bool is_moved =
+          other && (request.rehome || other->rehome) &&
+          std::ranges::find(other->disks, disk.name, &ReplaceDisk::name) != other->disks.end();
+      if (is_moved)
+        co_return unexpected(fail(ErrorKind::in_use, "replace", printable(disk.name))
+                                 .why("the job " + job.id + " moves it")
+                                 .remedy("wait for that job, or cancel it"));
       if (is_target || is_source)
         co_return unexpected(fail(ErrorKind::in_use, "replace", printable(disk.uri))
                                  .why("the job " + job.id + " uses it")
@@ -97,12 +106,28 @@ Task<Result<ReplacePlan>> ReplaceService::plan(std::string request_json) {
   co_return co_await plan_replacement(environment_, std::move(request));
 }
 
-Task<Result<JobRecord>> ReplaceService::begin(std::string request_json) {
+/// The other host opens what such an export was on when its machine began to go there.
+Task<Result<void>> ReplaceService::refuse_moving_exports(ReplaceRequest request, std::string for_move) {
+  for (const ReplaceDisk& disk : request.disks) {
+    DISKFERRY_CO_TRY(const std::string job, co_await job_taking_over(jobs_, disk.name, for_move));
+    if (!job.empty())
+      co_return unexpected(
+          fail(ErrorKind::in_use, "replace", printable(disk.name))
+              .why("its machine is moving to another host (" + job + ")")
+              .remedy("wait for that job, or cancel it; if it has failed, have it settled with "
+                      "diskferry resume " +
+                      job));
+  }
+  co_return Result<void>{};
+}
+
+Task<Result<JobRecord>> ReplaceService::begin(std::string request_json, std::string for_move) {
   DISKFERRY_CO_TRY(ReplaceRequest request, parse_replace_request(request_json));
   DISKFERRY_CO_CHECK(check_time(request, now_ms()));
   co_await running_.reap();
   DISKFERRY_CO_TRY(request, co_await find_machine_disks(environment_, std::move(request)));
   DISKFERRY_CO_CHECK(co_await refuse_shared_targets(request));
+  DISKFERRY_CO_CHECK(co_await refuse_moving_exports(request, std::move(for_move)));
   DISKFERRY_CO_TRY(JobRecord job, co_await jobs_.create({.kind = std::string(replace_kind),
                                                          .subject = subject_of(request),
                                                          .request = to_json(request),

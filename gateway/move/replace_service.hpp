@@ -31,8 +31,9 @@ class ReplaceService {
   Task<Result<void>> start();
   /// Errors: invalid_argument, cancelled.
   Task<Result<ReplacePlan>> plan(std::string request_json);
-  /// Records a replacement and begins it. Errors: invalid_argument, in_use (an export is part of another).
-  Task<Result<JobRecord>> begin(std::string request_json);
+  /// Records a replacement and begins it. `for_move`: the job that goes through it. Errors: invalid_argument,
+  /// in_use (an export is part of another, or goes over to another host).
+  Task<Result<JobRecord>> begin(std::string request_json, std::string for_move = {});
   /// Errors of all: not_found. Of these also: in_use (committed already, or not yet).
   Task<Result<void>> cancel(std::string id);
   Task<Result<void>> fall_back(std::string id);
@@ -52,6 +53,7 @@ class ReplaceService {
   Task<Result<void>> give_up(std::string id);
   Task<Result<bool>> is_committed(std::string id);
   Task<Result<void>> refuse_shared_targets(ReplaceRequest request);
+  Task<Result<void>> refuse_moving_exports(ReplaceRequest request, std::string for_move);
   Result<void> launch(std::string id, std::unique_ptr<ReplaceJob> replacement);
   std::unique_ptr<ReplaceJob> make(JobRecord job);
   Result<void> accepts(const std::string& id, ReplaceJob::Wish wish) const;

@@ -87,7 +87,7 @@ Task<Result<void>> ReplacedDisk::look() {
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(state_.uri));
   if (state_.format.empty()) state_.format = format_for_target(uri);
   const CopyRequest copy = creation(uri, state_, options_.overwrite || options_.was_made);
-  DISKFERRY_CO_TRY(const TargetState target, co_await look_at_target(context_, copy));
+  DISKFERRY_CO_TRY(const TargetState target, co_await look_at_sized_target(context_, copy));
   DISKFERRY_CO_CHECK(decide_target(target, copy));
   std::vector<ImageUri> layers;
   for (const std::string& layer : lent_.storages) {

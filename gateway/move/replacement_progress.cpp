@@ -75,10 +75,7 @@ static void list_fields(Fields& fields, const View& view) {
   fields.take("phase", view.state->phase, phase_words);
   fields.take("word", std::string(operators_word(view.state->phase)));
   fields.take_list("disks", view.disks);
-  fields.take_optional("hold", view.state->hold);
-  fields.take_list("timeline", view.state->timeline);
-  fields.take("warnings", view.state->warnings);
-  fields.take("leftovers", view.state->leftovers);
+  list_outcome(fields, *view.state);
   fields.take_list("unreadable", view.unreadable);
 }
 

@@ -59,7 +59,19 @@ void list_fields(Fields& fields, ValueOf<ReplaceDiskState> auto& disk) {
   fields.take("format", disk.format);
   fields.take("size-bytes", disk.size_bytes);
   fields.take("was-created", disk.was_created);
+  fields.take("is-part", disk.is_part);
+  fields.take("ends-export", disk.ends_export);
+  fields.take("source-node", disk.source_node);
   fields.take_list("unreadable", disk.unreadable);
+}
+
+/// How it went, for those who watch.
+template <class Fields>
+void list_outcome(Fields& fields, const ReplaceState& state) {
+  fields.take_optional("hold", state.hold);
+  fields.take_list("timeline", state.timeline);
+  fields.take("warnings", state.warnings);
+  fields.take("leftovers", state.leftovers);
 }
 
 }  // namespace diskferry

@@ -54,6 +54,7 @@ static void list_fields(Fields& fields, ValueOf<StorageView> auto& view) {
   fields.take("device-name", view.device_name);
   fields.take("addresses", view.addresses);
   fields.take("samples", view.samples);
+  fields.take("reached", view.is_reached);
   fields.take("problem", view.problem);
 }
 

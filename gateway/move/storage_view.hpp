@@ -40,7 +40,8 @@ struct StorageView {
   std::string device_name{};             ///< of a block device, world-wide; empty: it has none
   std::vector<std::string> addresses{};  ///< of a network disk's server
   std::string samples{};                 ///< a hash of the blocks that were read
-  std::string problem{};                 ///< why it could not be looked at, in words
+  bool is_reached = false;  ///< a network disk's server answered, if only that there is no such disk
+  std::string problem{};    ///< why it could not be looked at, in words
 };
 std::string to_json(const StorageView& view);
 Result<StorageView> parse_storage_view(std::string_view json);

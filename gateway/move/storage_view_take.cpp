@@ -182,10 +182,11 @@ Task<StorageView> view_network(DriverContext& context, const StorageQuestion& qu
   view.addresses = co_await context.blocking_pool.run([&] { return addresses_of(uri.host()); });
   auto device = co_await open_storage(context, uri, {});
   if (!device) {
+    view.is_reached = device.error().kind() == ErrorKind::not_found;
     view.problem = device.error().message();
     co_return view;
   }
-  view.exists = true;
+  view.exists = view.is_reached = true;
   view.size_bytes = (*device)->size_bytes();
   auto samples = co_await take_samples(**device, question.sample_seed);
   (void)co_await (*device)->close();

@@ -67,8 +67,34 @@ TEST(Daemon, AnExportThatCannotBeOpenedDoesNotKeepTheOthers) {
   const std::string image = images / "good.raw";
   std::ofstream(image) << std::string(1 << 20, 'd');
   Daemon daemon(export_table("bad", images / "none.raw") + export_table("good", image));
-  EXPECT_NE(text_of(daemon.log()).find("export bad is left out"), std::string::npos) << text_of(daemon.log());
+  EXPECT_TRUE(text_of(daemon.log()).contains("export bad waits for its storage")) << text_of(daemon.log());
   tool({"nbdinfo", "--size", daemon.uri("good")});
+  expect_refused(daemon.ask({"exports", "add", "bad", image}), "exports", 3);
+  EXPECT_EQ(daemon.ask({"exports", "remove", "bad"}).exit_code, 0);
+  EXPECT_FALSE(daemon.ask({"exports"}).out.contains("bad"));
+  EXPECT_EQ(daemon.end(), 0);
+}
+
+TEST(Daemon, AnExportIsThereOnceItsStorageIs) {
+  const TemporaryFolder images;
+  const std::string image = images / "late.raw";
+  Daemon daemon(export_table("late", image, "writable = true\n"));
+  const auto shown = [&] { return parse_json(daemon.ask({"exports", "--json"}).out).at("exports").at(0); };
+  EXPECT_EQ(shown().at("name"), "late");
+  EXPECT_TRUE(std::string(shown().at("waiting").as_string()).contains(image));
+  EXPECT_TRUE(daemon.ask({"exports"}).out.contains("waiting"));
+  EXPECT_NE(run_program({"nbdinfo", daemon.uri("late")}).exit_code, 0);
+  const auto replaced = daemon.ask({"replace", "late", images / "new.raw", "--progress", "none"});
+  EXPECT_NE(replaced.exit_code, 0);
+  EXPECT_TRUE(replaced.err.contains("its storage is not there")) << replaced.err;
+
+  std::ofstream(image) << std::string(1 << 20, 'd');
+  EXPECT_TRUE(wait_until([&] { return text_of(daemon.log()).contains("export late: its storage is there"); }))
+      << text_of(daemon.log());
+  EXPECT_FALSE(daemon.ask({"exports", "--json"}).out.contains("waiting"));
+  EXPECT_EQ(shown().at("size"), 1 << 20);
+  tool({"qemu-io", "-f", "raw", "-c", "write -q -P 7 0 64k", daemon.uri("late")});
+  EXPECT_EQ(daemon.ask({"replace", "late", images / "new.raw", "--progress", "none"}).exit_code, 0);
   EXPECT_EQ(daemon.end(), 0);
 }
 

@@ -23,6 +23,25 @@ TEST(Replace, ClientsWriteOnWhileTheirStorageMovesForthAndBack) {
   EXPECT_EQ(place.clients.check("file://" + at), "");
 }
 
+/// An NBD server tells how large its disk is to those alone who open it.
+TEST(Replace, GoesToAnNbdServer) {
+  Place place;
+  const std::string image = place.images / "there.raw";
+  std::ofstream(image).close();
+  std::filesystem::resize_file(image, disk_bytes + mib);
+  const std::string socket = place.images / "there";
+  ChildProcess server({"qemu-nbd", "-k", socket, "-f", "raw", "-t", "-e", "8", image});
+  ASSERT_TRUE(wait_until([&] { return std::filesystem::exists(socket); }));
+  place.replace("nbd+unix:///?socket=" + socket, {"--overwrite"});
+  EXPECT_TRUE(place.write_on());
+  place.clients.end();
+  EXPECT_EQ(place.clients.check(place.daemon.uri("vm")), "");
+  EXPECT_EQ(place.daemon.end(), 0);
+  server.signal(SIGTERM);
+  EXPECT_EQ(server.wait(std::chrono::seconds(30)), 0);
+  EXPECT_EQ(place.clients.check("file://" + image), "");
+}
+
 TEST(Replace, IsThereAfterARestart) {
   Place place(Place::Gateway::is_killed);
   const std::string next = place.images / "next.raw";

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The disk of a running machine under libvirt comes onto the gateway, and stays there while the gateway is killed.
+"""The disk of a running machine under libvirt comes onto the gateway, stays there while the gateway is killed, and leaves it again.
 
     adopt_test.py PROGRAMS CACHE [CASE...]        no CASE: the names of all
 
@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "scripts" / "testbed" / "hosts"), str(ROOT / "scripts" / "testbed"), str(ROOT / "tests" / "moves")]
 
 from cases import run_cases  # noqa: E402
-from place import BOOT_SECONDS, IMAGES, SETTLE_SECONDS, expect  # noqa: E402
+from place import BOOT_SECONDS, DISK_MIB, IMAGES, SETTLE_SECONDS, expect  # noqa: E402
 from processes import wait_until  # noqa: E402
 from report import Failed, say  # noqa: E402
 
@@ -58,12 +58,18 @@ def what_stays(disk):
     return driver, rest
 
 
-def restart(place, how):
+def restart(place, how, *environment):
     """The gateway ends and is started again while the guest writes: a stall, and no error."""
     place.gateways.kill(place.bed.a) if how == "kill" else place.gateways.stop(place.bed.a)
-    place.gateways.start(place.bed.a)
+    place.gateways.start(place.bed.a, *environment)
     place.vm.wait_writing(WRITES, SETTLE_SECONDS)
     expect(not place.vm.console.trouble, f"the guest is in trouble: {place.vm.console.trouble[:5]}")
+
+
+def wait_dead(place):
+    """The gateway was to end as if it were killed."""
+    program = place.gateways.running.pop(place.bed.a.short)
+    wait_until(lambda: program.poll() is not None, "the gateway's end", SETTLE_SECONDS)
 
 
 def expect_adopted(place, before, before_kept):
@@ -126,15 +132,228 @@ def started_anew(place):
     restart(place, "stop")
 
 
-def nfs(place):
-    """Onto NFS."""
-    storage = place.storage("nfs")
+def storage_late(place):
+    """The gateway starts while the disk's storage is away: the guest waits, and goes on once it is there."""
     place.guest(place.chain())
-    adopt(place, storage.uri("new.raw"))
+    target = f"{IMAGES}/new.raw"
+    adopt(place, target)
+    place.gateways.kill(place.bed.a)
+    place.bed.a.run("mv", target, f"{target}.away")
+    place.gateways.start(place.bed.a)
+    told = ask(place, "exports")
+    expect(DISK in told and "waiting" in told and target in told, f"the export is not shown as waiting: {told}")
+    log = place.gateways.log_of(place.bed.a)
+    expect("waits for its storage" in log.read_text(errors="replace"), "the log does not tell")
+    # Another error, so that the log shows when it has been tried again; QEMU has asked for the export by then.
+    place.bed.a.run("mkdir", target)
+    wait_until(lambda: "still waits for its storage" in log.read_text(errors="replace"), "another attempt", SETTLE_SECONDS)
+    place.bed.a.run("rmdir", target)
+    place.bed.a.run("mv", f"{target}.away", target)
+    place.vm.wait_writing(WRITES, SETTLE_SECONDS)
+    expect(not place.vm.console.trouble, f"the guest is in trouble: {place.vm.console.trouble[:5]}")
+    expect("waiting" not in ask(place, "exports"), "the export still waits")
+    place.vm.stop(place.bed.a)
+    place.gateways.stop(place.bed.a)
+    place.check(target, "raw", place.bed.a)
+
+
+def expect_rehomed(place, target, *was):
+    """The machine has that file itself, and no export is left, also after the gateway was killed."""
+    for words, before in zip(((), ("--inactive",)), was):
+        disk = disk_of(place, *words)
+        said = xml.etree.ElementTree.tostring(disk, encoding="unicode")
+        expect(disk.find("source").get("file") == target and disk.find("mirror") is None, f"the disk is elsewhere: {said}")
+        expect(what_stays(disk) == what_stays(before), f"more than the source has changed: {what_stays(before)} {what_stays(disk)}")
+    expect_no_export(place)
+    nodes = place.bed.a.virsh("qemu-monitor-command", place.vm.name, '{"execute": "query-named-block-nodes", "arguments": {"flat": true}}')
+    expect('"diskferry-' not in nodes, f"a connection to the gateway is left in QEMU: {nodes}")
+
+
+def expect_no_export(place):
+    expect(DISK not in ask(place, "exports"), "the export is still there")
+    restart(place, "kill")
+    expect(DISK not in ask(place, "exports"), "the export is there again")
+
+
+def rehome(place):
+    """Off the gateway again: the machine opens another file itself, and nothing of the gateway's is needed any more. Then onto qcow2."""
+    place.guest(place.chain())
+    was = disk_of(place), disk_of(place, "--inactive")
+    first, second, third = (f"{IMAGES}/{name}" for name in ("first.raw", "second.raw", "third.qcow2"))
+    adopt(place, first)
+    told = ask(place, "replace", DISK, first, "--rehome", "--overwrite", "--progress", "none", code=5)
+    expect("replace onto other storage with --rehome" in told, told)
+    expect(is_on_gateway(disk_of(place)), "the disk has left the gateway")
+    ask(place, "replace", DISK, second, "--rehome", "--remove-source", "--progress", "none")
+    place.vm.wait_writing(WRITES)
+    expect_rehomed(place, second, *was)
+    expect(not pathlib.Path(place.bed.a.outside(first)).exists(), "the old storage is still there")
+    ask(place, "replace", DISK, third, "--rehome", "--progress", "none")
+    place.vm.wait_writing(WRITES)
+    expect_rehomed(place, third, *was)
+    place.gateways.stop(place.bed.a)
+    place.vm.wait_writing(WRITES)
+    place.check(third, "qcow2", place.bed.a)
+
+
+def rehome_killed(place):
+    """The gateway is killed while the disk is copied off it, in step, and while it goes over: libvirt says where the disk is."""
+    place.guest(place.chain(data_mib=24))
+    was = disk_of(place), disk_of(place, "--inactive")
+    first, second = f"{IMAGES}/first.raw", f"{IMAGES}/second.raw"
+    adopt(place, first)
+    job = begin(place, second, "--rehome", "--rate", "4M", "--commit-by-hand")
+    job.wait_phase("bulk")
+    restart(place, "kill")
+    ask(place, "set", job.name, "--rate", "0")
+    wait_until(lambda: job.describe()["phase"] == "synchronized", "the disk being in step", SETTLE_SECONDS)
+    expect(job.describe()["state"]["limits"]["bytes-per-second"] == 0, "the rate that was set is not written down")
+    restart(place, "kill")
+    wait_until(lambda: job.describe()["phase"] == "synchronized" and disk_of(place).find("mirror") is not None
+               and disk_of(place).find("mirror").get("ready") == "yes", "the disk being in step again", SETTLE_SECONDS)
+    expect(is_on_gateway(disk_of(place)), "the disk went over without being told to")
+    # It dies when it has written that the disk may go over, and the next one when the disk has.
+    restart(place, "kill", "DISKFERRYD_DIES_AT=switching")
+    wait_until(lambda: job.describe()["phase"] == "synchronized", "the disk being in step again", SETTLE_SECONDS)
+    ask(place, "commit", job.name)
+    wait_dead(place)
+    expect(is_on_gateway(disk_of(place)), "the disk went over without a gateway")
+    place.gateways.start(place.bed.a, "DISKFERRYD_DIES_AT=before:committed")
+    wait_dead(place)
+    expect(disk_of(place).find("source").get("file") == second, "the disk has not gone over")
+    place.gateways.start(place.bed.a)
+    job.wait_end(status="done")
+    place.vm.wait_writing(WRITES, SETTLE_SECONDS)
+    expect_rehomed(place, second, *was)
+    place.gateways.stop(place.bed.a)
+    place.vm.wait_writing(WRITES)
+    place.check(second, "raw", place.bed.a)
+
+
+VOLUME = "new.raw"
+MIB = 1 << 20
+
+
+def storage_for(place, kind, more_bytes=0):
+    storage = place.storage(kind)
+    if not storage.creates:
+        storage.make(VOLUME, DISK_MIB * MIB + more_bytes)
+    return storage
+
+
+def onto(place, kind):
+    """Onto a real server, through restarts of the gateway."""
+    storage = storage_for(place, kind, more_bytes=3 * MIB)
+    place.guest(place.chain())
+    adopt(place, storage.uri(VOLUME), *(() if storage.creates else ("--overwrite",)))
+    restart(place, "kill")
+    restart(place, "stop")
+    place.vm.stop(place.bed.a)
+    place.gateways.stop(place.bed.a)
+    place.check(storage.file(VOLUME), "raw", place.bed.a)
+
+
+def off_onto(place, kind, more_bytes=0):
+    """Off the gateway, onto a real server that QEMU speaks to itself."""
+    storage = storage_for(place, kind, more_bytes)
+    place.guest(place.chain())
+    was = disk_of(place), disk_of(place, "--inactive")
+    adopt(place, f"{IMAGES}/first.raw")
+    options = ("--secret", storage.secret) if storage.secret else ()
+    options += () if storage.creates else ("--overwrite",)
+    ask(place, "replace", DISK, storage.uri(VOLUME), "--rehome", "--progress", "none", *options)
+    place.vm.wait_writing(WRITES)
+    for words, before in zip(((), ("--inactive",)), was):
+        disk = disk_of(place, *words)
+        said = xml.etree.ElementTree.tostring(disk, encoding="unicode")
+        source = disk.find("source")
+        expect((source.get("protocol"), source.get("name")) == (storage.protocol, storage.name(VOLUME)), f"the disk is elsewhere: {said}")
+        expect(what_stays(disk) == what_stays(before), f"more than the source has changed: {what_stays(before)} {said}")
+        slices = [one.get("size") for one in disk.iter("slice")]
+        expect(slices == ([str(DISK_MIB * MIB)] if more_bytes else []), f"the slice: {said}")
+    expect_no_export(place)
+    place.gateways.stop(place.bed.a)
+    place.vm.wait_writing(WRITES)
+    place.vm.stop(place.bed.a)
+    place.check(storage.file(VOLUME), "raw", place.bed.a)
+
+
+def nfs(place):
+    onto(place, "nfs")
+
+
+def iscsi(place):
+    """Onto a LUN that is larger than the disk, which stays as large as it is."""
+    onto(place, "iscsi")
+
+
+def ceph(place):
+    onto(place, "ceph")
+
+
+def rehome_nfs(place):
+    off_onto(place, "nfs")
+
+
+def rehome_iscsi(place):
+    off_onto(place, "iscsi")
+
+
+def rehome_iscsi_larger(place):
+    """The guest's disk stays as large as it is."""
+    off_onto(place, "iscsi", more_bytes=8 * MIB)
+
+
+def rehome_ceph(place):
+    """As a user whose key QEMU has from libvirt."""
+    off_onto(place, "ceph-user")
+
+
+def rehome_gluster(place):
+    off_onto(place, "gluster")
+
+
+def rehome_nbd(place):
+    """Onto an export of somebody else's."""
+    uri, image = place.store(place.bed.b, "new")
+    place.guest(place.chain())
+    adopt(place, f"{IMAGES}/first.raw")
+    ask(place, "replace", DISK, uri, "--rehome", "--overwrite", "--progress", "none")
+    place.vm.wait_writing(WRITES)
+    for words in ((), ("--inactive",)):
+        source = disk_of(place, *words).find("source")
+        expect((source.get("protocol"), source.find("host").get("name")) == ("nbd", place.bed.b.name), "the disk is elsewhere")
+    expect_no_export(place)
+    place.gateways.stop(place.bed.a)
+    place.vm.wait_writing(WRITES)
+    place.vm.stop(place.bed.a)
+    place.check(image, "raw", place.bed.b)
+
+
+def two_disks(place):
+    """Each disk of a machine by a job of its own, at the same time; then both at one moment; then one of them off the gateway."""
+    place.guest(place.chain("one"), place.chain("two"))
+    one, two, later_one, later_two, native = (f"{IMAGES}/{name}.raw" for name in ("new-one", "new-two", "later-one", "later-two", "native"))
+    told = ask(place, "replace", DISK, one, "g1:vdb", two, "--progress", "none", code=2)
+    expect("say diskferry replace for each of them" in told, told)
+    jobs = [place.follow(ask(place, "replace", name, target, "--detach").split()[-1]) for name, target in ((DISK, one), ("g1:vdb", two))]
+    for job in jobs:
+        job.wait_end(status="done")
+    ask(place, "replace", DISK, later_one, "g1:vdb", later_two, "--max-pause", "2000", "--progress", "none")
+    job = begin(place, native, "--rehome", "--commit-by-hand")
+    job.wait_phase("synchronized")
+    told = ask(place, "replace", DISK, one, "g1:vdb", two, "--overwrite", "--progress", "none", code=3)
+    expect(f"the job {job.name} moves it" in told, told)
+    ask(place, "commit", job.name)
+    job.wait_end(status="done")
+    place.vm.wait_writing(WRITES)
+    listed = ask(place, "exports")
+    expect(DISK not in listed and "g1:vdb" in listed, f"the exports: {listed}")
     restart(place, "kill")
     place.vm.stop(place.bed.a)
     place.gateways.stop(place.bed.a)
-    place.vm.check(storage.file("new.raw"))
+    place.check(native, "raw", place.bed.a)
+    place.check(later_two, "raw", place.bed.a, target="vdb")
 
 
 def killed(place):
@@ -203,13 +422,20 @@ def refused(place):
     place.guest(source)
     target = f"{IMAGES}/new.raw"
 
-    def blockers(name, *options):
-        done = subprocess.run(place.gateways.command(place.bed.a, "plan", "replace", name, target, "--json", *options),
+    def blockers(name, *options, to=target):
+        done = subprocess.run(place.gateways.command(place.bed.a, "plan", "replace", name, to, "--json", *options),
                               capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL)
         return json.loads(done.stdout)["blockers"] if done.stdout.startswith("{") else [done.stderr]
 
     expect(blockers(DISK) == [], f"the plan: {blockers(DISK)}")
     expect(any("--retain" in text for text in blockers(DISK, "--retain", "60")), "retain")
+    told = ask(place, "replace", DISK, target, "--retain", "60", "--progress", "none", code=5)
+    expect("leave out --retain; the old storage stays as it is at that moment" in told, told)
+    socket = "nbd+unix:///a?socket=/run/a"
+    expect(any("leave out --rehome" in text for text in blockers(DISK, "--rehome", to=socket)), "rehome onto a socket")
+    expect(any("--secret" in text for text in blockers(DISK, "--rehome", to="rbd://vms/a?id=user")), "rehome without a secret")
+    expect(any("other storage with --rehome" in text for text in blockers(DISK, "--rehome", "--overwrite", to=source)), "rehome in place")
+    expect(any("MACHINE:DISK" in text for text in blockers("anything", "--rehome")), "rehome of an export")
     expect(any("neither an export nor a machine" in text for text in blockers("nobody:vda")), f"{blockers('nobody:vda')}")
     expect(any("no such disk" in text for text in blockers("g1:vdz")), f"{blockers('g1:vdz')}")
     place.bed.a.run("truncate", "-s", "96M", f"{IMAGES}/busy.raw")
@@ -225,4 +451,5 @@ def refused(place):
 
 
 if __name__ == "__main__":
-    run_cases("adopt", (file, started_anew, nfs, killed, killed_going_over, cancelled, refused))
+    run_cases("adopt", (file, started_anew, storage_late, two_disks, nfs, iscsi, ceph, killed, killed_going_over, cancelled, refused,
+                        rehome, rehome_killed, rehome_nfs, rehome_iscsi, rehome_iscsi_larger, rehome_ceph, rehome_gluster, rehome_nbd))

@@ -260,7 +260,7 @@ function keep(views, jobs, place, View) {
 function showExports(exports) {
   byId("exports").replaceChildren(...exports.map((one) => make("tr", "",
     make("th", "", one.name), make("td", "", figures.bytes(one.size ?? 0)), make("td", "", String(one.clients ?? 0)),
-    make("td", "image", one.image ?? ""))));
+    make("td", "image", one.waiting ? `waiting: ${one.waiting}` : one.image ?? ""))));
   for (const cell of byId("exports").querySelectorAll("th")) cell.scope = "row";
   byId("no-exports").hidden = exports.length > 0;
 }

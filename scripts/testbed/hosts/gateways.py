@@ -77,9 +77,9 @@ class Gateways:
     def log_of(self, host):
         return host.folder / "diskferryd.log"
 
-    def start(self, host):
-        """Starts the gateway and returns when it takes commands."""
-        program = host.start(self.programs / "diskferryd", "--config", "/etc/diskferry/diskferryd.toml", log=self.log_of(host))
+    def start(self, host, *environment):
+        """Starts the gateway, with further variables (NAME=VALUE), and returns when it takes commands."""
+        program = host.start("env", *environment, self.programs / "diskferryd", "--config", "/etc/diskferry/diskferryd.toml", log=self.log_of(host))
         self.running[host.short] = program
 
         def is_ready():

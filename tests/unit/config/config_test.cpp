@@ -23,6 +23,7 @@ TEST(Config, AnEmptyFileGivesTheDefaults) {
   EXPECT_EQ(config.nbd.tls, NbdConfig::Tls::off);
   EXPECT_EQ(config.state.folder, "/var/lib/diskferry");
   EXPECT_EQ(config.move.max_pause, std::chrono::milliseconds(1000));
+  EXPECT_EQ(config.hypervisor.uri, "qemu:///system");
   EXPECT_TRUE(config.exports.empty());
 }
 
@@ -60,6 +61,8 @@ qemu-user = "libvirt-qemu"
 qemu-group = "kvm"
 run-folder = "/run/moves"
 qmp-sockets = "/run/qemu"
+[hypervisor]
+uri = "qemu+unix:///system?socket=/run/v.sock"
 [evacuate]
 fence = ["/sbin/fence", "%h"]
 fence-timeout = "5s"
@@ -95,6 +98,7 @@ image = "nbd://host/b"
   EXPECT_EQ(config.move.rate_bytes_per_s, 1000000u);
   EXPECT_EQ(config.move.qemu_group, "kvm");
   EXPECT_EQ(config.move.qmp_sockets, "/run/qemu");
+  EXPECT_EQ(config.hypervisor.uri, "qemu+unix:///system?socket=/run/v.sock");
   EXPECT_EQ(config.evacuate.fence, (std::vector<std::string>{"/sbin/fence", "%h"}));
   EXPECT_EQ(config.evacuate.fence_timeout, std::chrono::seconds(5));
   EXPECT_EQ(config.evacuate.hosts, std::vector<std::string>{"qemu+tls://host-c/system"});
@@ -156,6 +160,9 @@ INSTANTIATE_TEST_SUITE_P(
         Wrong{"pause_without_unit", "[move]\nmax-pause = 300\n", "x.toml:2", "a time"},
         Wrong{"pause_unit", "[move]\nmax-pause = \"3h\"\n", "x.toml:2", "a time"},
         Wrong{"pause_too_long", "[move]\nmax-pause = \"99999999999m\"\n", "x.toml:2", "a time"},
+        Wrong{"hypervisor_that_is_none", "[hypervisor]\nuri = \"localhost\"\n", "x.toml:2", "libvirt's URI"},
+        Wrong{"hypervisor_of_others", "[hypervisor]\nuri = \"xen:///system\"\n", "x.toml:2",
+              "qemu:///system"},
         Wrong{"fence_without_a_path", "[evacuate]\nfence = \"fence %h\"\n", "x.toml:2", "absolute path"},
         Wrong{"fence_in_no_time", "[evacuate]\nfence-timeout = \"0s\"\n", "x.toml:2", "1ms to 10m"},
         Wrong{"relative_state", "[state]\nfolder = \"state\"\n", "x.toml:2", "absolute"},

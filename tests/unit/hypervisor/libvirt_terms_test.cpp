@@ -33,6 +33,7 @@ const FlagRow flag_rows[] = {
     {"ProvedStorage", [](LibvirtMigration& m) { m.is_storage_proved = true; }, VIR_MIGRATE_UNSAFE},
     {"Tls", [](LibvirtMigration& m) { m.tls = true; }, VIR_MIGRATE_TLS},
     {"AutoConverge", [](LibvirtMigration& m) { m.auto_converge = true; }, VIR_MIGRATE_AUTO_CONVERGE},
+    {"Paused", [](LibvirtMigration& m) { m.arrives_paused = true; }, VIR_MIGRATE_PAUSED},
     {"PostCopy", [](LibvirtMigration& m) { m.post_copy = true; }, VIR_MIGRATE_POSTCOPY},
     {"Parallel", [](LibvirtMigration& m) { m.parallel_connections = 2; }, VIR_MIGRATE_PARALLEL},
     {"Compressed", [](LibvirtMigration& m) { m.compression = "xbzrle"; }, VIR_MIGRATE_COMPRESSED},
@@ -111,6 +112,11 @@ TEST(MigrationCheck, RefusesWhatLibvirtWouldRefuseLate) {
   torn.persistent_xml = "<domain/>";
   torn.persist_destination = false;
   EXPECT_FALSE(check_migration(torn));
+  auto waiting = plain();
+  waiting.arrives_paused = true;
+  EXPECT_TRUE(check_migration(waiting));
+  waiting.post_copy = true;
+  EXPECT_FALSE(check_migration(waiting));
   auto wide = plain();
   wide.parallel_connections = 256;
   EXPECT_FALSE(check_migration(wide));

@@ -10,13 +10,52 @@ namespace diskferry {
 namespace {
 
 TEST(BlockCopyXml, NamesTheExport) {
-  const auto xml = block_copy_xml("vda", {.socket = "/run/d/nbd.sock", .export_name = "web:vda"}, 300);
+  const NbdDiskSource there{.socket = "/run/d/nbd.sock", .export_name = "web:vda"};
+  const auto xml = block_copy_xml({.target = "vda", .source = there}, 300);
   ASSERT_TRUE(xml);
   for (const char* part : {"<disk type='network' device='disk'>", "<driver name='qemu' type='raw'",
                            "protocol='nbd' name='web:vda'", "transport='unix' socket='/run/d/nbd.sock'",
                            "<reconnect delay='300'", "<target dev='vda'"})
     EXPECT_TRUE(xml->contains(part)) << part << " in " << *xml;
-  EXPECT_FALSE(block_copy_xml("vda\n", {.socket = "/run/d/nbd.sock", .export_name = "web:vda"}, 0));
+  EXPECT_FALSE(block_copy_xml({.target = "vda\n", .source = there}, 0));
+  EXPECT_EQ(source_name(there).value(), "nbd+unix:///web:vda?socket=/run/d/nbd.sock");
+}
+
+TEST(BlockCopyXml, NamesStorageThatQemuOpens) {
+  const auto uri = ImageUri::parse("rbd://vms/web?conf=/etc/ceph/b.conf&id=web");
+  const UriDiskSource there{.uri = uri.value(), .format = "raw", .secret_uuid = "some-uuid"};
+  const auto xml = block_copy_xml({.target = "vda", .source = there, .slice_bytes = 4096}, 300);
+  ASSERT_TRUE(xml) << xml.error().message();
+  for (const char* part :
+       {"<disk type='network' device='disk'>", "<driver name='qemu' type='raw'",
+        "protocol='rbd' name='vms/web'", "<config file='/etc/ceph/b.conf'",
+        "<secret type='ceph' uuid='some-uuid'", "<slice type='storage' offset='0' size='4096'"})
+    EXPECT_TRUE(xml->contains(part)) << part << " in " << *xml;
+  EXPECT_FALSE(xml->contains("reconnect"));
+  EXPECT_EQ(source_name(there).value(), "rbd://vms/web?conf=/etc/ceph/b.conf&id=web");
+}
+
+TEST(BlockCopyXml, NamesAnImageFile) {
+  const FileDiskSource there{.path = "/new/web.qcow2", .format = "qcow2"};
+  const auto xml = block_copy_xml({.target = "vda", .source = there}, 300);
+  ASSERT_TRUE(xml);
+  for (const char* part : {"<disk type='file'", "<driver name='qemu' type='qcow2'", "file='/new/web.qcow2'"})
+    EXPECT_TRUE(xml->contains(part)) << part << " in " << *xml;
+  EXPECT_EQ(source_name(there).value(), "/new/web.qcow2");
+}
+
+/// What libvirt shows of such a disk is what it is looked for by, with the ports that libvirt writes.
+TEST(SourceName, IsWhatIsReadBack) {
+  for (const char* text : {"iscsi://host/iqn.2026-01.org.example:a/1", "nfs://host/vms/web.raw?uid=0&gid=0",
+                           "gluster://host/vms/web.raw", "nbd://host/web"}) {
+    const auto source = disk_source(ImageUri::parse(text).value(), "raw", false);
+    ASSERT_TRUE(source) << text;
+    const auto vm =
+        read_domain("<domain><name>web</name><devices>" +
+                    block_copy_xml({.target = "vda", .source = *source}, 0).value() + "</devices></domain>");
+    ASSERT_TRUE(vm) << vm.error().message();
+    EXPECT_EQ(vm->disks.front().source, source_name(*source).value());
+  }
 }
 
 TEST(ReadDomain, MirrorOfADisk) {
@@ -59,6 +98,14 @@ TEST(NbdReconnect, NodeIsOpenedAnewAsItWas) {
             R"({"execute":"blockdev-reopen","arguments":{"options":[{"read-only":false,"discard":"unmap",)"
             R"("detect-zeroes":"unmap","cache":{"direct":true,"no-flush":false},"driver":"raw",)"
             R"("node-name":"libvirt-5-format","file":"diskferry-5"}]}})");
+  EXPECT_EQ(end_connection_command(5),
+            R"({"execute":"blockdev-del","arguments":{"node-name":"libvirt-5-storage"}})");
+  EXPECT_EQ(
+      take_name_command(5, *node, true),
+      R"({"execute":"blockdev-add","arguments":{"read-only":false,"discard":"unmap","detect-zeroes":"unmap",)"
+      R"("cache":{"direct":true,"no-flush":false},"driver":"raw","node-name":"libvirt-5-storage",)"
+      R"("file":"diskferry-5"}})");
+  EXPECT_EQ(find_qemu_node(nodes, connection_node_name(5))->driver, "nbd");
 }
 
 TEST(NbdReconnect, AnswersThatSayNothing) {

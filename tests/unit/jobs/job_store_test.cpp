@@ -75,6 +75,20 @@ TEST_F(JobStoreTest, ExportsAreWhereAJobLeftThem) {
   EXPECT_TRUE(must(run(store->endpoints())).empty());
 }
 
+TEST_F(JobStoreTest, AnExportGoesWithTheChangeThatEndsIt) {
+  open();
+  const JobRecord job = create();
+  must(run(store->update(job.id, 0,
+                         {.endpoints = {{.name = "web:vda", .uri = "/a"}, {.name = "db", .uri = "/b"}}})));
+  EXPECT_FALSE(run(store->update(job.id, 7, {.phase = "late", .gone_endpoints = {"web:vda"}})));
+  EXPECT_EQ(must(run(store->endpoints())).size(), 2u);
+  must(run(store->update(job.id, 0, {.phase = "committed", .gone_endpoints = {"web:vda"}})));
+  open_again();
+  const auto left = must(run(store->endpoints()));
+  ASSERT_EQ(left.size(), 1u);
+  EXPECT_EQ(left.front().name, "db");
+}
+
 TEST_F(JobStoreTest, WhatIsNotGivenStaysAsItIs) {
   open();
   const JobRecord job = create();

@@ -1,4 +1,5 @@
 // What speaks against bringing a machine's disk onto the gateway, and on which storage a disk is.
+#include "gateway/move/adoption_plan.hpp"
 #include "gateway/move/adoption_rules.hpp"
 #include "gateway/move/domain_disk.hpp"
 
@@ -83,31 +84,123 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"chain", [](Facts& f) { vda(f).backing = {"/images/base"}; }, {"note chain-flattened vda"}},
         Row{"retain", [](Facts& f) { f.request.retain_s = 1; }, {"blocker retain vda"}},
         Row{"remove_source", [](Facts& f) { f.request.remove_source = true; }, {"blocker remove-source vda"}},
+        Row{"remove_source_of_ours",
+            [](Facts& f) {
+              f.request.remove_source = f.request.rehome = true;
+              f.on_export = ExportStorage{.name = "web:vda", .is_disk = true};
+            },
+            {}},
+        Row{"remove_source_of_native",
+            [](Facts& f) { f.request.remove_source = f.request.rehome = true; },
+            {"blocker remove-source vda"}},
+        Row{"rehome_from_configured",
+            [](Facts& f) {
+              f.request.rehome = f.request.remove_source = true;
+              f.on_export = ExportStorage{.name = "web"};
+            },
+            {"blocker remove-source vda", "warning export-stays vda"}},
+        Row{"rehome_retain",
+            [](Facts& f) {
+              f.request.rehome = true;
+              f.request.retain_s = 1;
+            },
+            {"blocker retain vda"}},
         Row{"deadline", [](Facts& f) { f.request.deadline_s = 1; }, {"blocker deadline vda"}}),
     [](const auto& row) { return row.param.name; });
 
-const DomainDiskNames names{
-    .domain = "web", .disk = "vda", .socket = "/run/d/nbd.sock", .export_name = "web:vda"};
 constexpr auto here = "nbd+unix:///web:vda?socket=/run/d/nbd.sock";
 
 TEST(DomainDisk, IsWhereItsSourceSays) {
   VmDisk disk{.target = "vda"};
   disk.source = "/images/web.qcow2";
-  EXPECT_EQ(place_of(disk, names), DiskPlace::source);
+  EXPECT_EQ(place_of(disk, here), DiskPlace::source);
   disk.mirror = VmMirror{.source = "/images/copy.raw"};
-  EXPECT_EQ(place_of(disk, names), DiskPlace::source);
+  EXPECT_EQ(place_of(disk, here), DiskPlace::source);
   disk.mirror = VmMirror{.source = here};
-  EXPECT_EQ(place_of(disk, names), DiskPlace::copying);
+  EXPECT_EQ(place_of(disk, here), DiskPlace::copying);
   disk.mirror.reset();
   disk.source = here;
-  EXPECT_EQ(place_of(disk, names), DiskPlace::target);
+  EXPECT_EQ(place_of(disk, here), DiskPlace::target);
 }
 
 TEST(DomainDisk, OtherExportsAreNotItsOwn) {
+  VmDisk disk{.target = "vda"};
   for (const char* other :
        {"nbd+unix:///web:vdb?socket=/run/d/nbd.sock", "nbd+unix:///web:vda?socket=/run/e/nbd.sock",
-        "nbd://localhost/web:vda", "/run/d/nbd.sock", ""})
-    EXPECT_FALSE(is_export(other, names)) << other;
+        "nbd://localhost/web:vda", "/run/d/nbd.sock", ""}) {
+    disk.source = other;
+    EXPECT_EQ(place_of(disk, here), DiskPlace::source) << other;
+    EXPECT_EQ(place_of(disk, ""), DiskPlace::source) << other;
+  }
+}
+
+ReplaceDisk onto(const char* uri) {
+  return {.name = "web:vda", .uri = uri, .domain = "web", .disk = "vda"};
+}
+
+TEST(Rehoming, TakesWhatQemuOpensByItself) {
+  for (const char* uri : {"/new/a.raw", "/new/a.qcow2", "rbd://vms/web", "iscsi://host/iqn.2026-01.org:a/1",
+                          "nfs://host/vms/web.raw", "gluster://host/vms/web.raw", "nbd://host/web"})
+    EXPECT_TRUE(target_for_qemu(onto(uri))) << uri;
+  const auto file = target_for_qemu(onto("/new/a.qcow2"));
+  ASSERT_TRUE(file);
+  EXPECT_EQ(std::get<FileDiskSource>(*file).format, "qcow2");
+}
+
+TEST(Rehoming, RefusesWhatQemuDoesNot) {
+  for (const char* uri : {"nbd+unix:///a?socket=/run/a", "https://host/a.raw", "s3://bucket/a"}) {
+    const auto refused = target_for_qemu(onto(uri));
+    ASSERT_FALSE(refused) << uri;
+    EXPECT_EQ(refused.error().kind(), ErrorKind::unsupported) << uri;
+    EXPECT_TRUE(refused.error().remedy().contains("leave out --rehome")) << uri;
+  }
+}
+
+TEST(Rehoming, NeedsTheSecretOfAUser) {
+  ReplaceDisk disk = onto("rbd://vms/web?id=web");
+  const auto refused = target_for_qemu(disk);
+  ASSERT_FALSE(refused);
+  EXPECT_TRUE(refused.error().remedy().contains("--secret"));
+  disk.secret = "11111111-2222-3333-4444-555555555555";
+  EXPECT_TRUE(target_for_qemu(disk));
+}
+
+TEST(Rehoming, NotesWhatTheDiskIsOn) {
+  AdoptionFacts facts = good_facts();
+  facts.machine.disks.front().source_text = "/images/web.qcow2";
+  ReplaceDiskState state;
+  note_source(state, facts);
+  EXPECT_EQ(state.source, "/images/web.qcow2");
+  EXPECT_FALSE(state.ends_export);
+  facts.on_export =
+      ExportStorage{.name = "web:vda", .uri = "/gateway/web.raw", .format = "raw", .is_disk = true};
+  note_source(state, facts);
+  EXPECT_EQ(state.source, "/gateway/web.raw");
+  EXPECT_FALSE(state.ends_export) << "another job leaves the export";
+  facts.request.rehome = true;
+  note_source(state, facts);
+  EXPECT_TRUE(state.ends_export);
+  facts.on_export->is_disk = false;
+  note_source(state, facts);
+  EXPECT_FALSE(state.ends_export) << "the configuration has it";
+}
+
+TEST(Rehoming, IsOfOneDiskAndMayNameASecret) {
+  ReplaceRequest request;
+  request.rehome = true;
+  request.disks = {onto("rbd://vms/web?id=web")};
+  request.disks.front().secret = "11111111-2222-3333-4444-555555555555";
+  const auto read = parse_replace_request(to_json(request));
+  ASSERT_TRUE(read) << read.error().message();
+  EXPECT_TRUE(read->rehome);
+  EXPECT_EQ(read->disks.front().secret, request.disks.front().secret);
+  request.rehome = false;
+  EXPECT_FALSE(check(request));
+  request.rehome = true;
+  request.disks.push_back({.name = "web:vdb", .uri = "/new/b.raw"});
+  const auto refused = check(request);
+  ASSERT_FALSE(refused);
+  EXPECT_TRUE(refused.error().remedy().contains("for each"));
 }
 
 TEST(ReplaceRequest, NamesOneDiskOfAMachine) {
