@@ -129,7 +129,8 @@ void add_migrate_options(CLI::App& app, MigrateOptions& options) {
                  "qmp://host-b/run/qemu/vm.qmp")
       ->required()
       ->type_name("URI");
-  app.add_option("--from", request.source, "libvirt's URI of this host (default: that of the gateway's configuration)")
+  app.add_option("--from", request.source,
+                 "libvirt's URI of this host (default: that of the gateway's configuration)")
       ->type_name("URI");
   app.add_option("--gateway-to", request.gateway, "the other host's gateway (default: https://HOST of --to)")
       ->type_name("URI");

@@ -33,8 +33,8 @@ void ConvergenceController::judge(const ConvergenceSample& sample, ConvergenceSt
   net_bytes_per_s_ = smoothed(net_bytes_per_s_, net, has_rates_);
   const auto sent = static_cast<double>(sample.sent_bytes);
   // Who had time to rest has sent what there was, which tells of the guests and not of the target.
-  sent_bytes_per_s_ = sample.rounds > 0 ? std::max(sent_bytes_per_s_, sent)
-                                        : smoothed(sent_bytes_per_s_, sent, has_rates_);
+  sent_bytes_per_s_ =
+      sample.rounds > 0 ? std::max(sent_bytes_per_s_, sent) : smoothed(sent_bytes_per_s_, sent, has_rates_);
   // Before anything moves there is none.
   has_rates_ = has_rates_ || sample.copied_bytes != 0 || sample.sent_bytes != 0;
   step.eta = time_for(static_cast<double>(sample.left_bytes), net_bytes_per_s_);
@@ -44,7 +44,8 @@ void ConvergenceController::judge(const ConvergenceSample& sample, ConvergenceSt
   step.window_bytes_max = static_cast<std::uint64_t>(sent_bytes_per_s_ * pause_s / 2);
 }
 
-/// What is dirty only because guests go on writing is no reason for anything, if it can be copied in the pause.
+/// What is dirty only because guests go on writing is no reason for anything, if it can be copied in the
+/// pause.
 bool ConvergenceController::is_behind(const ConvergenceSample& sample, const ConvergenceStep& step) const {
   if (sample.left_bytes == 0 || sample.dirtied_bytes == 0) return false;
   if (sample.rounds > 0 && step.pause <= limits_.pause_max) return false;

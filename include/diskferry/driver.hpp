@@ -55,8 +55,8 @@ struct CreateOptions {
 /// What a storage tells of a volume before anybody writes to it.
 struct VolumeFacts {
   bool exists = false;
-  bool can_be_emptied = false;  ///< create() with `replace` makes it new; false: it is used as it is (a LUN)
-  std::uint64_t size_bytes = 0;   ///< 0: the storage tells only who opens it (NBD)
+  bool can_be_emptied = false;   ///< create() with `replace` makes it new; false: it is used as it is (a LUN)
+  std::uint64_t size_bytes = 0;  ///< 0: the storage tells only who opens it (NBD)
   std::uint32_t block_bytes = 1;  ///< smallest unit of a request
   /// The same text for every name of this volume, from whatever host; "kind|..." from what the storage itself
   /// calls it (RBD ids, LUN identity, NFS handle). Empty: it does not tell, or nothing is there.

@@ -64,9 +64,11 @@ class Diskferry:
     def is_ready(self):
         return self.job()["phase"] in IN_STEP
 
-    def differs(self):
-        """Bytes that are not the same yet."""
-        return sum(disk["dirty-bytes"] + disk["pending-bytes"] for disk in self._progress()["disks"])
+    def catch_up(self):
+        """Copies what has come to differ while it rested, and changes places."""
+        self._ask("resume", self._job)
+        wait_until(lambda: self._get(f"/v1/jobs/{self._job}")["status"] == "running", "the job going on")
+        self.switch()
 
     def switch(self):
         """Returns (seconds to the switch, seconds in which writes were held)."""
@@ -87,9 +89,6 @@ class Diskferry:
     def pause(self):
         self._ask("pause", self._job)
         wait_until(lambda: self._get(f"/v1/jobs/{self._job}")["status"] == "paused", "the job being paused")
-
-    def resume(self):
-        self._ask("resume", self._job)
 
     def cancel(self):
         self._ask("cancel", self._job)
@@ -143,8 +142,11 @@ class Mirror:
     def is_ready(self):
         return all(job["ready"] for job in self._look())
 
-    def differs(self):
-        return sum(job["len"] - job["offset"] for job in self._look())
+    def catch_up(self):
+        for job, _ in self._jobs:
+            self.monitor.command("job-resume", id=job)
+        wait_until(lambda: all(job["len"] == job["offset"] for job in self._look()), "the difference being copied", 600)
+        self.switch()
 
     def moved_bytes(self):
         return sum(job["offset"] for job in self._look())
@@ -160,10 +162,6 @@ class Mirror:
     def pause(self):
         for job, _ in self._jobs:
             self.monitor.command("job-pause", id=job)
-
-    def resume(self):
-        for job, _ in self._jobs:
-            self.monitor.command("job-resume", id=job)
 
     def cancel(self):
         for job, _ in self._jobs:

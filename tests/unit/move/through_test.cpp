@@ -19,6 +19,7 @@ class FakeExports final : public DiskExports {
   }
   std::vector<std::string> disk_names() const override { return names; }
   std::string disk_storage(const std::string&) const override { return "/old/web.raw"; }
+  std::optional<ExportStorage> storage_of(const std::string&) const override { return std::nullopt; }
   const std::string& disk_socket() const noexcept override { return socket_; }
   Task<Result<void>> offer_disk(EndpointRecord) override { co_return Result<void>{}; }
   Task<Result<void>> write_through(std::string, bool) override { co_return Result<void>{}; }

@@ -8,9 +8,9 @@
  * (reads 1 of N back) wl.dirty=KIB of memory rewritten each 10 ms   wl.ackms=N (milliseconds between reports,
  * at least) wl.times=0|1 (1: reports have the time of each write)
  *
- * Lines on the console: DISK, READY, PREFILLED, ACK FIRST LAST w=WORST_US t=US [l=US,US...], TICK N US (idle), and what
- * must never be seen: WERR (a write failed), RERR (a read failed), BAD (a read gave something else than was
- * written), FATAL. */
+ * Lines on the console: DISK, READY, PREFILLED, ACK FIRST LAST w=WORST_US t=US [l=US,US...], TICK N US
+ * (idle), and what must never be seen: WERR (a write failed), RERR (a read failed), BAD (a read gave
+ * something else than was written), FATAL. */
 #define _GNU_SOURCE
 #include "pattern.h"
 
@@ -182,7 +182,8 @@ static struct {
 
 static void report(uint64_t last, uint64_t now) {
   if (pending.first <= last) {
-    printf("ACK %" PRIu64 " %" PRIu64 " w=%" PRIu64 " t=%" PRIu64, pending.first, last, pending.worst_us, now);
+    printf("ACK %" PRIu64 " %" PRIu64 " w=%" PRIu64 " t=%" PRIu64, pending.first, last, pending.worst_us,
+           now);
     for (size_t i = 0; i < pending.times; i++) printf("%s%" PRIu64, i ? "," : " l=", pending.times_us[i]);
     printf("\n");
   }
@@ -238,7 +239,8 @@ static void write_for_ever(const struct options* options) {
       continue;
     }
     uint64_t now = now_us();
-    if (now - pending.reported_us >= options->ack_ms * 1000 || pending.times == TIMES_MAX) report(sequence, now);
+    if (now - pending.reported_us >= options->ack_ms * 1000 || pending.times == TIMES_MAX)
+      report(sequence, now);
     if (options->verify && sequence % options->verify == 0) verify(sequence);
   }
 }
