@@ -79,6 +79,20 @@ void ReplacementTrial::heal_links() {
     for (const bool is_new : {false, true}) volume_of(i, is_new).platter.link.heal();
 }
 
+bool ReplacementTrial::is_charge_cut_off() {
+  for (unsigned i = 0; i < course_.disks; ++i)
+    if (volume_of(i, is_replaced(i)).platter.link.is_cut()) return true;
+  return false;
+}
+
+/// Requests to any storage that were not answered in time.
+std::uint64_t ReplacementTrial::given_up() {
+  std::uint64_t all = 0;
+  for (unsigned i = 0; i < course_.disks; ++i)
+    for (const bool is_new : {false, true}) all += volume_of(i, is_new).platter.link.given_up();
+  return all;
+}
+
 ReplacementTrial::Charge ReplacementTrial::charge_of(unsigned disk) {
   return {.disk = disk,
           .is_new = is_replaced(disk),

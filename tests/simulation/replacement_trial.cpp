@@ -113,8 +113,7 @@ Task<Result<void>> ReplacementTrial::live() {
       if (course_.gateway_dies && deaths_ < deaths_max && world_.one_in(3))
         world_.after_steps(1 + world_.random(12), [this, life = life_] { die(life); });
     };
-    co_await wait_for_charge();
-    DISKFERRY_CO_CHECK(co_await open_exports());
+    DISKFERRY_CO_CHECK(co_await open_reachable());
     ++life_;
     if (course_.gateway_dies && deaths_ < deaths_max)
       world_.after_steps(20 + world_.random(3000), [this, life = life_] { die(life); });
@@ -158,12 +157,14 @@ Task<Result<void>> ReplacementTrial::open_exports() {
 }
 
 /// A gateway that does not reach what it serves is started again until it does.
-Task<void> ReplacementTrial::wait_for_charge() {
-  (void)co_await world_.turn([this] {
-    for (unsigned i = 0; i < course_.disks; ++i)
-      if (volume_of(i, is_replaced(i)).platter.link.is_cut()) return false;
-    return true;
-  });
+Task<Result<void>> ReplacementTrial::open_reachable() {
+  while (true) {
+    (void)co_await world_.turn([this] { return !is_charge_cut_off(); });
+    const std::uint64_t before = given_up();
+    auto opened = co_await open_exports();
+    if (opened || given_up() == before) co_return opened;
+    co_await exports_->close_all();
+  }
 }
 
 /// The cache of what nobody relies on may be lost.

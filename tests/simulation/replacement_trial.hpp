@@ -78,7 +78,7 @@ class ReplacementTrial {
   // replacement_trial.cpp: lives of the gateway, the job, and who looks after it
   Task<Result<void>> live();
   Task<Result<void>> open_exports();
-  Task<void> wait_for_charge();
+  Task<Result<void>> open_reachable();
   void note_charge();
   void die(unsigned life);
   void end_life();
@@ -114,6 +114,8 @@ class ReplacementTrial {
   void cut(Platter& platter, const Link::Cut& how, std::uint64_t heals_after_steps);
   void cut_somebody_off();
   void heal_links();
+  bool is_charge_cut_off();
+  std::uint64_t given_up();
   Charge charge_of(unsigned disk);
   void begin_charge(unsigned disk);
   void note_put(unsigned disk, bool is_new, Range range);
