@@ -2,6 +2,7 @@
 #include "tests/simulation/replacement_trial.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <fmt/format.h>
 
 namespace diskferry::sim {
@@ -129,6 +130,33 @@ void ReplacementTrial::check_same() {
     if (differs != from.end())
       report("at the commit", fmt::format("disk {} differs in sector {}", i,
                                           static_cast<std::uint64_t>(differs - from.begin()) / sector_bytes));
+  }
+}
+
+/// What a later process finds noted is true, whichever way it goes on.
+void ReplacementTrial::check_maps() {
+  const auto phase = phase_named(journal_.job().phase);
+  if (is_final(journal_.job().status) || !phase || *phase < Phase::prepared || *phase >= Phase::released)
+    return;
+  for (unsigned i = 0; i < course_.disks; ++i) {
+    const auto found = maps_.find(fmt::format("{}/{}-{}.map", folder_.path(), journal_.job().id, i));
+    if (found != maps_.end() && volume_of(i, !is_replaced(i)).exists) check_map(i, found->second);
+  }
+}
+
+/// A granule that is not noted is the same on both sides, and can not be lost at the one that follows.
+void ReplacementTrial::check_map(unsigned disk, std::string_view file) {
+  constexpr std::size_t header_bytes = 4096;  // difference_file.cpp
+  const auto& here = volume_of(disk, is_replaced(disk)).platter.current;
+  const auto& there = volume_of(disk, !is_replaced(disk)).platter.durable;
+  for (std::uint64_t at = 0; at < here.size(); at += granule_bytes) {
+    const std::uint64_t granule = at / granule_bytes;
+    const auto byte = static_cast<unsigned char>(file.at(header_bytes + granule / 8));
+    if ((byte >> granule % 8 & 1) != 0) continue;
+    const std::size_t length = std::min<std::size_t>(granule_bytes, here.size() - at);
+    if (std::memcmp(here.data() + at, there.data() + at, length) != 0)
+      report("at the beginning",
+             fmt::format("granule {} of {} differs and is not noted", granule, name_of(disk)));
   }
 }
 

@@ -134,6 +134,7 @@ Task<Result<void>> ReplacementTrial::live() {
     replacement_.reset();
     co_await exports_->close_all();
     put_maps_back();
+    check_maps();
   }
   is_over_ = true;
   heal();

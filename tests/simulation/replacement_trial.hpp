@@ -106,6 +106,8 @@ class ReplacementTrial {
   void check_charge(unsigned disk, Range range);
   void places_changed();
   void check_same();
+  void check_maps();
+  void check_map(unsigned disk, std::string_view file);
   Task<void> check_end();
 
   // replacement_cuts.cpp: storages that are cut off, and what may come to the side that is not in charge
