@@ -25,7 +25,7 @@ Task<Result<void>> ReplacementTrial::use(unsigned guest) {
     } else if (what < 15) {
       co_await flush(disk);
     } else {
-      DISKFERRY_CO_CHECK(co_await world_.clock().sleep_for(milliseconds(world_.random(400))));
+      DISKFERRY_CO_CHECK(co_await world_.clock().sleep_for(milliseconds(world_.random(course_.rest_ms))));
     }
   }
   co_return Result<void>{};

@@ -21,7 +21,9 @@ Course random_course(World& world) {
   Course course{.disks = static_cast<unsigned>(1 + world.random(2)),
                 .size_bytes = (1 + world.random(6)) * ReplacementTrial::granule_bytes +
                               world.random(2) * 3 * test::sector_bytes,
+                .content = world.random(2),
                 .steps = static_cast<unsigned>(5 + world.random(40)),
+                .rest_ms = world.one_in(2) ? 400u : 3000u,
                 .target_faults = static_cast<unsigned>(world.one_in(2) ? world.random(4) : 0),
                 .journal_faults = static_cast<unsigned>(world.one_in(2) ? world.random(4) : 0),
                 .cuts = static_cast<unsigned>(world.one_in(3) ? 1 + world.random(3) : 0),
@@ -75,9 +77,9 @@ ReplacementTrial::ReplacementTrial(std::uint64_t seed, const std::function<Cours
                         .phase = "planned"}) {
   constexpr std::array zeros{ZeroSupport::none, ZeroSupport::slow, ZeroSupport::fast, ZeroSupport::unmapping};
   for (unsigned i = 0; i < course_.disks; ++i) {
-    models_.emplace_back(course_.size_bytes, 1);
-    storages_.add(fmt::format("old{}", i),
-                  std::make_unique<Volume>(course_.size_bytes, 1, zeros[world_.random(zeros.size())]));
+    models_.emplace_back(course_.size_bytes, course_.content);
+    storages_.add(fmt::format("old{}", i), std::make_unique<Volume>(course_.size_bytes, course_.content,
+                                                                    zeros[world_.random(zeros.size())]));
     Volume& target = storages_.add(
         fmt::format("new{}", i),
         std::make_unique<Volume>(course_.size_bytes, test::unwritten, zeros[world_.random(zeros.size())]));
@@ -108,11 +110,7 @@ Task<Result<void>> ReplacementTrial::live() {
     storages_.live();
     journal_.live();
     exports_.emplace(world_);
-    // Often right when a mirror has come or gone.
-    exports_->on_swapped = [this] {
-      if (course_.gateway_dies && deaths_ < deaths_max && world_.one_in(3))
-        world_.after_steps(1 + world_.random(12), [this, life = life_] { die(life); });
-    };
+    exports_->on_swapped = [this] { die_near_swap(); };
     DISKFERRY_CO_CHECK(co_await open_reachable());
     ++life_;
     if (course_.gateway_dies && deaths_ < deaths_max)
@@ -177,16 +175,20 @@ void ReplacementTrial::note_charge() {
   }
 }
 
+/// Often right when a mirror has come or gone; most of all when one has gone and its job is not over.
+void ReplacementTrial::die_near_swap() {
+  if (!course_.gateway_dies || deaths_ >= deaths_max) return;
+  const bool is_end = journal_.job().phase == "retained";
+  if (world_.one_in(is_end ? 2 : 4))
+    world_.after_steps(1 + world_.random(is_end ? 6 : 12), [this, life = life_] { die(life); });
+}
+
 void ReplacementTrial::die(unsigned life) {
   if (life != life_) return;
   world_.trace("the gateway dies");
   is_dead_ = true;
   ++deaths_;
-  maps_.clear();
-  for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
-    std::ifstream file(entry.path(), std::ios::binary);
-    maps_[entry.path().string()] = {std::istreambuf_iterator<char>(file), {}};
-  }
+  read_maps();
   heal_disks();
   if (world_.one_in(2)) heal_links();
   storages_.die();
@@ -198,6 +200,13 @@ void ReplacementTrial::end_life() {
   if (job_ != nullptr) job_->cancel();
   // Those who are held are not let go by one that does not know whether it has committed.
   if (users_ != nullptr) users_->cancel();
+}
+void ReplacementTrial::read_maps() {
+  maps_.clear();
+  for (const auto& entry : std::filesystem::directory_iterator(folder_.path())) {
+    std::ifstream file(entry.path(), std::ios::binary);
+    maps_[entry.path().string()] = {std::istreambuf_iterator<char>(file), {}};
+  }
 }
 /// What was done to them after the death was not.
 void ReplacementTrial::put_maps_back() {
@@ -243,6 +252,9 @@ Task<Result<void>> ReplacementTrial::run_job(bool is_up) {
   has_ended_ = false;
   while (!is_up && !is_dead_) {
     DISKFERRY_CO_CHECK(co_await world_.clock().sleep_for(milliseconds(100)));
+    if (is_dead_) break;
+    read_maps();
+    check_maps();
     is_up = co_await take_up();
   }
   if (!is_dead_ && !is_final(journal_.job().status)) {

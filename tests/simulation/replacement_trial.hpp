@@ -35,7 +35,9 @@ struct PlannedCut {
 struct Course {
   unsigned disks = 1;
   std::uint64_t size_bytes = 0;
-  unsigned steps = 0;  ///< of each guest
+  std::uint64_t content = 1;  ///< of the old storage
+  unsigned steps = 0;         ///< of each guest
+  unsigned rest_ms = 400;     ///< of a guest, at most: one that rests long is there when the job ends
   unsigned target_faults = 0;
   unsigned journal_faults = 0;
   unsigned cuts = 0;  ///< at any time
@@ -82,6 +84,8 @@ class ReplacementTrial {
   void note_charge();
   void die(unsigned life);
   void end_life();
+  void die_near_swap();
+  void read_maps();
   void put_maps_back();
   ReplaceEnvironment& make_environment();
   Task<bool> take_up();
