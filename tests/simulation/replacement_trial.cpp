@@ -28,7 +28,7 @@ Course random_course(World& world) {
                 .journal_faults = static_cast<unsigned>(world.one_in(2) ? world.random(4) : 0),
                 .cuts = static_cast<unsigned>(world.one_in(3) ? 1 + world.random(3) : 0),
                 .gateway_dies = world.one_in(2),
-                .borrowing_fails = world.one_in(4),
+                .borrowing_fails = world.one_in(2),
                 .caches_are_lost = world.one_in(2),
                 .operator_cancels = world.one_in(8)};
   if (world.one_in(4))
@@ -113,8 +113,7 @@ Task<Result<void>> ReplacementTrial::live() {
     exports_->on_swapped = [this] { die_near_swap(); };
     DISKFERRY_CO_CHECK(co_await open_reachable());
     ++life_;
-    if (course_.gateway_dies && deaths_ < deaths_max)
-      world_.after_steps(20 + world_.random(3000), [this, life = life_] { die(life); });
+    die_soon(1, 3000);
     const bool is_up = co_await take_up();
     TaskGroup tasks(world_.executor());
     TaskGroup job(world_.executor());
@@ -175,12 +174,15 @@ void ReplacementTrial::note_charge() {
   }
 }
 
+/// Perhaps, within so many steps.
+void ReplacementTrial::die_soon(std::uint64_t one_in, std::uint64_t within_steps) {
+  if (!course_.gateway_dies || deaths_ >= deaths_max || is_dead_ || !world_.one_in(one_in)) return;
+  world_.after_steps(1 + world_.random(within_steps), [this, life = life_] { die(life); });
+}
 /// Often right when a mirror has come or gone; most of all when one has gone and its job is not over.
 void ReplacementTrial::die_near_swap() {
-  if (!course_.gateway_dies || deaths_ >= deaths_max) return;
   const bool is_end = journal_.job().phase == "retained";
-  if (world_.one_in(is_end ? 2 : 4))
-    world_.after_steps(1 + world_.random(is_end ? 6 : 12), [this, life = life_] { die(life); });
+  die_soon(is_end ? 2 : 4, is_end ? 6 : 12);
 }
 
 void ReplacementTrial::die(unsigned life) {
@@ -237,7 +239,7 @@ ReplaceEnvironment& ReplacementTrial::make_environment() {
 Task<bool> ReplacementTrial::take_up() {
   make_environment();
   if (is_final(journal_.job().status) || journal_.job().phase == "planned") co_return true;
-  exports_->refuse_one_in = course_.borrowing_fails ? 4 : 0;
+  exports_->refuse_one_in = course_.borrowing_fails ? 3 : 0;
   replacement_.emplace(*environment_, journal_.job());
   const auto taken = co_await replacement_->take_up();
   exports_->refuse_one_in = 0;
@@ -251,7 +253,7 @@ Task<bool> ReplacementTrial::take_up() {
 Task<Result<void>> ReplacementTrial::run_job(bool is_up) {
   has_ended_ = false;
   while (!is_up && !is_dead_) {
-    DISKFERRY_CO_CHECK(co_await world_.clock().sleep_for(milliseconds(100)));
+    DISKFERRY_CO_CHECK(co_await world_.clock().sleep_for(milliseconds(100 + world_.random(2000))));
     if (is_dead_) break;
     read_maps();
     check_maps();

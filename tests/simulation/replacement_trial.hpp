@@ -84,6 +84,7 @@ class ReplacementTrial {
   void note_charge();
   void die(unsigned life);
   void end_life();
+  void die_soon(std::uint64_t one_in, std::uint64_t within_steps);
   void die_near_swap();
   void read_maps();
   void put_maps_back();
