@@ -238,11 +238,14 @@ ReplaceEnvironment& ReplacementTrial::make_environment() {
 
 Task<bool> ReplacementTrial::take_up() {
   make_environment();
+  is_up_ = true;
   if (is_final(journal_.job().status) || journal_.job().phase == "planned") co_return true;
   exports_->refuse_one_in = course_.borrowing_fails ? 3 : 0;
   replacement_.emplace(*environment_, journal_.job());
+  is_up_ = false;
   const auto taken = co_await replacement_->take_up();
   exports_->refuse_one_in = 0;
+  is_up_ = taken.has_value();
   if (taken) co_return true;
   world_.trace("not taken up: " + taken.error().message());
   co_await replacement_->leave_to_next();
@@ -277,7 +280,7 @@ Task<Result<void>> ReplacementTrial::run_job(bool is_up) {
 Task<Result<void>> ReplacementTrial::operate() {
   for (unsigned acts = 0; !has_ended_ && !is_dead_ && !is_void_ && problem_.empty(); ++acts) {
     DISKFERRY_CO_CHECK(co_await world_.clock().sleep_for(milliseconds(10 + world_.random(600))));
-    if (!replacement_ || has_ended_ || is_dead_) continue;
+    if (!replacement_ || !is_up_ || has_ended_ || is_dead_) continue;
     act(acts);
     note_charge();
     if (acts > acts_max * 20) report("at the end", "the job does not end: " + journal_.job().phase);

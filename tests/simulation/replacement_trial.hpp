@@ -163,6 +163,7 @@ class ReplacementTrial {
   std::uint64_t contents_ = 0;
   bool has_ended_ = false;
   bool is_dead_ = false;
+  bool is_up_ = false;  // the job: operators reach it
   bool is_stuck_ = false;
   bool is_void_ = false;
   bool is_over_ = false;
