@@ -80,7 +80,8 @@ std::string ConvergenceController::step_down(const ConvergenceSample& sample) {
 ConvergenceStep ConvergenceController::observe(const ConvergenceSample& sample) {
   ConvergenceStep step;
   judge(sample, step);
-  const bool is_behind = sample.left_bytes > 0 && is_out_of_reach(step);
+  // Where guests make nothing dirty, nothing that they are made to wait for brings the end nearer.
+  const bool is_behind = sample.left_bytes > 0 && sample.dirtied_bytes > 0 && is_out_of_reach(step);
   const bool is_dear = std::chrono::microseconds(sample.added_p99_us) > limits_.latency_max;
   behind_ = is_behind ? behind_ + 1 : 0;
   // Guests that pay for an end that is out of reach otherwise go on paying: latency_max bounds each write.

@@ -97,8 +97,9 @@ Task<Result<void>> ReplacedDisk::look() {
   DISKFERRY_CO_TRY(const VolumeFacts source_facts, co_await look_at_volume(context_, source, {}));
   state_.source_identity = source_facts.identity;
   if (!target.volume.obstacles.empty()) co_return unexpected(target.volume.obstacles.front());
+  // Of a server nobody knows that before it is opened: 0.
   if (target.volume.exists && !target.volume.can_be_emptied && state_.format == "raw" &&
-      target.volume.size_bytes < state_.size_bytes)
+      target.volume.size_bytes != 0 && target.volume.size_bytes < state_.size_bytes)
     co_return unexpected(too_small(uri, target.volume.size_bytes, state_.size_bytes));
   makes_target_ = !target.volume.exists;
   co_return Result<void>{};

@@ -97,6 +97,8 @@ void Replacement::steer() {
   set_skips();
   for (Disk& each : disks_) {
     const ReplacedDiskStats now = each.disk.stats();
+    // That all of it is dirty at the beginning is not the guests' doing of one second.
+    if (each.before.size_bytes == 0) each.before = now;
     each.control.set_limits(limits);
     each.step = each.control.observe(sample_of(now, each.before));
     each.before = now;
@@ -186,8 +188,10 @@ Task<Result<void>> Replacement::follow_until(IsEnough is_enough) {
 Task<Result<void>> Replacement::wait_while_paused(Error why, IsEnough is_off) {
   why = paused_error(std::move(why));
   spdlog::warn("replacement {} of {} is paused: {}", job_.id, printable(job_.subject), why.message());
-  for (Disk& each : disks_)
+  for (Disk& each : disks_) {
     if (each.is_begun) co_await each.disk.detach();
+    each.before = {};  // nor what they do until it goes on
+  }
   is_resume_wanted_ = false;
   bool is_noted = false;
   while (!is_resume_wanted_.exchange(false)) {

@@ -278,10 +278,10 @@ Task<Result<void>> ReplacementTrial::run_job(bool is_up) {
 // --- who looks after it ---
 
 Task<Result<void>> ReplacementTrial::operate() {
-  for (unsigned acts = 0; !has_ended_ && !is_dead_ && !is_void_ && problem_.empty(); ++acts) {
+  for (unsigned acts = 0; !has_ended_ && !is_dead_ && !is_void_ && problem_.empty();) {
     DISKFERRY_CO_CHECK(co_await world_.clock().sleep_for(milliseconds(10 + world_.random(600))));
     if (!replacement_ || !is_up_ || has_ended_ || is_dead_) continue;
-    act(acts);
+    act(++acts);
     note_charge();
     if (acts > acts_max * 20) report("at the end", "the job does not end: " + journal_.job().phase);
   }
