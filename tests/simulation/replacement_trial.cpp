@@ -53,7 +53,9 @@ Course quiet_course(World& world, bool takes_back) {
   Course course = random_course(world);
   course.disks = 2;
   course.size_bytes = 2 * ReplacementTrial::granule_bytes + 3 * test::sector_bytes;
-  course.steps = 30;
+  course.content = 1;
+  course.steps = 50;
+  course.rest_ms = 300;
   course.target_faults = course.journal_faults = course.cuts = 0;
   course.gateway_dies = course.borrowing_fails = course.operator_cancels = false;
   course.who_operates = takes_back ? Course::Operator::takes_back : Course::Operator::commits;
