@@ -200,6 +200,13 @@ class MirrorDevice::PrimaryUse {
   PrimaryUse(const PrimaryUse&) = delete;
   PrimaryUse& operator=(const PrimaryUse&) = delete;
   BlockDevice* operator->() const noexcept { return primary_->device.get(); }
+  /// Whether the guest is told that: no error of what is not the primary any more.
+  template <class T>
+  bool is_answer(const Result<T>& done) const {
+    if (done || done.error().kind() == ErrorKind::cancelled) return true;
+    std::lock_guard lock(mirror_.guard_);
+    return primary_ == mirror_.primary_;
+  }
 
  private:
   void begin() {
@@ -210,21 +217,32 @@ class MirrorDevice::PrimaryUse {
   std::shared_ptr<Primary> primary_;
 };
 
+// What was the primary when a request began may have become the target meanwhile, and its errors are not for
+// guests: the request is made again, of the primary of now.
+
 Task<Result<void>> MirrorDevice::read(std::uint64_t offset, std::span<std::byte> into) {
-  const PrimaryUse from(*this);
-  co_return co_await from->read(offset, into);
+  while (true) {
+    const PrimaryUse from(*this);
+    auto done = co_await from->read(offset, into);
+    if (from.is_answer(done)) co_return done;
+  }
 }
 std::optional<Result<void>> MirrorDevice::try_read(std::uint64_t offset, std::span<std::byte> into) {
   const PrimaryUse from(*this);
-  return from->try_read(offset, into);
+  auto done = from->try_read(offset, into);
+  if (done && !from.is_answer(*done)) return std::nullopt;
+  return done;
 }
 Task<Result<void>> MirrorDevice::prefetch(Range range) {
   const PrimaryUse from(*this);
   co_return co_await from->prefetch(range);
 }
 Task<Result<std::vector<Extent>>> MirrorDevice::extents(Range range, std::size_t extents_max) {
-  const PrimaryUse from(*this);
-  co_return co_await from->extents(range, extents_max);
+  while (true) {
+    const PrimaryUse from(*this);
+    auto found = co_await from->extents(range, extents_max);
+    if (from.is_answer(found)) co_return found;
+  }
 }
 
 Task<Result<void>> MirrorDevice::write(std::uint64_t offset, std::span<const std::byte> from,
@@ -280,14 +298,17 @@ Task<Result<void>> MirrorDevice::discard(Range range) {
 }
 
 Task<Result<void>> MirrorDevice::flush() {
-  std::unique_lock lock(guard_);
-  while (is_held_) {
-    if (!co_await entrance_.wait(lock)) co_return unexpected(cancelled_error("flush", info_.name));
-    lock.lock();
+  while (true) {
+    std::unique_lock lock(guard_);
+    while (is_held_) {
+      if (!co_await entrance_.wait(lock)) co_return unexpected(cancelled_error("flush", info_.name));
+      lock.lock();
+    }
+    const PrimaryUse to(*this, lock);
+    lock.unlock();
+    auto done = co_await to->flush();
+    if (to.is_answer(done)) co_return done;
   }
-  const PrimaryUse to(*this, lock);
-  lock.unlock();
-  co_return co_await to->flush();
 }
 
 }  // namespace diskferry

@@ -203,6 +203,8 @@ Task<Result<void>> ReplacedDisk::begin_now(bool is_again, bool target_is_in_char
 }
 
 Task<Result<void>> ReplacedDisk::attach(bool is_back) {
+  // Open still, where it was not kept in step.
+  if (const auto former = co_await mirror_->take_former()) (void)co_await former->close();
   DISKFERRY_CO_CHECK(is_back ? co_await check_follower(state_.source, state_.source_identity)
                              : co_await check_follower(state_.uri, state_.target_identity));
   DISKFERRY_CO_TRY(auto target, is_back ? co_await open_side(state_.source, state_.source_format)

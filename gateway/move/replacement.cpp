@@ -82,9 +82,20 @@ std::string Replacement::map_path(std::size_t disk) const {
   return fmt::format("{}/{}-{}.map", environment_.state_folder, job_.id, disk);
 }
 
-void Replacement::remove_maps() const {
-  std::error_code failed;
-  for (std::size_t i = 0; i < replace_disks_max; ++i) std::filesystem::remove(map_path(i), failed);
+/// One that is there still would be believed by the next process, while guests write without a mirror.
+Result<void> Replacement::remove_maps() const {
+  Result<void> result;
+  for (std::size_t i = 0; i < replace_disks_max; ++i) {
+    std::error_code failed;
+    std::filesystem::remove(map_path(i), failed);
+    if (!failed) continue;
+    result = unexpected(
+        fail(ErrorKind::io, "remove what was noted of the disk", printable(map_path(i)))
+            .why(failed.message())
+            .remedy("remove it before the gateway is started again, or cancel the job " + job_.id));
+    spdlog::error("replacement {}: {}", job_.id, result.error().message());
+  }
+  return result;
 }
 
 void Replacement::make_disks() {
@@ -112,7 +123,8 @@ Task<Result<void>> Replacement::take_up() {
   auto taken = co_await load();
   if (taken) taken = co_await begin_again();
   // Clients are let in without a mirror behind some export: what was noted of this job is not true any more.
-  if (!taken) remove_maps();
+  if (!taken)
+    if (auto removed = remove_maps(); !removed) co_return removed;
   co_return taken;
 }
 

@@ -72,7 +72,7 @@ class Replacement final : public ReplaceJob {
   Task<Result<void>> save(JobChanges changes);
   Task<Result<void>> enter(Phase next, JobChanges changes = {});
   std::string map_path(std::size_t disk) const;
-  void remove_maps() const;
+  Result<void> remove_maps() const;
   void make_disks();
   ReplaceLimits limits() const;
   ConvergenceLimits limits_now() const;

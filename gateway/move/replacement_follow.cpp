@@ -132,6 +132,7 @@ Task<Result<void>> Replacement::note_phase() {
 Task<Result<void>> Replacement::supervise(IsEnough is_enough, TaskGroup& followers, bool& was_enough) {
   Clock& clock = environment_.drivers.clock;
   TimePoint steered = clock.now();
+  // That all of it is dirty at the beginning, and what was written during a pause, is not of one second.
   for (Disk& each : disks_) each.before = each.disk.stats();
   steer();
   while (true) {

@@ -2,9 +2,8 @@
 // place. Clients go on, the job tells what is wrong and what to do, and that is true.
 #include "drivers/filters/fault.hpp"
 #include "tests/e2e/replace_place.hpp"
+#include "tests/support/small_file_system.hpp"
 #include "tests/unit/nbd/test_server.hpp"
-
-#include <sys/mount.h>
 
 namespace diskferry::test {
 namespace {
@@ -15,23 +14,6 @@ std::vector<std::byte> full_disk() {
 }
 
 // --- a target that is full --------------------------------------------------------------------------------
-
-class SmallFileSystem {
- public:
-  explicit SmallFileSystem(const std::string& size) {
-    is_mounted_ =
-        ::mount("none", folder_.path().c_str(), "tmpfs", MS_NODEV | MS_NOSUID, ("size=" + size).c_str()) == 0;
-  }
-  ~SmallFileSystem() {
-    if (is_mounted_) ::umount2(folder_.path().c_str(), MNT_DETACH);
-  }
-  bool is_mounted() const { return is_mounted_; }
-  std::string operator/(std::string_view name) const { return folder_ / name; }
-
- private:
-  TemporaryFolder folder_;
-  bool is_mounted_ = false;
-};
 
 TEST(ReplaceFaults, ATargetThatIsFullPausesAndGoesOnWhenThereIsRoom) {
   const SmallFileSystem small("64M");

@@ -2,7 +2,7 @@
 // are those of docs/decisions/0003-nbd-reconnect.md, one test each.
 #include "diskferry/task_group.hpp"
 #include "tests/interop/nbd_client_support.hpp"
-#include "tests/interop/proxy.hpp"
+#include "tests/support/proxy.hpp"
 
 #include <atomic>
 #include <csignal>

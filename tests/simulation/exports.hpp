@@ -10,6 +10,7 @@
 
 #include <functional>
 #include <map>
+#include <memory>
 #include <string>
 
 #include <boost/asio/cancellation_state.hpp>
@@ -69,7 +70,10 @@ class Exports final : public Endpoints {
     (void)co_await world_.turn([] { return true; });
     auto swapped = co_await in->swap_device(std::move(device));
     if (on_swapped) on_swapped();
-    (void)co_await world_.turn([] { return true; });
+    // Clients may come in before whoever asked for it knows.
+    const auto may_know = std::make_shared<bool>(false);
+    world_.after_steps(1 + world_.random(8), [may_know] { *may_know = true; });
+    (void)co_await world_.turn([may_know] { return *may_know; });
     if (!swapped) co_return unexpected(std::move(swapped).error());
     co_return Result<void>{};
   }

@@ -66,13 +66,23 @@ void Storages::die() {
   for (const auto& [name, volume] : volumes_) ++volume->platter.openings;
 }
 
-Task<Result<Volume*>> Storages::reach(ImageUri uri, const char* verb) {
+Task<Result<Volume*>> Storages::reach(ImageUri uri, const char* verb, std::function<void(Volume&)> effect) {
   Volume* const volume = find(name_of(uri));
-  const bool is_turn =
-      co_await world_.turn([=, this] { return volume == nullptr || !volume->platter.is_hung || is_dead_; });
-  if (!is_turn) co_return unexpected(cancelled_error(verb, uri.to_string()));
-  if (is_dead_ || volume == nullptr || volume->platter.is_gone)
-    co_return unexpected(fail(ErrorKind::gone, verb, uri.to_string()));
+  const std::string name = uri.to_string();
+  if (volume != nullptr) volume->platter.link.note_request();
+  while (true) {
+    const bool is_turn =
+        co_await world_.turn([=, this] { return volume == nullptr || !volume->platter.is_hung || is_dead_; });
+    if (!is_turn) co_return unexpected(cancelled_error(verb, name));
+    if (is_dead_ || volume == nullptr || volume->platter.is_gone)
+      co_return unexpected(fail(ErrorKind::gone, verb, name));
+    if (!volume->platter.link.is_cut()) break;
+    world_.trace(name + " " + verb + " lost");
+    const auto late = effect ? std::function<void()>([effect, volume] { effect(*volume); }) : nullptr;
+    const auto again =
+        co_await volume->platter.link.lose(verb, name, late, !effect, [this] { return is_dead_; });
+    if (!again) co_return unexpected(again.error());
+  }
   co_return volume;
 }
 
@@ -92,18 +102,25 @@ Task<Result<DevicePtr>> Storages::open(DriverContext& context, ImageUri uri, Ope
   co_return std::make_unique<OpenDisk>(all.world_, *volume, name_of(uri), info);
 }
 
+void Storages::make(const ImageUri& uri, Volume& volume) {
+  if (volume.open != 0) problem_ = uri.to_string() + " was made anew while it was open";
+  volume.exists = true;
+  volume.is_new = true;
+  ++volume.made;
+  std::ranges::fill(volume.platter.current, std::byte{0});
+  volume.platter.durable = volume.platter.current;
+}
+
 Task<Result<void>> Storages::create(DriverContext& context, ImageUri uri, CreateOptions options) {
   (void)context;
   Storages& all = *current;
-  DISKFERRY_CO_TRY(Volume * volume, co_await all.reach(uri, "create"));
+  const bool replaces = options.replace;
+  DISKFERRY_CO_TRY(Volume * volume, co_await all.reach(uri, "create", [&all, uri, replaces](Volume& late) {
+    if (!late.exists || replaces) all.make(uri, late);
+  }));
   if (volume->exists && !options.replace)
     co_return unexpected(fail(ErrorKind::already_exists, "create", uri.to_string()));
-  if (volume->open != 0) all.problem_ = uri.to_string() + " was made anew while it was open";
-  volume->exists = true;
-  volume->is_new = true;
-  ++volume->made;
-  std::ranges::fill(volume->platter.current, std::byte{0});
-  volume->platter.durable = volume->platter.current;
+  all.make(uri, *volume);
   co_return Result<void>{};
 }
 
@@ -118,15 +135,20 @@ Task<Result<VolumeFacts>> Storages::look(DriverContext& context, ImageUri uri, L
       .identity = volume->exists ? fmt::format("sim|{}|{}", name_of(uri), volume->made) : ""};
 }
 
+void Storages::unmake(const ImageUri& uri, Volume& volume) {
+  if (volume.open != 0) problem_ = uri.to_string() + " was removed while it was open";
+  volume.exists = false;
+  test::fill_sectors(volume.platter.current, test::unwritten, 0);
+  volume.platter.durable = volume.platter.current;
+}
+
 Task<Result<void>> Storages::remove(DriverContext& context, ImageUri uri) {
   (void)context;
   Storages& all = *current;
-  DISKFERRY_CO_TRY(Volume * volume, co_await all.reach(uri, "remove"));
+  DISKFERRY_CO_TRY(Volume * volume,
+                   co_await all.reach(uri, "remove", [&all, uri](Volume& late) { all.unmake(uri, late); }));
   if (!volume->exists) co_return unexpected(fail(ErrorKind::not_found, "remove", uri.to_string()));
-  if (volume->open != 0) all.problem_ = uri.to_string() + " was removed while it was open";
-  volume->exists = false;
-  test::fill_sectors(volume->platter.current, test::unwritten, 0);
-  volume->platter.durable = volume->platter.current;
+  all.unmake(uri, *volume);
   co_return Result<void>{};
 }
 

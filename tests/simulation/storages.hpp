@@ -50,7 +50,10 @@ class Storages {
   static Task<Result<void>> create(DriverContext& context, ImageUri uri, CreateOptions options);
   static Task<Result<VolumeFacts>> look(DriverContext& context, ImageUri uri, LookOptions options);
   static Task<Result<void>> remove(DriverContext& context, ImageUri uri);
-  Task<Result<Volume*>> reach(ImageUri uri, const char* verb);
+  /// `effect`, where there is one: what it does, which is not sent again.
+  Task<Result<Volume*>> reach(ImageUri uri, const char* verb, std::function<void(Volume&)> effect = {});
+  void make(const ImageUri& uri, Volume& volume);
+  void unmake(const ImageUri& uri, Volume& volume);
 
   static Storages* current;
   World& world_;

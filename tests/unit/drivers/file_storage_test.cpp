@@ -4,12 +4,12 @@
 #include "diskferry/units.hpp"
 #include "drivers/file/file_identity.hpp"
 #include "tests/support/pattern.hpp"
+#include "tests/support/small_file_system.hpp"
 #include "tests/support/test_runtime.hpp"
 #include "tests/unit/drivers/files.hpp"
 
 #include <csignal>
 #include <fcntl.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -25,26 +25,9 @@ using test::open_to_write;
 using test::read_back;
 using test::run;
 using test::run_program;
+using test::SmallFileSystem;
 using test::TemporaryFolder;
 using ::testing::HasSubstr;
-
-/// A small tmpfs, for as long as it lives.
-class SmallFileSystem {
- public:
-  explicit SmallFileSystem(const char* size) {
-    is_mounted_ = ::mount("none", folder_.path().c_str(), "tmpfs", MS_NODEV | MS_NOSUID,
-                          (std::string("size=") + size).c_str()) == 0;
-  }
-  ~SmallFileSystem() {
-    if (is_mounted_) ::umount2(folder_.path().c_str(), MNT_DETACH);
-  }
-  bool is_mounted() const { return is_mounted_; }
-  std::string operator/(std::string_view name) const { return folder_ / name; }
-
- private:
-  TemporaryFolder folder_;
-  bool is_mounted_ = false;
-};
 
 /// A loop device over a file, for as long as it lives.
 class LoopDevice {

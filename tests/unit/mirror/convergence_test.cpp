@@ -51,6 +51,10 @@ constexpr ConvergenceSample in_step{.left_bytes = 1 * mib,
                                     .guest_bytes = 4 * mib,
                                     .sent_bytes = 6 * mib,
                                     .rounds = 10};
+/// A slow target, and guests that do not write.
+constexpr ConvergenceSample slow_and_idle{
+    .left_bytes = 10 * gib, .copied_bytes = 1 * mib, .sent_bytes = 1 * mib};
+constexpr ConvergenceSample stuck_and_idle{.left_bytes = 10 * gib};
 ConvergenceSample with_latency(ConvergenceSample sample, std::uint64_t us) {
   sample.added_p99_us = us;
   return sample;
@@ -65,6 +69,20 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"waits_before_it_steps_up", background, {}, losing, 2, background, false},
         Row{"steps_up", background, {}, losing, 3, bounded, false},
         Row{"steps_up_again", background, {}, losing, 6, synchronous, false},
+        Row{"a_deadline_is_nothing_to_guests_who_write_nothing",
+            bounded,
+            {.deadline = seconds(10)},
+            slow_and_idle,
+            60,
+            bounded,
+            false},
+        Row{"a_target_that_takes_nothing_is_nothing_to_them",
+            bounded,
+            {},
+            stuck_and_idle,
+            60,
+            bounded,
+            false},
         Row{"slows_guests_last", background, {}, losing, 9, synchronous, true},
         Row{"does_not_slow_who_may_not_be",
             background,
@@ -143,8 +161,12 @@ TEST(Convergence, LeavesGuestsAloneWhoseDiskIsInStep) {
 TEST(Convergence, IsBehindWhenWhatIsLeftDoesNotFitThePause) {
   ConvergenceController control({.pause_max = milliseconds(1)}, background);
   after(control, advancing, 10);
-  // The rates of before weigh less and less, and then nothing is won.
-  EXPECT_NE(after(control, in_step, 60).mode, background);
+  ConvergenceSample sample = in_step;
+  sample.dirtied_bytes += mib;
+  EXPECT_NE(after(control, sample, 60).mode, background);
+  ConvergenceController patient({}, background);
+  after(patient, advancing, 10);
+  EXPECT_EQ(after(patient, sample, 60).mode, background);
 }
 
 TEST(Convergence, HasNothingToChangeWhenNobodyWrites) {

@@ -5,8 +5,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 
@@ -29,6 +31,9 @@ class Proxy {
   void cut_all();
   /// From now on nothing is forwarded, in either direction; new connections are accepted and stay silent.
   void silence(bool silent) { silent_.store(silent); }
+  /// Told the type of each NBD request before it is forwarded; true: silence, from that request on. Set
+  /// before clients connect. Thread: each connection's.
+  std::function<bool(std::uint16_t type)> is_silent_from{};
 
  private:
   struct Pair {
@@ -39,6 +44,7 @@ class Proxy {
   };
   void accept_all();
   void forward(Pair& pair);
+  bool falls_silent(std::span<const std::byte> from_client) const;
 
   const std::string server_path_;
   int listener_ = -1;

@@ -1,5 +1,6 @@
-#include "tests/interop/proxy.hpp"
+#include "tests/support/proxy.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <poll.h>
@@ -69,6 +70,24 @@ void Proxy::accept_all() {
   }
 }
 
+/// Requests begin with a magic number that is looked for; one that lies across two chunks is not seen.
+bool Proxy::falls_silent(std::span<const std::byte> from_client) const {
+  if (!is_silent_from) return false;
+  constexpr std::array magic{std::byte{0x25}, std::byte{0x60}, std::byte{0x95}, std::byte{0x13}};
+  constexpr std::size_t type_at = 6;
+  bool falls = false;
+  while (true) {
+    const auto found = std::ranges::search(from_client, magic);
+    if (found.empty()) return falls;
+    from_client = from_client.subspan(static_cast<std::size_t>(found.begin() - from_client.begin()));
+    if (from_client.size() < type_at + 2) return falls;
+    const auto type = std::to_integer<unsigned>(from_client[type_at]) << 8 |
+                      std::to_integer<unsigned>(from_client[type_at + 1]);
+    falls = is_silent_from(static_cast<std::uint16_t>(type)) || falls;
+    from_client = from_client.subspan(magic.size());
+  }
+}
+
 void Proxy::forward(Pair& pair) {
   std::array<std::byte, 65536> chunk;
   while (!ended_.load()) {
@@ -81,6 +100,10 @@ void Proxy::forward(Pair& pair) {
     for (std::size_t i = 0; i < fds.size(); ++i) {
       if (fds[i].revents == 0 || silent_.load()) continue;
       const ssize_t got = recv(fds[i].fd, chunk.data(), chunk.size(), 0);
+      if (i == 0 && got > 0 && falls_silent(std::span(chunk).first(static_cast<std::size_t>(got)))) {
+        silent_.store(true);
+        break;
+      }
       if (got <= 0 || !send_all(fds[1 - i].fd, chunk.data(), static_cast<std::size_t>(got))) {
         shutdown(pair.client, SHUT_RDWR);
         shutdown(pair.server, SHUT_RDWR);
