@@ -29,6 +29,8 @@ constexpr std::uint64_t request_bytes = 128 * kib;
 constexpr unsigned requests = 16;
 /// What is settled is forgotten so often; a crash or a target that is lost costs what was told meanwhile.
 constexpr Duration checkpoint_interval = std::chrono::seconds(5);
+/// What a target that is let go has for its last flush.
+constexpr Duration last_checkpoint_max = std::chrono::seconds(2);
 /// Between rounds that found nothing.
 constexpr Duration round_pause = std::chrono::milliseconds(100);
 constexpr Duration age = std::chrono::seconds(2);
@@ -210,6 +212,8 @@ Task<Result<void>> ReplacedDisk::attach(bool is_back) {
   DISKFERRY_CO_TRY(auto target, is_back ? co_await open_side(state_.source, state_.source_format)
                                         : co_await open_side(state_.uri, state_.format));
   mirror_->attach(std::move(target), {.window_bytes = options_.window_bytes});
+  // What was written while nothing followed is not what guests keep writing.
+  for (int i = 0; i < 2; ++i) mirror_->next_age();
   old_is_primary_ = !is_back;
   co_return Result<void>{};
 }
@@ -228,6 +232,10 @@ Task<void> ReplacedDisk::detach() {
   is_in_step_ = false;
   // Nobody is slowed down for what does not follow.
   mirror_->set_guest_bytes_per_s(0);
+  // What the target has been told and has not made durable would be copied again. One that fails says so at
+  // once, or in this time.
+  (void)co_await with_deadline(context_.clock, last_checkpoint_max, "flush the target",
+                               mirror_->checkpoint());
   if (const auto target = co_await mirror_->detach()) (void)co_await target->close();
 }
 

@@ -77,7 +77,7 @@ class Measure:
             machine = Machine(self.bed, self.cache, contender.nodes(), {"blocks": self.data // 4096, **writer})
             stack.callback(machine.stop)
             machine.wait_writing()
-            self.bed.link(delay_ms=delay_ms)
+            self.bed.link(delay_ms=delay_ms, is_fast=True)
             stack.callback(self.bed.link)
             yield contender, machine, target
 
