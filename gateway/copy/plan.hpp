@@ -95,7 +95,9 @@ class CopyPlan final : public WorkSource {
   RunBuilder builder_;
   std::uint64_t source_offset_ = 0;
   bool is_finished_ = false;
-  std::deque<Extent> target_;  // what it was where it was asked about last; nobody else writes to it
+  // What the target was where it was asked about last. As with what is ready: who lets others write to it
+  // knows where they have.
+  std::deque<Extent> target_;
   // Guarded by guard_.
   std::mutex guard_;
   std::deque<Work> ready_;

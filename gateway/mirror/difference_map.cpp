@@ -138,6 +138,11 @@ void DifferenceMap::next_age() {
   recent_.clear_all();
 }
 
+void DifferenceMap::forget_recent() {
+  less_recent_.clear_all();
+  recent_.clear_all();
+}
+
 void DifferenceMap::flush_begins() {
   flushing_.add(unsettled_);
   unsettled_.clear_all();

@@ -62,6 +62,8 @@ class DifferenceMap {
   std::optional<Range> first_part(Range bytes, bool was_written) const;
   /// What was recent is less so.
   void next_age();
+  /// Nothing is recent.
+  void forget_recent();
 
   /// A flush of the target begins: it covers what is unsettled now.
   void flush_begins();

@@ -95,6 +95,8 @@ void MirrorDevice::attach(std::shared_ptr<BlockDevice> target, WindowOptions opt
   std::lock_guard lock(guard_);
   DISKFERRY_ASSERT(!target_.device, "a mirror has one target");
   target_ = std::move(attached);
+  // What was written while nothing followed is not what guests keep writing.
+  differences_.forget_recent();
 }
 
 void MirrorDevice::attach_same(std::shared_ptr<BlockDevice> target, WindowOptions options) {

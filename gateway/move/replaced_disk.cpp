@@ -212,8 +212,6 @@ Task<Result<void>> ReplacedDisk::attach(bool is_back) {
   DISKFERRY_CO_TRY(auto target, is_back ? co_await open_side(state_.source, state_.source_format)
                                         : co_await open_side(state_.uri, state_.format));
   mirror_->attach(std::move(target), {.window_bytes = options_.window_bytes});
-  // What was written while nothing followed is not what guests keep writing.
-  for (int i = 0; i < 2; ++i) mirror_->next_age();
   old_is_primary_ = !is_back;
   co_return Result<void>{};
 }
@@ -228,14 +226,14 @@ Task<Result<void>> ReplacedDisk::check_follower(std::string name, std::string id
                            .remedy("put that back, or cancel the job and begin another"));
 }
 
-Task<void> ReplacedDisk::detach() {
+Task<void> ReplacedDisk::let_target_go(bool may_come_back) {
   is_in_step_ = false;
   // Nobody is slowed down for what does not follow.
   mirror_->set_guest_bytes_per_s(0);
   // What the target has been told and has not made durable would be copied again. One that fails says so at
   // once, or in this time.
-  (void)co_await with_deadline(context_.clock, last_checkpoint_max, "flush the target",
-                               mirror_->checkpoint());
+  if (may_come_back)
+    (void)co_await with_deadline(context_.clock, last_checkpoint_max, "flush the target", checkpoint());
   if (const auto target = co_await mirror_->detach()) (void)co_await target->close();
 }
 
@@ -282,9 +280,14 @@ Task<Result<void>> ReplacedDisk::rounds(CopyEngine& engine, BlockDevice& primary
 Task<Result<void>> ReplacedDisk::checkpoints() {
   while (true) {
     DISKFERRY_CO_CHECK(co_await context_.clock.sleep_for(checkpoint_interval));
-    if (loss_noted_ != salvage_.changes()) continue;
-    DISKFERRY_CO_CHECK(co_await mirror_->checkpoint());
+    DISKFERRY_CO_CHECK(co_await checkpoint());
   }
+}
+
+/// What was skipped is forgotten only when the job's record has it.
+Task<Result<void>> ReplacedDisk::checkpoint() {
+  if (loss_noted_ != salvage_.changes()) co_return Result<void>{};
+  co_return co_await mirror_->checkpoint();
 }
 
 namespace {
@@ -385,7 +388,7 @@ Task<Result<void>> ReplacedDisk::end(bool target_is_in_charge) {
     co_return Result<void>{};
   }
   // Clients that do not go through the mirror any more are not followed by what is attached.
-  co_await detach();
+  co_await let_target_go(false);
   // What is written without the mirror is not in the map, so that no later process may believe it.
   const bool is_map_removed = remove_map();
   if (target_is_in_charge) {

@@ -64,7 +64,7 @@ class ReplacedDisk {
   /// error: of the target, which follows no more; of the primary, naming the place; cancelled.
   Task<Result<void>> follow();
   /// Nothing follows any more; what the target has is noted. It can be attached again.
-  Task<void> detach();
+  Task<void> detach() { return let_target_go(true); }
 
   /// The first pass is over, and what guests do not write all the time was copied once more.
   bool is_in_step() const noexcept { return is_in_step_; }
@@ -108,6 +108,8 @@ class ReplacedDisk {
   Task<Result<void>> rounds(CopyEngine& engine, BlockDevice& primary);
   Task<Result<void>> copy_all(CopyEngine& engine, BlockDevice& primary, BlockDevice& target);
   Task<Result<void>> checkpoints();
+  Task<Result<void>> checkpoint();
+  Task<void> let_target_go(bool may_come_back);
   Task<Result<void>> take_up_loss(BlockDevice& primary);
   EngineHooks hooks(std::function<void()> progress);
 

@@ -15,7 +15,7 @@ struct Replacement::Disk {
   ConvergenceController control;
   ConvergenceStep step{};
   std::string why{};           ///< of the last change of mode, for those who watch
-  ReplacedDiskStats before{};  ///< a second ago; of no bytes: nothing to compare with
+  ReplacedDiskStats before{};  ///< a second ago
   bool is_begun = false;
 };
 
