@@ -150,7 +150,8 @@ std::optional<ExportStorage> Exports::storage_of(const std::string& name) const 
                        .uri = entry.request.image,
                        .format = entry.request.format,
                        .storages = entry.storages.empty() ? std::vector{entry.request.image} : entry.storages,
-                       .is_disk = entry.kind == Kind::disk};
+                       .is_disk = entry.kind == Kind::disk,
+                       .is_settled = (entry.offered || !entry.waiting.empty()) && !entry.is_lent};
 }
 
 std::vector<std::string> Exports::disk_names() const {
@@ -159,15 +160,6 @@ std::vector<std::string> Exports::disk_names() const {
   for (const auto& [name, entry] : state_->entries)
     if (entry->kind == Kind::disk && entry->offered) names.push_back(name);
   return names;
-}
-
-std::string Exports::disk_storage(const std::string& name) const {
-  std::lock_guard lock(state_->guard);
-  const auto found = state_->entries.find(name);
-  if (found == state_->entries.end()) return {};
-  const Entry& entry = *found->second;
-  const bool is_settled = (entry.offered || !entry.waiting.empty()) && !entry.is_lent;
-  return entry.kind == Kind::disk && is_settled ? entry.request.image : std::string();
 }
 
 bool Exports::has_disks() const {

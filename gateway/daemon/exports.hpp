@@ -60,7 +60,6 @@ class Exports final : public Endpoints, public DiskExports {
   std::string export_at(const ImageUri& storage) const override;
   std::optional<ExportStorage> storage_of(const std::string& name) const override;
   std::vector<std::string> disk_names() const override;
-  std::string disk_storage(const std::string& name) const override;
   const std::string& disk_socket() const noexcept override;
   Task<Result<void>> offer_disk(EndpointRecord record) override;
   Task<Result<void>> write_through(std::string name, bool is_on) override;

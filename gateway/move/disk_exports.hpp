@@ -20,6 +20,7 @@ struct ExportStorage {
   std::string format{};
   std::vector<std::string> storages{};  ///< all that its content comes from, with backing images
   bool is_disk = false;                 ///< of a machine, and in no configuration
+  bool is_settled = false;              ///< no job is changing it
 };
 
 class DiskExports {
@@ -34,8 +35,6 @@ class DiskExports {
   virtual std::optional<ExportStorage> storage_of(const std::string& name) const = 0;
   /// Those that are open, of jobs that have ended and of others.
   virtual std::vector<std::string> disk_names() const = 0;
-  /// Where the image of such a disk is; empty: there is none of this name, or a job is changing it.
-  virtual std::string disk_storage(const std::string& name) const = 0;
   /// Where the hypervisor finds them.
   virtual const std::string& disk_socket() const noexcept = 0;
   /// Opens what the record names, writable, and lets the hypervisor in. It is there again after a restart
@@ -49,5 +48,11 @@ class DiskExports {
   /// Cuts the hypervisor off and closes the image. Errors: not_found, in_use, those of flush and close.
   virtual Task<Result<void>> withdraw_disk(std::string name) = 0;
 };
+
+/// Where the image of such a disk is; empty: there is none of this name, or a job is changing it.
+inline std::string disk_storage(const DiskExports& exports, const std::string& name) {
+  const auto found = exports.storage_of(name);
+  return found && found->is_disk && found->is_settled ? found->uri : std::string();
+}
 
 }  // namespace diskferry

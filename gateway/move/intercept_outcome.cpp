@@ -7,18 +7,6 @@
 #include <spdlog/spdlog.h>
 
 namespace diskferry {
-namespace {
-
-/// How long it is tried to learn from both hosts which of them has the machine. A host that comes back after
-/// a reboot answers within it.
-constexpr Duration find_out_limit = std::chrono::minutes(15);
-constexpr Duration find_out_pause = std::chrono::milliseconds(500);
-
-bool is_ended(const Result<void>& destroyed) {
-  return destroyed || destroyed.error().kind() == ErrorKind::not_found;
-}
-
-}  // namespace
 
 bool InterceptWay::may_have_gone_over() const {
   if (move_.state.phase != Phase::synchronized && move_.state.phase != Phase::switching) return false;
@@ -41,26 +29,20 @@ Task<Result<void>> InterceptWay::fence_source() {
 Task<Result<void>> InterceptWay::make_true(const WhoRuns& said) {
   switch (*outcome_) {
     case Outcome::stop_target:
-      if (auto gone = co_await ends_.target->destroy(move_.job.subject); !is_ended(gone)) co_return gone;
+      if (auto gone = co_await destroy(*ends_.target); !gone) co_return gone;
       outcome_ = Outcome::rolled_back;
       break;
     case Outcome::resume_source:
       // The target's machine first: it never ran, and must not be able to from now on.
       if (said.target == VmState::paused) {
-        if (auto gone = co_await ends_.target->destroy(move_.job.subject); !is_ended(gone)) co_return gone;
+        if (auto gone = co_await destroy(*ends_.target); !gone) co_return gone;
       }
       DISKFERRY_CO_CHECK(co_await ends_.source->resume(move_.job.subject));
       move_.state.is_fenced = false;
       outcome_ = Outcome::rolled_back;
       break;
     case Outcome::committed:
-      // It went on on the other host, and must never go on here.
-      if (said.source != VmState::paused) break;
-      if (auto gone = co_await ends_.source->destroy(move_.job.subject); !is_ended(gone)) {
-        outcome_ = Outcome::undecided;
-        co_return gone;
-      }
-      break;
+      co_return co_await end_paused_source(said);
     case Outcome::undecided:
       // Its libvirt was away when the migration failed, and has let it run since. An operator who resumes it
       // knows better, and so does a guest that has run for long: only at the first sight, by the process that
@@ -77,13 +59,11 @@ Task<Result<void>> InterceptWay::make_true(const WhoRuns& said) {
 Task<Result<void>> InterceptWay::find_out() {
   const TimePoint end = Clock::after(move_.clock().now(), find_out_limit);
   while (true) {
-    const WhoRuns said = co_await ask_both();
+    const WhoRuns said = co_await ask_whom_to_believe();
     outcome_ = decide(said);
     if (auto made = co_await make_true(said); !made)
       spdlog::warn("move {}: {}: {}", move_.job.id, to_string(*outcome_), made.error().message());
-    const bool is_known = outcome_ != Outcome::undecided && outcome_ != Outcome::stop_target &&
-                          outcome_ != Outcome::resume_source;
-    if (is_known) co_return Result<void>{};
+    if (is_known(*outcome_)) co_return Result<void>{};
     if (move_.clock().now() >= end)
       co_return unexpected(fail(ErrorKind::timed_out, "find out which host runs", move_.job.subject)
                                .why(move_.state.is_fenced
@@ -95,20 +75,10 @@ Task<Result<void>> InterceptWay::find_out() {
   }
 }
 
-Task<WhoRuns> InterceptWay::ask_both() {
-  WhoRuns said{.was_paused = move_.state.was_paused, .may_have_gone_over = may_have_gone_over()};
-  const auto source = co_await ends_.ask_source(move_);
-  const auto target = co_await ends_.ask_target(move_);
-  if (source) {
-    said.source = source->state;
-    said.source_waits = source->is_in_migration || move_.state.is_fenced;
-    const auto job = co_await ends_.source->job(move_.job.subject);
-    said.source_job_active = job && job->is_active;
-  }
-  if (target) {
-    said.target = target->state;
-    said.target_has_arrived = target->state == VmState::paused && !target->is_in_migration;
-  }
+Task<WhoRuns> InterceptWay::ask_whom_to_believe() {
+  WhoRuns said = co_await ask_both();
+  said.may_have_gone_over = may_have_gone_over();
+  said.source_waits = said.source_waits || (said.source && move_.state.is_fenced);
   co_return said;
 }
 

@@ -2,7 +2,6 @@
 #include "gateway/move/intercept_way.hpp"
 
 #include "diskferry/image_uri.hpp"
-#include "gateway/move/move_failure.hpp"
 
 #include <fmt/format.h>
 
@@ -19,10 +18,6 @@ template <class T>
 Task<Result<T>> on_executor(Executor executor, Task<Result<T>> task) {
   co_return co_await boost::asio::co_spawn(executor, top_frame(std::move(task)),
                                            boost::asio::use_awaitable_t<Executor>{});
-}
-
-TimePoint time_of(const LibvirtEvent& event) {
-  return TimePoint(std::chrono::nanoseconds(event.at_ns));
 }
 
 }  // namespace
@@ -55,8 +50,7 @@ Task<Result<void>> InterceptWay::prepare() {
        .drop_caches = [this, own] { return on_executor(own, move_.gateway->drop_caches(move_.job.id)); }});
 }
 
-void InterceptWay::on_event(bool is_source, const LibvirtEvent& event) {
-  if (event.domain != move_.job.subject) return;
+void InterceptWay::heard(bool is_source, const LibvirtEvent& event) {
   using enum LibvirtEvent::Kind;
   if (is_source && event.kind == suspended) guest_->stopped(time_of(event));
   if (is_source && event.kind == resumed) guest_->resumed();
@@ -68,26 +62,13 @@ void InterceptWay::on_event(bool is_source, const LibvirtEvent& event) {
 }
 
 LibvirtMigration InterceptWay::what_to_migrate() const {
-  const MoveRequest& request = move_.request;
-  LibvirtMigration migration{.domain = request.domain,
-                             .destination = request.destination,
-                             .destination_xml = move_.state.destination_xml,
-                             .persistent_xml = move_.state.persistent_xml,
-                             .memory_uri = request.memory_uri,
-                             .tls = request.memory_tls,
-                             .auto_converge = request.auto_converge,
-                             .post_copy = request.post_copy,
-                             .parallel_connections = request.parallel,
-                             .compression = request.compression,
-                             // The window answers at once; and a guest that writes more than the link carries
-                             // waits, rather than fill a backlog that is a pause in the end.
-                             .synchronous_disk_writes = true,
-                             .persist_destination = move_.state.is_persistent};
-  for (const MoveDiskState& disk : move_.state.disks) {
+  LibvirtMigration migration = memory_migration();
+  migration.post_copy = move_.request.post_copy;
+  // The window answers at once; and a guest that writes more than the link carries waits, rather than fill a
+  // backlog that is a pause in the end.
+  migration.synchronous_disk_writes = true;
+  for (const MoveDiskState& disk : move_.state.disks)
     if (disk.route != DiskRoute::shared) migration.disks.push_back(disk.target);
-    // Of network storage libvirt thinks the same as we do.
-    if (disk.route == DiskRoute::shared && disk.source.starts_with('/')) migration.is_storage_proved = true;
-  }
   if (migration.disks.empty())
     migration.memory_bytes_per_s = move_.bytes_per_s;
   else
@@ -96,10 +77,7 @@ LibvirtMigration InterceptWay::what_to_migrate() const {
 }
 
 Task<Result<void>> InterceptWay::migrate() {
-  DISKFERRY_CO_CHECK(
-      co_await ends_.source->watch([this](const LibvirtEvent& event) { on_event(true, event); }));
-  DISKFERRY_CO_CHECK(
-      co_await ends_.target->watch([this](const LibvirtEvent& event) { on_event(false, event); }));
+  DISKFERRY_CO_CHECK(co_await watch());
   LibvirtMigration migration = what_to_migrate();
   // libvirt would bind each mirror to the memory's rate, too, and then the granules of a guest that writes
   // are more than the mirror may send: it would never be done. The windows keep to the rate, and the
@@ -115,56 +93,17 @@ Task<Result<void>> InterceptWay::migrate() {
   if (moved)
     outcome_ = Outcome::committed;
   else
-    DISKFERRY_CO_CHECK(co_await settle_failure(std::move(moved).error()));
+    DISKFERRY_CO_CHECK(co_await settle_failure(std::move(moved).error(),
+                                               "allow more time, or --auto-converge, or --post-copy"));
   measure_pause();
   // The supervisor may have been too slow to see every phase of a small machine.
   if (move_.state.phase < Phase::synchronized) DISKFERRY_CO_CHECK(co_await move_.enter(Phase::synchronized));
   co_return co_await move_.enter(Phase::switching);
 }
 
-/// libvirt says that the migration failed. A success where it has gone over all the same.
-Task<Result<void>> InterceptWay::settle_failure(Error said) {
-  const bool was_cancelled = co_await is_cancelled();
-  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
-  spdlog::info("move {}: the hypervisor says: {}{}", move_.job.id, said.message(),
-               was_cancelled ? " (cancelled)" : "");
+Task<void> InterceptWay::before_asking() {
   if (auto fenced = co_await fence_source(); !fenced)
     spdlog::warn("move {}: {}", move_.job.id, fenced.error().message());
-  DISKFERRY_CO_CHECK(co_await find_out());
-  if (outcome_ == Outcome::committed) co_return Result<void>{};
-  if (outcome_ == Outcome::split) co_return unexpected(runs_twice());
-  if (supervisor_.has_timed_out())
-    co_return unexpected(took_too_long("allow more time, or --auto-converge, or --post-copy"));
-  // Then that is the cause: that the target's machine has ended is what undoing the move looks like.
-  if (was_cancelled && outcome_ != Outcome::ended)
-    co_return unexpected(cancelled_error("migrate", move_.job.subject));
-  co_return unexpected(first_cause_of(std::move(said)));
-}
-
-Error InterceptWay::first_cause_of(Error said) {
-  MoveEnding seen{.machine = move_.job.subject,
-                  .source_host = move_.environment.here.name,
-                  .target_host = host_of(move_.request.destination),
-                  .has_ended = outcome_ == Outcome::ended,
-                  .was_given_up = was_given_up_,
-                  .has_lost_source = ends_.has_lost_source,
-                  .has_lost_target = ends_.has_lost_target};
-  {
-    std::lock_guard lock(guard_);
-    seen.source_ended = source_ended_;
-    seen.target_ended = target_ended_;
-  }
-  auto cause = cause_of_ending(said, seen);
-  is_cause_known_ = cause.has_value();
-  return cause ? *std::move(cause) : std::move(said);
-}
-
-Task<Result<void>> InterceptWay::set_memory_rate(std::uint64_t bytes_per_s) {
-  return ends_.source->set_memory_bytes_per_s(move_.job.subject, bytes_per_s);
-}
-
-Task<Result<void>> InterceptWay::set_memory_pause_ms(std::uint64_t ms) {
-  return ends_.source->set_downtime_max_ms(move_.job.subject, ms);
 }
 
 Task<Result<void>> InterceptWay::looked() {
@@ -196,18 +135,6 @@ void InterceptWay::measure_pause() {
 
 void InterceptWay::refuse() {
   if (barrier_) barrier_->refuse();
-}
-
-Task<void> InterceptWay::undo() {
-  // libvirt would keep the memory's rate for the machine's next migration, whoever asks for that.
-  if (supervisor_.has_told_rate() && ends_.source) (void)co_await set_memory_rate(0);
-}
-
-Task<void> InterceptWay::take_measures() {
-  if (!ends_.source) co_return;
-  if (auto done = co_await ends_.source->completed_job(move_.job.subject);
-      done && done->downtime_ms && move_.state.pause)
-    move_.state.pause->hypervisor_ms = *done->downtime_ms;
 }
 
 Task<void> InterceptWay::close() {

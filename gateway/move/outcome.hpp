@@ -30,6 +30,11 @@ enum class Outcome : std::uint8_t {
   split,          ///< both run it, or both did: must never be; people have to look
 };
 std::string_view to_string(Outcome outcome) noexcept;
+/// Nothing is left to be asked, or to be made true.
+constexpr bool is_known(Outcome outcome) noexcept {
+  return outcome == Outcome::committed || outcome == Outcome::rolled_back || outcome == Outcome::ended ||
+         outcome == Outcome::split;
+}
 
 Outcome decide(const WhoRuns& said) noexcept;
 

@@ -8,7 +8,7 @@ namespace diskferry {
 void PreflightCollector::note_export(DiskFacts& disk) const {
   if (peers_.disk_exports == nullptr) return;
   disk.own_export = own_export_of(disk.disk, *peers_.disk_exports);
-  if (!disk.own_export.empty()) disk.export_storage = peers_.disk_exports->disk_storage(disk.own_export);
+  if (!disk.own_export.empty()) disk.export_storage = disk_storage(*peers_.disk_exports, disk.own_export);
 }
 
 Task<bool> PreflightCollector::is_target_of_export(const DiskFacts& disk) {

@@ -12,46 +12,16 @@
 namespace diskferry {
 namespace {
 
-/// How long it is tried to learn from both hosts which of them has the machine. A host that comes back after
-/// a reboot answers within it.
-constexpr Duration find_out_limit = std::chrono::minutes(15);
 /// The guest goes on here already, and the other host is only asked to end what waits there.
 constexpr Duration end_target_limit = std::chrono::minutes(2);
-constexpr Duration ask_pause = std::chrono::milliseconds(500);
 constexpr Patience until_written{.limit = std::chrono::minutes(15), .pause = std::chrono::seconds(1)};
 
-bool is_ended(const Result<void>& destroyed) {
-  return destroyed || destroyed.error().kind() == ErrorKind::not_found;
-}
-
-bool is_known(Outcome outcome) {
-  return outcome == Outcome::committed || outcome == Outcome::rolled_back || outcome == Outcome::ended ||
-         outcome == Outcome::split;
-}
-
 }  // namespace
-
-Task<WhoRuns> ThroughWay::ask_both() {
-  WhoRuns said{.was_paused = move_.state.was_paused};
-  const auto source = co_await ends_.ask_source(move_);
-  const auto target = co_await ends_.ask_target(move_);
-  if (source) {
-    said.source = source->state;
-    said.source_waits = source->is_in_migration;
-    const auto job = co_await ends_.source->job(move_.job.subject);
-    said.source_job_active = job && job->is_active;
-  }
-  if (target) {
-    said.target = target->state;
-    said.target_has_arrived = target->state == VmState::paused && !target->is_in_migration;
-  }
-  co_return said;
-}
 
 /// It never ran. One that has arrived is defined there, too.
 Task<Result<void>> ThroughWay::end_target(const WhoRuns& said) {
   if (said.target != VmState::paused) co_return Result<void>{};
-  if (auto gone = co_await ends_.target->destroy(move_.job.subject); !is_ended(gone)) co_return gone;
+  if (auto gone = co_await destroy(*ends_.target); !gone) co_return gone;
   if (said.target_has_arrived && move_.state.is_persistent)
     co_return co_await ends_.target->undefine(move_.job.subject);
   co_return Result<void>{};
@@ -69,13 +39,7 @@ Task<Result<void>> ThroughWay::make_true(const WhoRuns& said) {
       outcome_ = Outcome::rolled_back;
       break;
     case Outcome::committed:
-      // It must never go on here.
-      if (said.source != VmState::paused) break;
-      if (auto gone = co_await ends_.source->destroy(move_.job.subject); !is_ended(gone)) {
-        outcome_ = Outcome::undecided;
-        co_return gone;
-      }
-      break;
+      co_return co_await end_paused_source(said);
     default:
       break;
   }
@@ -104,7 +68,7 @@ Task<Result<void>> ThroughWay::find_out() {
       co_return unexpected(fail(ErrorKind::timed_out, "find out which host has it", move_.job.subject)
                                .why("not both hosts answer")
                                .remedy("when both hosts answer again, diskferry resume " + move_.job.id));
-    if (co_await move_.clock().sleep_for(ask_pause)) continue;
+    if (co_await move_.clock().sleep_for(find_out_pause)) continue;
     // Somebody wants it to end, which libvirt has to be told.
     co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
     if (ends_.source) (void)co_await abort();
@@ -172,7 +136,7 @@ Task<Result<void>> ThroughWay::resume_there() {
       co_return unexpected(fail(ErrorKind::timed_out, "let the guest go on", printable(move_.job.subject))
                                .why("it is paused on the other host: " + problem)
                                .remedy("when that is solved, diskferry resume " + move_.job.id));
-    DISKFERRY_CO_CHECK(co_await move_.clock().sleep_for(ask_pause));
+    DISKFERRY_CO_CHECK(co_await move_.clock().sleep_for(find_out_pause));
   }
 }
 

@@ -156,7 +156,7 @@ Task<Result<void>> ThroughWay::expect_ended(std::string id) {
 void ThroughWay::note_places() {
   for (const MoveDiskState* disk : rehomed()) {
     if (is_in_place(*disk)) continue;
-    if (move_.environment.disk_exports->disk_storage(disk->own_export) != disk->own_storage) continue;
+    if (disk_storage(*move_.environment.disk_exports, disk->own_export) != disk->own_storage) continue;
     move_.state.warnings.push_back(fmt::format(
         "{} is on {} now, by way of this gateway, and the guest goes on with that; what it was on before is "
         "left: {}",
@@ -170,7 +170,7 @@ Task<Result<void>> ThroughWay::expect_in_place(const MoveDiskState& disk) {
   const DiskExports& exports = *move_.environment.disk_exports;
   // Closed already.
   if (!exports.has_export(disk.own_export)) co_return Result<void>{};
-  const std::string storage = exports.disk_storage(disk.own_export);
+  const std::string storage = disk_storage(exports, disk.own_export);
   if (storage == disk.own_storage) co_return Result<void>{};
   if (storage.empty())
     co_return unexpected(fail(ErrorKind::timed_out, "close the storage", printable(disk.own_export))

@@ -4,47 +4,36 @@
 // time, always: the guest here through this gateway, and later the guest there by itself.
 #pragma once
 
-#include "gateway/move/libvirt_ends.hpp"
-#include "gateway/move/live_way.hpp"
+#include "gateway/move/libvirt_way.hpp"
 
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
 namespace diskferry {
 
-class ThroughWay final : public LiveWay {
+class ThroughWay final : public LibvirtWay {
  public:
-  explicit ThroughWay(MoveContext& move) : LiveWay(move) {}
+  explicit ThroughWay(MoveContext& move) : LibvirtWay(move) {}
 
-  Task<Result<void>> connect() override { return ends_.connect(move_); }
-  Task<Result<void>> connect_here() override { return ends_.connect_here(move_); }
   Task<Result<void>> prepare() override;
   Task<Result<void>> migrate() override;
   Task<Result<void>> settle() override;
   bool may_undo() const override;
   bool knows_cause() const override { return true; }
   Task<void> undo() override;
-  Task<void> take_measures() override;
   Task<void> let_source_go() override;
   Task<void> close() override { return ends_.close(); }
 
  private:
   // LiveMachine
-  Task<Result<LibvirtJob>> memory_job() override { return ends_.source->job(move_.job.subject); }
-  Task<Result<void>> set_memory_rate(std::uint64_t bytes_per_s) override;
-  Task<Result<void>> set_memory_pause_ms(std::uint64_t ms) override;
-  Task<Result<void>> abort() override { return ends_.source->abort_job(move_.job.subject); }
-  Task<Result<void>> suspend() override { return ends_.source->suspend(move_.job.subject); }
   Task<Result<void>> start_post_copy() override;
   bool is_guest_stopped() const override;
+  // LibvirtWay
+  void heard(bool is_source, const LibvirtEvent& event) override;
   // through_way.cpp: the memory
   LibvirtMigration what_to_migrate() const;
   Task<Result<void>> migrate_memory();
-  Task<Result<void>> settle_failure(Error said);
-  Error first_cause_of(const Error& said);
-  void on_event(bool is_source, const LibvirtEvent& event);
   void measure_pause(TimePoint arrived, TimePoint closed);
   // through_storage.cpp: the exports
   std::vector<MoveDiskState*> rehomed();
@@ -61,20 +50,13 @@ class ThroughWay final : public LiveWay {
   Task<Result<void>> withdraw(const MoveDiskState& disk);
   // through_outcome.cpp: who has the machine
   Task<Result<void>> find_out() override;
-  Task<WhoRuns> ask_both();
   Task<Result<void>> make_true(const WhoRuns& said);
   Task<Result<void>> end_target(const WhoRuns& said);
   Task<Result<void>> hand_over();
   Task<Result<void>> enter_for_sure(Phase next);
   Task<Result<void>> resume_there();
 
-  LibvirtEnds ends_{};
-  // What the hypervisors' threads tell.
-  mutable std::mutex guard_;
-  std::optional<TimePoint> source_stopped_{};
-  std::optional<TimePoint> target_resumed_{};
-  std::string source_ended_{};  ///< libvirt's words for how the machine ended there; empty: it did not
-  std::string target_ended_{};
+  std::optional<TimePoint> source_stopped_{};  // under guard_
 };
 
 }  // namespace diskferry

@@ -2,14 +2,14 @@
 // are gone through completely.
 #include "gateway/move/phase.hpp"
 
-#include "gateway/move/outcome.hpp"
+#include "tests/unit/move/outcome_rows.hpp"
 
 #include <set>
 #include <vector>
 
 #include <gtest/gtest.h>
 
-namespace diskferry {
+namespace diskferry::test {
 namespace {
 
 std::vector<Phase> all_phases() {
@@ -69,21 +69,6 @@ TEST(Phase, NamesAreReadBackAndWordsAreKnown) {
     EXPECT_EQ(phase_named(wrong), std::nullopt) << wrong;
 }
 
-constexpr auto unknown = std::nullopt;
-constexpr auto absent = VmState::absent;
-constexpr auto shut_off = VmState::shut_off;
-constexpr auto running = VmState::running;
-constexpr auto paused = VmState::paused;
-constexpr auto crashed = VmState::crashed;
-
-struct OutcomeRow {
-  const char* name;
-  WhoRuns said;
-  Outcome expected;
-};
-std::ostream& operator<<(std::ostream& out, const OutcomeRow& row) {
-  return out << row.name;
-}
 class OutcomeTest : public testing::TestWithParam<OutcomeRow> {};
 
 TEST_P(OutcomeTest, IsDecided) {
@@ -207,4 +192,4 @@ TEST(Outcome, NeverGivesTheGuestToTwoHosts) {
 }
 
 }  // namespace
-}  // namespace diskferry
+}  // namespace diskferry::test

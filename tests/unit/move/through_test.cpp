@@ -1,8 +1,8 @@
 // Machines that go by way of storage of both hosts: which do, what speaks against it, and who has the
 // machine.
-#include "gateway/move/outcome.hpp"
 #include "gateway/move/through_choice.hpp"
 #include "tests/unit/move/move_scene.hpp"
+#include "tests/unit/move/outcome_rows.hpp"
 #include "tests/unit/move/preflight_facts.hpp"
 
 #include <algorithm>
@@ -18,7 +18,6 @@ class FakeExports final : public DiskExports {
     return storage.path().substr(1);
   }
   std::vector<std::string> disk_names() const override { return names; }
-  std::string disk_storage(const std::string&) const override { return "/old/web.raw"; }
   std::optional<ExportStorage> storage_of(const std::string&) const override { return std::nullopt; }
   const std::string& disk_socket() const noexcept override { return socket_; }
   Task<Result<void>> offer_disk(EndpointRecord) override { co_return Result<void>{}; }
@@ -255,21 +254,6 @@ TEST_F(JobTakingOver, IsFoundWhileItRunsAndWhenItHasFailed) {
 
 // --- who has it -------------------------------------------------------------------------------------------
 
-constexpr auto unknown = std::nullopt;
-constexpr auto absent = VmState::absent;
-constexpr auto shut_off = VmState::shut_off;
-constexpr auto running = VmState::running;
-constexpr auto paused = VmState::paused;
-constexpr auto crashed = VmState::crashed;
-
-struct OutcomeRow {
-  const char* name;
-  WhoRuns said;
-  Outcome expected;
-};
-std::ostream& operator<<(std::ostream& out, const OutcomeRow& row) {
-  return out << row.name;
-}
 class ThroughOutcome : public testing::TestWithParam<OutcomeRow> {};
 TEST_P(ThroughOutcome, IsDecided) {
   EXPECT_EQ(to_string(decide_through(GetParam().said)), to_string(GetParam().expected));
