@@ -11,10 +11,10 @@ import tempfile
 import tables
 from cases import Cases
 from inputs import Inputs
+from page import write_measured
 from run import Failed, Sample
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
 def options():
@@ -68,13 +68,8 @@ def write_docs(results, pairs):
 
 def write_page(name, results, pairs):
     page = os.path.join(ROOT, "docs", name + ".md")
-    with open(page, encoding="utf-8") as file:
-        text = file.read()
-    facts = "\n".join(f"* {line}" for line in [datetime.date.today().isoformat(), *tables.machine(),
-                                               f"{pairs} interleaved runs of each contender after one warm-up"])
-    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    with open(page, "w", encoding="utf-8") as file:
-        file.write(f"{text[:begin]}\n{facts}\n\n![ratios]({name}.svg)\n\n{tables.table(results)}\n{text[end:]}")
+    facts = [datetime.date.today().isoformat(), *tables.machine(), f"{pairs} interleaved runs of each contender after one warm-up"]
+    write_measured(page, facts, f"![ratios]({name}.svg)", tables.table(results))
     with open(os.path.join(ROOT, "docs", name + ".svg"), "w", encoding="utf-8") as file:
         file.write(tables.plot(results))
 

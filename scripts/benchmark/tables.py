@@ -3,7 +3,8 @@ import html
 import os
 import platform
 import statistics
-import subprocess
+
+from page import first_line
 
 
 def ratios(case, samples):
@@ -76,9 +77,6 @@ def plot(results):
 
 def machine():
     """The machine and the versions, for the page."""
-    def first_line(*arguments):
-        done = subprocess.run(arguments, capture_output=True, text=True, check=False)
-        return (done.stdout or done.stderr).strip().splitlines()[0] if done.stdout or done.stderr else "?"
     with open("/proc/cpuinfo", encoding="utf-8") as cpus:
         model = next((line.split(":")[1].strip() for line in cpus if line.startswith("model name")), "?")
     return [f"{os.cpu_count()} cores ({model}), Linux {platform.release()}",

@@ -66,34 +66,57 @@ class Gateway:
         return json.loads(self.ask("replace", "vm", target, "--progress", "none", "--json", *options))
 
 
-class LocalGuest:
-    """A guest of this machine whose disk is the export of a gateway. `words`: options of the writer (hosts/guest/writer.c)."""
+class WritingGuest:
+    """A guest that boots Debian's kernel with the writer (hosts/guest/writer.c) and tells on its console what it has written.
+    What `start` returns is its process; `nodes` are the nodes of its disks, named disk0, disk1, ...; `words`: options of the writer."""
 
-    def __init__(self, folder, cache, gateway, **words):
+    def __init__(self, folder, cache, nodes, words, start, options=()):
         self.image = guest_image.build(cache)
         self.console = console.Console(pathlib.Path(folder) / "console.sock", pathlib.Path(folder) / "console.log")
-        options = {"mode": "rand", "rate": 300, "seed": 1, "disk": "vda", **words}
+        disks = ",".join(f"vd{chr(ord('a') + number)}" for number in range(len(nodes)))
+        told = {"mode": "rand", "seed": 1, "disk": disks, **words}
         line = "console=ttyS0 quiet panic=-1 mitigations=off no_timer_check random.trust_cpu=on " + " ".join(
-            f"wl.{key}={value}" for key, value in options.items())
-        # A gateway that is started again is a wait for the guest, and no error.
-        disk = {"driver": "nbd", "node-name": "disk0", "export": "vm", "reconnect-delay": RECONNECT_SECONDS, "discard": "unmap",
-                "server": {"type": "unix", "path": str(gateway.nbd)}}
-        self.process = subprocess.Popen(
-            ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config", "-machine",
-             "pc-i440fx-7.2,accel=tcg", "-cpu", "qemu64", "-m", "128", "-kernel", self.image.kernel, "-initrd", self.image.initrd,
-             "-append", line, "-chardev", f"socket,id=console,path={self.console.path}", "-serial", "chardev:console",
-             "-blockdev", json.dumps(disk), "-device", "virtio-blk-pci,drive=disk0,serial=df-demo"],
-            stdin=subprocess.DEVNULL)
+            f"wl.{key}={value}" for key, value in told.items())
+        command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-no-reboot", "-no-user-config", "-machine",
+                   "pc-i440fx-7.2,accel=tcg", "-cpu", "qemu64", "-m", "128", "-kernel", self.image.kernel, "-initrd", self.image.initrd,
+                   "-append", line, "-chardev", f"socket,id=console,path={self.console.path}", "-serial", "chardev:console", *options]
+        for number, node in enumerate(nodes):
+            command += ["-blockdev", json.dumps(node), "-device", f"virtio-blk-pci,drive=disk{number},serial=df-{number}"]
+        self.process = start(command)
 
     def wait_writing(self, writes=1, timeout=BOOT_SECONDS):
+        """Until so many more writes were acknowledged. Returns when that was (time.monotonic())."""
         begin = self.console.acks[-1].last if self.console.acks else 0
 
         def wrote():
-            if self.console.trouble:
-                raise Failed(f"the guest is in trouble: {self.console.trouble[:3]}")
+            self._expect_well()
             return self.console.acks and self.console.acks[-1].last >= begin + writes
 
         wait_until(wrote, f"{writes} writes of the guest", timeout)
+        return self.console.acks[-1].time
+
+    def check(self, image):
+        """Looks for every acknowledged write. Raises Failed."""
+        self._expect_well()
+        return check_image(self.image.check, image, self.console.log)
+
+    def _expect_well(self):
+        if self.console.trouble:
+            raise Failed(f"the guest is in trouble: {self.console.trouble[:3]}")
+
+
+def export_node(socket, name, node_name):
+    """A disk that is an export. A gateway that is started again is a wait for the guest, and no error."""
+    return {"driver": "nbd", "node-name": node_name, "export": name, "reconnect-delay": RECONNECT_SECONDS, "discard": "unmap",
+            "server": {"type": "unix", "path": str(socket)}}
+
+
+class LocalGuest(WritingGuest):
+    """A guest of this machine whose disk is the export of a gateway."""
+
+    def __init__(self, folder, cache, gateway, **words):
+        super().__init__(folder, cache, [export_node(gateway.nbd, "vm", "disk0")], {"rate": 300, **words},
+                         lambda command: subprocess.Popen(command, stdin=subprocess.DEVNULL))
 
     def gap_ms(self, since):
         """The longest time without an acknowledged write since then (time.monotonic())."""
@@ -102,11 +125,6 @@ class LocalGuest:
     def stop(self):
         self.process.kill()
         self.process.wait()
-
-    def check(self, image):
-        if self.console.trouble:
-            raise Failed(f"the guest is in trouble: {self.console.trouble[:3]}")
-        return check_image(self.image.check, image, self.console.log)
 
 
 def make_disk(path):

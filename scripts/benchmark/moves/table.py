@@ -5,13 +5,12 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 
 from measure import BOUND, LIBVIRT, OURS, Figures
+from page import first_line, spread, write_measured
 
 # The contenders of the plot, with their colours.
 PLOTTED = ((OURS, "#2b6cb0"), ("virsh", "#c05621"), ("virsh, synchronous writes", "#dd9b5b"), (BOUND, "#a0aec0"))
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 HEAD = ("| guest; link | contender | total | downtime | longest write gap | writes/s before -> during | on the wire | "
         "times the stand-in |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
 
@@ -49,10 +48,7 @@ def _median(runs, name):
 
 
 def _spread(runs, name, unit, scale=1.0, digits=0):
-    """"median (smallest-largest)", or the figure alone when there is one."""
-    values = [getattr(one, name) * scale for one in runs]
-    middle = f"{statistics.median(values):.{digits}f} {unit}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+    return spread([getattr(one, name) * scale for one in runs], unit, digits)
 
 
 def line(title, contender, runs, bound, limit_seconds):
@@ -116,23 +112,14 @@ def plot(rows, results, limit_seconds):
     return "\n".join(out + ["</svg>"]) + "\n"
 
 
-def _version(*words):
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return (done.stdout or done.stderr).strip().splitlines()[0]
-
-
 def write_page(page, rows, results, chosen):
     """Replaces what is between the marks of the page."""
-    with open(page, encoding="utf-8") as file:
-        text = file.read()
-    facts = "\n".join(f"* {fact}" for fact in (
+    facts = (
         datetime.date.today().isoformat(), f"{os.cpu_count()} cores, Linux {platform.release()}, guests are emulated",
-        "libvirt " + _version("virsh", "--version") + ", " + _version("qemu-system-x86_64", "--version"),
-        f"disk of {chosen.disk_mib} MiB, at most {chosen.limit} s a move"))
+        "libvirt " + first_line("virsh", "--version") + ", " + first_line("qemu-system-x86_64", "--version"),
+        f"disk of {chosen.disk_mib} MiB, at most {chosen.limit} s a move")
     rows = list(rows)
     with open(os.path.splitext(page)[0] + ".svg", "w", encoding="utf-8") as file:
         file.write(plot(rows, results, chosen.limit))
     table = "\n".join([HEAD] + [one for row in rows for one in lines_of(row, results, chosen.limit)])
-    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    with open(page, "w", encoding="utf-8") as file:
-        file.write(f"{text[:begin]}\n{facts}\n\n{table}\n\n![moves](benchmarks-moves.svg)\n{text[end:]}")
+    write_measured(page, facts, table, "![moves](benchmarks-moves.svg)")

@@ -5,13 +5,13 @@ import os
 import socket
 import time
 
+from live_guest import export_node
 from processes import run, wait_until
 from report import Failed
 
 OURS, MIRROR, BLOCKING = "diskferry", "blockdev-mirror", "blockdev-mirror, write-blocking"
 ALL = (OURS, MIRROR, BLOCKING)
 START_SECONDS = 30
-RECONNECT_SECONDS = 60
 IN_STEP = ("synchronized",)
 AFTER = ("retained", "released", "committed")
 
@@ -46,8 +46,7 @@ class Diskferry:
             raise Failed(f"the gateway does not start: {self._daemon.output()[-1000:]}")
 
     def nodes(self):
-        return [{"driver": "nbd", "node-name": f"disk{number}", "export": f"disk{number}", "reconnect-delay": RECONNECT_SECONDS,
-                 "discard": "unmap", "server": {"type": "unix", "path": str(self.socket)}} for number in range(len(self.sources))]
+        return [export_node(self.socket, f"disk{number}", f"disk{number}") for number in range(len(self.sources))]
 
     def begin(self, _, target, names):
         pairs = [word for number, name in enumerate(names) for word in (f"disk{number}", target.uri(name))]

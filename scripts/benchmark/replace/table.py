@@ -3,20 +3,16 @@ import datetime
 import os
 import platform
 import statistics
-import subprocess
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+from page import first_line, spread, write_measured
+
 HEAD = ("| guest; target | contender | in step | switch | longest write gap | held | writes/s before -> during | 99 of 100 writes within: before, copying, in step | "
         "bytes / (data + rewritten) |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 
 
 def _spread(runs, name, unit, digits=0):
-    """"median (smallest-largest)", or the figure alone when there is one."""
     values = [getattr(one, name) for one in runs if getattr(one, name) is not None]
-    if not values:
-        return "-"
-    middle = f"{statistics.median(values):.{digits}f} {unit}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+    return spread(values, unit, digits) if values else "-"
 
 
 def _median(runs, name):
@@ -41,19 +37,8 @@ def line(row, title, contender, runs, limit_s):
             f"{_spread(good, 'held_ms', 'ms')} | {rates} | {latency} | {moved} |")
 
 
-def _version(*words):
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    return (done.stdout or done.stderr).strip().splitlines()[0]
-
-
 def write_page(page, lines, special, chosen):
     """Replaces what is between the marks of the page."""
-    with open(page, encoding="utf-8") as file:
-        text = file.read()
-    facts = "\n".join(f"* {fact}" for fact in (
-        datetime.date.today().isoformat(), f"{os.cpu_count()} cores, Linux {platform.release()}, guests are emulated",
-        _version("qemu-system-x86_64", "--version"), f"disk of 1 GiB with 512 MiB of data, {chosen.repeat} of each in turn"))
-    table = "\n".join([HEAD, *lines]) + "\n\n" + "\n".join(["| what | contender | figures |", "| --- | --- | --- |", *special])
-    begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    with open(page, "w", encoding="utf-8") as file:
-        file.write(f"{text[:begin]}\n{facts}\n\n{table}\n{text[end:]}")
+    facts = (datetime.date.today().isoformat(), f"{os.cpu_count()} cores, Linux {platform.release()}, guests are emulated",
+             first_line("qemu-system-x86_64", "--version"), f"disk of 1 GiB with 512 MiB of data, {chosen.repeat} of each in turn")
+    write_measured(page, facts, "\n".join([HEAD, *lines]), "\n".join(["| what | contender | figures |", "| --- | --- | --- |", *special]))
