@@ -114,43 +114,63 @@ TEST(CopyEngine, WritesNoZerosToATargetThatProvedZeros) {
   close(target);
 }
 
+/// A memory device says starts_zeroed of itself when made; this one is not zero any more.
+struct Used final : BlockDevice {
+  explicit Used(BlockDevice& on) : inner(on), facts(on.info()) { facts.starts_zeroed = false; }
+  const DeviceInfo& info() const noexcept override { return facts; }
+  std::uint64_t size_bytes() const noexcept override { return inner.size_bytes(); }
+  Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into) override {
+    return inner.read(offset, into);
+  }
+  Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) override {
+    return inner.write(offset, from, flags);
+  }
+  Task<Result<void>> write_zeroes(Range range, ZeroFlags flags) override {
+    return inner.write_zeroes(range, flags);
+  }
+  Task<Result<void>> discard(Range range) override { return inner.discard(range); }
+  Task<Result<void>> flush() override { return inner.flush(); }
+  Task<Result<std::vector<Extent>>> extents(Range range, std::size_t most) override {
+    return inner.extents(range, most);
+  }
+  Task<Result<void>> close() override { return inner.close(); }
+  BlockDevice& inner;
+  DeviceInfo facts;
+};
+Disk used_disk(Disk disk) {
+  auto inner = std::shared_ptr<BlockDevice>(std::move(disk.device));
+  return {.inner = inner, .faults = disk.faults, .device = std::make_unique<Used>(*inner)};
+}
+
 TEST(CopyEngine, WritesEveryZeroToATargetFullOfOtherBytes) {
   for (const ZeroSupport zero : {ZeroSupport::none, ZeroSupport::slow, ZeroSupport::unmapping}) {
     auto source = make_disk({.size_bytes = 4 * mib + 1001});
     auto target = make_disk({.size_bytes = 4 * mib + 1001, .zero = zero});
     make_content(source);
     must(run(fill(*target.inner, {0, target.inner->size_bytes()}, std::byte{0xA5})));
-    // A memory device says starts_zeroed of itself when made; this one is not zero any more.
-    struct Used final : BlockDevice {
-      explicit Used(BlockDevice& on) : inner(on), facts(on.info()) { facts.starts_zeroed = false; }
-      const DeviceInfo& info() const noexcept override { return facts; }
-      std::uint64_t size_bytes() const noexcept override { return inner.size_bytes(); }
-      Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into) override {
-        return inner.read(offset, into);
-      }
-      Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from,
-                               WriteFlags flags) override {
-        return inner.write(offset, from, flags);
-      }
-      Task<Result<void>> write_zeroes(Range range, ZeroFlags flags) override {
-        return inner.write_zeroes(range, flags);
-      }
-      Task<Result<void>> discard(Range range) override { return inner.discard(range); }
-      Task<Result<void>> flush() override { return inner.flush(); }
-      Task<Result<std::vector<Extent>>> extents(Range range, std::size_t most) override {
-        return inner.extents(range, most);
-      }
-      Task<Result<void>> close() override { return inner.close(); }
-      BlockDevice& inner;
-      DeviceInfo facts;
-    };
-    auto inner = std::shared_ptr<BlockDevice>(std::move(target.device));
-    Disk used{.inner = inner, .faults = target.faults, .device = std::make_unique<Used>(*inner)};
+    Disk used = used_disk(std::move(target));
     must(copy(source, used).result);
-    EXPECT_EQ(must(run(read_all(*source.inner))), must(run(read_all(*inner))));
+    EXPECT_EQ(must(run(read_all(*source.inner))), must(run(read_all(*used.inner))));
     close(source);
     close(used);
   }
+}
+
+TEST(CopyEngine, AsksATargetAboutManyHolesAtOnce) {
+  auto source = make_disk({.size_bytes = 16 * mib});
+  auto target = make_disk({.size_bytes = 16 * mib});
+  for (std::uint64_t at = 0; at < 16 * mib; at += mib)
+    must(run(fill(*source.inner, {at, 256 * kib}, std::nullopt)));
+  must(run(fill(*target.inner, {9 * mib + 512 * kib, 4 * kib}, std::byte{0xA5})));
+  Disk used = used_disk(std::move(target));
+  const auto outcome = copy(source, used);
+  must(outcome.result);
+  EXPECT_LE(used.faults->calls(FaultVerb::extents), 2u) << "of 16 holes";
+  EXPECT_EQ(outcome.skipped_bytes + outcome.zeroed_bytes, 12 * mib);
+  EXPECT_LE(outcome.zeroed_bytes, 64 * kib) << "what is zero there already is left alone";
+  EXPECT_EQ(must(run(read_all(*source.inner))), must(run(read_all(*used.inner))));
+  close(source);
+  close(used);
 }
 
 TEST(CopyEngine, ReadsNoZerosBackThatItLeftOut) {
