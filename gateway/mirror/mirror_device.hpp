@@ -9,6 +9,7 @@
 #pragma once
 
 #include "diskferry/driver.hpp"
+#include "gateway/mirror/copy_pace.hpp"
 #include "gateway/mirror/difference_map.hpp"
 #include "gateway/mirror/in_flight.hpp"
 #include "gateway/mirror/latency.hpp"
@@ -121,6 +122,8 @@ class MirrorDevice final : public BlockDevice {
   void end_copy(Range range, bool is_copied);
   /// Is copied (again), whatever the target has.
   void mark_dirty(Range range);
+  /// What copies leave to guests, by whoever copies.
+  CopyPace& copy_pace() noexcept { return pace_; }
   /// What guests have written of late is left for later by `skip_recent`; call it every few seconds.
   void next_age();
   /// Makes the target durable, and forgets what is settled. Errors: those of the target; cancelled.
@@ -214,6 +217,7 @@ class MirrorDevice final : public BlockDevice {
   const std::uint64_t size_bytes_;
   const DeviceInfo info_;
   RateLimit guest_limit_;
+  CopyPace pace_;
 
   mutable std::mutex guard_;  // all that follows
   std::shared_ptr<Primary> primary_;

@@ -55,6 +55,7 @@ bool MirrorDevice::try_enter(const Change& change, Begun& begun) {
 
 Task<Result<void>> MirrorDevice::enter(const Change& change, Begun& begun) {
   begun.since = context_.clock.now();
+  pace_.guest_asks(begun.since);
   if (!guest_limit_.try_take(change.range.length))
     DISKFERRY_CO_CHECK(co_await guest_limit_.take(change.range.length));
   std::unique_lock lock(guard_);
@@ -221,6 +222,7 @@ class MirrorDevice::PrimaryUse {
 // guests: the request is made again, of the primary of now.
 
 Task<Result<void>> MirrorDevice::read(std::uint64_t offset, std::span<std::byte> into) {
+  pace_.guest_asks(context_.clock.now());
   while (true) {
     const PrimaryUse from(*this);
     auto done = co_await from->read(offset, into);
@@ -228,6 +230,7 @@ Task<Result<void>> MirrorDevice::read(std::uint64_t offset, std::span<std::byte>
   }
 }
 std::optional<Result<void>> MirrorDevice::try_read(std::uint64_t offset, std::span<std::byte> into) {
+  pace_.guest_asks(context_.clock.now());
   const PrimaryUse from(*this);
   auto done = from->try_read(offset, into);
   if (done && !from.is_answer(*done)) return std::nullopt;
@@ -256,6 +259,7 @@ Task<Result<void>> MirrorDevice::write(std::uint64_t offset, std::span<const std
 std::optional<Result<void>> MirrorDevice::try_write(std::uint64_t offset, std::span<const std::byte> from) {
   const Change change{.verb = Verb::write, .range = {offset, from.size()}, .from = from.data()};
   Begun begun{.since = context_.clock.now()};
+  pace_.guest_asks(begun.since);
   {
     std::lock_guard lock(guard_);
     if (mode_ == MirrorMode::synchronous || !can_tell_at_once(change.range)) return std::nullopt;

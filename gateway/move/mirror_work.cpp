@@ -32,7 +32,23 @@ std::optional<Work> MirrorWork::next_dirty() {
   return Work{.kind = WorkKind::copy, .range = *found};
 }
 
+/// Before a unit is taken, for what is in a copy cannot be mirrored.
 Task<Result<std::optional<Work>>> MirrorWork::next() {
+  if (options_.paced_by == nullptr) co_return co_await next_now();
+  Clock& clock = *options_.paced_by;
+  CopyPace& pace = mirror_.copy_pace();
+  const auto begin = pace.book(options_.request_bytes, clock.now());
+  if (begin) {
+    DISKFERRY_CO_CHECK(co_await clock.sleep_until(*begin));
+    pace.woke(*begin, clock.now());
+  }
+  auto unit = co_await next_now();
+  // Zeros cost next to nothing.
+  if (begin && !(unit && *unit && (*unit)->kind == WorkKind::copy)) pace.give_back(options_.request_bytes);
+  co_return unit;
+}
+
+Task<Result<std::optional<Work>>> MirrorWork::next_now() {
   if (plan_ == nullptr) co_return next_dirty();
   while (true) {
     if (auto piece = next_planned()) co_return piece;

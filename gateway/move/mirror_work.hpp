@@ -17,6 +17,8 @@ class MirrorWork final : public WorkSource {
     std::uint64_t request_bytes = 1u << 20;
     /// Leaves out what guests write again and again.
     bool skip_recent = false;
+    /// Leaves guests room on this machine; nullptr: guests are held, and wait for it.
+    Clock* paced_by = nullptr;
   };
   /// `plan`: of the primary, made while the mirror saw every write; its units begin and end with granules.
   /// nullptr: everything dirty is read.
@@ -27,6 +29,7 @@ class MirrorWork final : public WorkSource {
   void ended(const Work& unit, bool is_done) noexcept override { mirror_.end_copy(unit.range, is_done); }
 
  private:
+  Task<Result<std::optional<Work>>> next_now();
   std::optional<Work> next_planned();
   std::optional<Work> next_dirty();
 

@@ -253,7 +253,8 @@ Task<Result<void>> ReplacedDisk::bulk(CopyEngine& engine, BlockDevice& primary, 
                                      .target_bytes = state_.size_bytes,
                                      .align_bytes = granule,
                                      .request_bytes = std::max(request_bytes, granule)});
-  MirrorWork work(*mirror_, &plan, {.request_bytes = std::max(request_bytes, granule)});
+  MirrorWork work(*mirror_, &plan,
+                  {.request_bytes = std::max(request_bytes, granule), .paced_by = &context_.clock});
   co_return co_await engine.run(work);
 }
 
@@ -262,7 +263,8 @@ Task<Result<void>> ReplacedDisk::rounds(CopyEngine& engine, BlockDevice& primary
   while (!co_await is_cancelled()) {
     if (old_is_primary_) DISKFERRY_CO_CHECK(co_await take_up_loss(primary));
     const std::uint64_t before = mirror_->stats().copied_bytes;
-    MirrorWork work(*mirror_, nullptr, {.request_bytes = request_bytes, .skip_recent = true});
+    MirrorWork work(*mirror_, nullptr,
+                    {.request_bytes = request_bytes, .skip_recent = true, .paced_by = &context_.clock});
     DISKFERRY_CO_CHECK(co_await engine.run(work));
     ++rounds_;
     is_in_step_ = true;
