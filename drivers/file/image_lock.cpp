@@ -120,7 +120,7 @@ Error conflict(int fd, ImageLock lock, const std::string& name, const char* doin
   const std::string holder = find_holder(fd);
   if (holder.ends_with(fmt::format("(process {})", ::getpid())))
     return fail(ErrorKind::in_use, "lock", name)
-        .why("this command uses the same image already, under another name or as a part of another image")
+        .why("this program uses the same image already, under another name or as a part of another image")
         .remedy("name another image");
   return fail(ErrorKind::in_use, "lock", name)
       .why(fmt::format("{} {}", holder.empty() ? "another program" : holder, doing))

@@ -21,18 +21,6 @@ const std::map<std::string, std::optional<VerifyLevel>> verify_levels{{"none", V
                                                                       {"cache", VerifyLevel::cache},
                                                                       {"storage", VerifyLevel::storage}};
 
-/// A raw disk under the name of another format would be taken for that format by whoever opens it.
-Result<void> check_target_name(const ImageUri& target) {
-  if (!target.is_file() || format_for_target(target) != "raw") return {};
-  const std::string_view ending = ending_of_format(target.path());
-  if (ending.empty()) return {};
-  return unexpected(
-      fail(ErrorKind::invalid_argument, "copy", target.to_string())
-          .why(fmt::format("it would become a raw disk, and its name ends with '{}' as one of another format",
-                           ending))
-          .remedy("say -O raw or -O qcow2, or choose another name"));
-}
-
 }  // namespace
 
 void add_copy_options(CLI::App& app, CopyOptions& options) {
@@ -90,7 +78,7 @@ Result<CopyRequest> CopyOptions::request() const {
     DISKFERRY_TRY(request.target_faults, parse_fault_plan(target_faults));
   }
   request.target_format = target_format;
-  if (target_format.empty()) DISKFERRY_CHECK(check_target_name(request.target));
+  if (target_format.empty()) DISKFERRY_CHECK(check_raw_name(request.target, "copy"));
   if (no_create && overwrite)
     return unexpected(
         fail(ErrorKind::invalid_argument, "copy").why("--no-create and --overwrite exclude each other"));

@@ -3,6 +3,7 @@
 
 #include "gateway/cli/job_figures.hpp"
 #include "gateway/cli/output.hpp"
+#include "gateway/cli/replace_view.hpp"
 
 #include <cstdlib>
 #include <ctime>
@@ -61,9 +62,14 @@ void print_job(std::ostream& out, const control::JobDescription& job) {
   };
   JobFigures figures;
   for (const std::string& line : figures.lines(object_of(job.progress_json), 0)) fields.add("disk", line);
-  add_json("state", job.state_json);
-  const auto report =
-      job.kind == "replace" ? report_lines(object_of(job.report_json)) : std::vector<std::string>();
+  const bool is_replacement = job.kind == "replace";
+  if (is_replacement) {
+    for (auto& [name, text] : state_lines(object_of(job.state_json), object_of(job.request_json)))
+      fields.add(name, std::move(text));
+  } else {
+    add_json("state", job.state_json);
+  }
+  const auto report = is_replacement ? report_lines(object_of(job.report_json)) : std::vector<std::string>();
   for (const std::string& line : report) fields.add("report", line);
   if (report.empty()) add_json("report", job.report_json);
   fields.print(out);

@@ -1,10 +1,10 @@
 // `diskferry pause|resume|cancel|commit|fallback|set JOB`: what may be done to a job while it runs.
+#include "diskferry/image_uri.hpp"
 #include "diskferry/units.hpp"
 #include "gateway/cli/gateway_options.hpp"
 #include "gateway/cli/options.hpp"
 #include "gateway/control/json.hpp"
 
-#include <charconv>
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
@@ -17,70 +17,48 @@ struct Options {
   std::string job;
   bool as_json = false;
   std::optional<std::uint64_t> rate;
-  std::string max_pause;
-  std::string max_write_latency;
+  std::optional<std::uint64_t> max_pause_ms;
+  std::optional<std::uint64_t> max_write_latency_ms;
   std::optional<std::uint64_t> deadline_s;
   std::optional<std::string> on_read_error;
-  std::optional<std::uint64_t> window;
-  std::optional<std::uint32_t> connections;
 };
 
-void print_outcome(Invocation& invocation, const Options& options, const control::JobDescription& job) {
+/// The job does it in its own time: what is known of it now may be from before that.
+void print_outcome(Invocation& invocation, const Options& options, const control::JobDescription& job,
+                   std::string_view told) {
   if (options.as_json) {
     print_api_json(invocation.out, control::to_json(job));
   } else {
-    print_job(invocation.out, job);
+    invocation.out << fmt::format("{}: {}; it was {} ({})\n", printable(job.id), told, printable(job.status),
+                                  printable(job.phase));
   }
 }
 
 Task<Result<void>> act(Invocation& invocation, const Options& options, control::JobAction action) {
   DISKFERRY_CO_TRY(auto gateway, co_await reach_gateway(invocation.runtime.context(), options.gateway));
   DISKFERRY_CO_TRY(const auto job, co_await gateway->act_on_job(options.job, action));
-  print_outcome(invocation, options, job);
+  print_outcome(invocation, options, job, fmt::format("told to {}", to_string(action)));
   co_return Result<void>{};
 }
 
 Task<Result<void>> change(Invocation& invocation, const Options& options, control::JobSettings settings) {
   DISKFERRY_CO_TRY(auto gateway, co_await reach_gateway(invocation.runtime.context(), options.gateway));
   DISKFERRY_CO_TRY(const auto job, co_await gateway->set_job(options.job, settings));
-  print_outcome(invocation, options, job);
+  print_outcome(invocation, options, job, "limits set");
   co_return Result<void>{};
-}
-
-/// "300ms", "1s", "500" (milliseconds).
-Result<std::uint64_t> parse_milliseconds(std::string_view option, std::string_view text) {
-  constexpr std::uint64_t pause_ms_max = 3'600'000;
-  std::uint64_t count = 0;
-  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), count);
-  const std::string_view unit(parsed.ptr, text.data() + text.size());
-  const std::uint64_t factor = unit == "s" ? 1000 : 1;
-  if (parsed.ec != std::errc() || (unit != "s" && unit != "ms" && !unit.empty()) ||
-      count > pause_ms_max / factor)
-    return unexpected(
-        fail(ErrorKind::invalid_argument, "set")
-            .why(std::string(option) + " must be a time such as 300ms or 1s, of an hour at most"));
-  return count * factor;
 }
 
 Result<control::JobSettings> settings_of(const Options& options) {
   control::JobSettings settings{.rate_bytes_per_s = options.rate,
+                                .max_pause_ms = options.max_pause_ms,
+                                .max_write_latency_ms = options.max_write_latency_ms,
                                 .deadline_s = options.deadline_s,
-                                .on_read_error = options.on_read_error,
-                                .window_bytes = options.window,
-                                .connections = options.connections};
-  if (!options.max_pause.empty()) {
-    DISKFERRY_TRY(settings.max_pause_ms, parse_milliseconds("--max-pause", options.max_pause));
-  }
-  if (!options.max_write_latency.empty()) {
-    DISKFERRY_TRY(settings.max_write_latency_ms,
-                  parse_milliseconds("--max-write-latency", options.max_write_latency));
-  }
+                                .on_read_error = options.on_read_error};
   if (control::to_json(settings) == control::to_json(control::JobSettings{}))
     return unexpected(
         fail(ErrorKind::invalid_argument, "set")
             .why("nothing is to be changed")
-            .remedy("say --rate, --max-pause, --max-write-latency, --deadline, --on-read-error, "
-                    "--window or --connections"));
+            .remedy("say --rate, --max-pause, --max-write-latency, --deadline or --on-read-error"));
   return settings;
 }
 
@@ -117,22 +95,18 @@ void add_optional_bytes(CLI::App& app, const std::string& name, std::optional<st
 CommandBody declare_set(CLI::App& app) {
   auto options = declare_common(app);
   add_optional_bytes(app, "--rate", options->rate, "bytes a second at most; 0: no limit");
-  app.add_option("--max-pause", options->max_pause,
-                 "longest pause of the guest at the switchover, such as 300ms")
-      ->type_name("TIME");
-  app.add_option("--max-write-latency", options->max_write_latency,
-                 "what a write may wait for the target of a replacement, such as 10ms")
-      ->type_name("TIME");
+  add_milliseconds(
+      app, "--max-pause", [options](std::uint64_t ms) { options->max_pause_ms = ms; },
+      "longest pause of the guest at the switchover, such as 300ms");
+  add_milliseconds(
+      app, "--max-write-latency", [options](std::uint64_t ms) { options->max_write_latency_ms = ms; },
+      "what a write may wait for the target of a replacement, such as 10ms");
   app.add_option("--deadline", options->deadline_s,
                  "have a replacement in step within so many seconds from now; 0: no deadline")
       ->type_name("SECONDS");
   app.add_option("--on-read-error", options->on_read_error,
                  "where the old storage cannot be read: stop, skip or abort")
       ->type_name("WHAT");
-  add_optional_bytes(app, "--window", options->window, "bytes that may wait to be written to the target");
-  app.add_option("--connections", options->connections, "connections to the target, each disk")
-      ->type_name("N")
-      ->check(CLI::Range(1, 16));
   return [options](Invocation& invocation) -> Result<ExitCode> {
     DISKFERRY_TRY(const auto settings, settings_of(*options));
     DISKFERRY_CHECK(invocation.runtime.run_until_signal(change(invocation, *options, settings)));

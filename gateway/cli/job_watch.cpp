@@ -3,6 +3,7 @@
 
 #include "diskferry/image_uri.hpp"
 #include "gateway/cli/gateway_options.hpp"
+#include "gateway/cli/replace_view.hpp"
 #include "gateway/control/json.hpp"
 
 #include <algorithm>
@@ -155,10 +156,13 @@ void print_texts(std::ostream& out, const json::object& report, std::string_view
 
 Result<ExitCode> outcome_of(const control::JobDescription& job, std::string_view command) {
   if (job.status == "done") return ExitCode::done;
-  const bool is_cancelled = job.status == "cancelled" || job.status == "rolled-back";
-  return unexpected(
-      fail(is_cancelled ? ErrorKind::cancelled : ErrorKind::io, std::string(command), printable(job.id))
-          .why(job.error.empty() ? "the job ended as " + job.status : job.error));
+  ErrorKind kind = ErrorKind::io;
+  if (job.status == "cancelled" || job.status == "rolled-back") kind = ErrorKind::cancelled;
+  // As one that is refused before there is a job.
+  if (job.kind == "replace" && job.status == "rolled-back" && was_refused(object_of(job.state_json)))
+    kind = ErrorKind::unsupported;
+  return unexpected(fail(kind, std::string(command), printable(job.id))
+                        .why(job.error.empty() ? "the job ended as " + job.status : job.error));
 }
 
 }  // namespace diskferry::cli

@@ -93,9 +93,9 @@ void declare_limits(CLI::App& app, MigrateOptions& options) {
   MoveRequest& request = options.move;
   add_bytes(app, "--rate", request.bytes_per_s,
             "bytes a second at most, disks and memory together (default: no limit)");
-  app.add_option("--max-pause", request.max_pause_ms,
-                 "how long the guest may stand still, in milliseconds (default: 300)")
-      ->type_name("MS");
+  add_milliseconds(
+      app, "--max-pause", [&request](std::uint64_t ms) { request.max_pause_ms = ms; },
+      "how long the guest may stand still (default: 300ms)");
   app.add_option("--timeout", request.timeout_s, "act when the move takes longer than that, in seconds")
       ->type_name("S");
   add_choice(app, "--timeout-action", request.timeout_action,

@@ -2,6 +2,10 @@
 #include "gateway/cli/options.hpp"
 
 #include "diskferry/units.hpp"
+#include "drivers/image/format.hpp"
+
+#include <charconv>
+#include <fmt/format.h>
 
 namespace diskferry::cli {
 
@@ -53,6 +57,46 @@ CLI::Option* add_bytes(CLI::App& app, const std::string& names, std::uint64_t& v
           },
           help)
       ->type_name("BYTES");
+}
+
+namespace {
+std::optional<std::uint64_t> parse_milliseconds(std::string_view text) {
+  constexpr std::uint64_t most = 3'600'000;
+  std::uint64_t count = 0;
+  const auto parsed = std::from_chars(text.data(), text.data() + text.size(), count);
+  const std::string_view unit(parsed.ptr, text.data() + text.size());
+  const std::uint64_t factor = unit == "s" ? 1000 : 1;
+  if (parsed.ec != std::errc() || (unit != "s" && unit != "ms" && !unit.empty()) || count > most / factor)
+    return std::nullopt;
+  return count * factor;
+}
+}  // namespace
+
+CLI::Option* add_milliseconds(CLI::App& app, const std::string& name, std::function<void(std::uint64_t)> take,
+                              const std::string& help) {
+  return app
+      .add_option_function<std::string>(
+          name,
+          [take = std::move(take), name](const std::string& given) {
+            const auto parsed = parse_milliseconds(given);
+            if (!parsed)
+              throw CLI::ValidationError(
+                  name, "'" + given + "' is no time such as 300ms or 1s, of an hour at most");
+            take(*parsed);
+          },
+          help)
+      ->type_name("TIME");
+}
+
+Result<void> check_raw_name(const ImageUri& target, std::string_view command) {
+  if (!target.is_file() || format_for_target(target) != "raw") return {};
+  const std::string_view ending = ending_of_format(target.path());
+  if (ending.empty()) return {};
+  return unexpected(
+      fail(ErrorKind::invalid_argument, std::string(command), target.to_string())
+          .why(fmt::format("it would become a raw disk, and its name ends with '{}' as one of another format",
+                           ending))
+          .remedy("say -O raw or -O qcow2, or choose another name"));
 }
 
 void add_json_flag(CLI::App& app, bool& value) {

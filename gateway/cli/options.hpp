@@ -5,9 +5,11 @@
 #include "gateway/cli/progress.hpp"
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include <CLI/App.hpp>
@@ -37,6 +39,14 @@ void add_source_options(CLI::App& app, SourceImageOptions& options);
 /// A byte amount with K, M, G, T (powers of 1024); refused when the line is parsed.
 CLI::Option* add_bytes(CLI::App& app, const std::string& names, std::uint64_t& value,
                        const std::string& help);
+
+/// A time of an hour at most: "300ms", "1s", or a number of milliseconds. Refused when the line is parsed.
+CLI::Option* add_milliseconds(CLI::App& app, const std::string& name, std::function<void(std::uint64_t)> take,
+                              const std::string& help);
+
+/// A raw disk under the name of another format would be taken for that format by whoever opens it.
+/// Errors: invalid_argument.
+Result<void> check_raw_name(const ImageUri& target, std::string_view command);
 
 /// One of a list of words.
 template <class Enum>

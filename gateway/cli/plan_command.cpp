@@ -8,6 +8,7 @@
 #include "gateway/cli/move_plan_view.hpp"
 #include "gateway/cli/output.hpp"
 #include "gateway/cli/replace_options.hpp"
+#include "gateway/cli/replace_view.hpp"
 
 #include <fmt/format.h>
 #include <memory>
@@ -122,6 +123,7 @@ Result<ExitCode> plan_replace(Invocation& invocation, const Options& options) {
   if (options.as_json) {
     print_api_json(invocation.out, answer);
   } else {
+    for (const std::string& line : route_lines(*plan, "will be made")) invocation.out << line << "\n";
     print_lines(invocation.out, *plan, "warnings", "warning");
     print_lines(invocation.out, *plan, "blockers", "blocker");
     if (blockers->get_array().empty()) invocation.out << "nothing stands in its way\n";
@@ -159,7 +161,8 @@ const Command plan_command{
         "  diskferry plan copy vm.qcow2 /srv/vm.raw\n"
         "  diskferry plan copy --json vm.qcow2 nbd://host/export\n"
         "  diskferry plan migrate web1 --to qemu+ssh://host-b/system --disk vda=/images/web1.qcow2 --predict "
-        "5",
+        "5\n"
+        "  diskferry plan replace vm1-root rbd://vms/vm1-root",
     .declare = &declare};
 
 }  // namespace diskferry::cli

@@ -4,6 +4,7 @@
 #include "diskferry/units.hpp"
 #include "drivers/support/wall_clock.hpp"
 #include "gateway/cli/gateway_options.hpp"
+#include "gateway/cli/options.hpp"
 #include "gateway/cli/time_ahead.hpp"
 
 #include <filesystem>
@@ -22,6 +23,7 @@ Result<ReplaceRequest> ReplaceOptions::request() const {
                           .remedy("say diskferry replace EXPORT TARGET, and further pairs after that"));
   for (std::size_t i = 0; i < pairs.size(); i += 2) {
     DISKFERRY_TRY(const ImageUri target, ImageUri::parse(pairs[i + 1]));
+    if (format.empty()) DISKFERRY_CHECK(check_raw_name(target, "replace"));
     // The gateway's folder is another one than ours.
     request.disks.push_back(
         {.name = pairs[i],
@@ -52,11 +54,12 @@ void declare_limits(CLI::App& app, ReplaceOptions& options) {
          },
          "bytes a second towards the targets, all together")
       ->type_name("BYTES");
-  app.add_option("--max-pause", request.max_pause_ms, "milliseconds that guests' writes may be held (100)")
-      ->type_name("MS");
-  app.add_option("--max-write-latency", request.max_write_latency_ms,
-                 "milliseconds that a guest's write may wait for the target (10)")
-      ->type_name("MS");
+  add_milliseconds(
+      app, "--max-pause", [&request](std::uint64_t ms) { request.max_pause_ms = ms; },
+      "how long guests' writes may be held (default: 100ms)");
+  add_milliseconds(
+      app, "--max-write-latency", [&request](std::uint64_t ms) { request.max_write_latency_ms = ms; },
+      "how long a guest's write may wait for the target (default: 10ms)");
   app.add_option("--deadline", request.deadline_s,
                  "have the targets in step within so many seconds, and slow clients down where that needs it")
       ->type_name("SECONDS");
@@ -85,10 +88,9 @@ void add_replace_options(CLI::App& app, ReplaceOptions& options) {
                  "stay in step until then: +30m, 22:30, 2026-11-28T22:30 or with a zone")
       ->type_name("TIME")
       ->excludes(by_hand);
-  app.add_option(
-         "--on-read-error", options.on_read_error,
-         "where the old storage cannot be read: stop (pause, and tell where), skip (zeros there, listed) or "
-         "abort (stop)")
+  app.add_option("--on-read-error", options.on_read_error,
+                 "where the old storage cannot be read: stop (pause, and tell where; the default), skip "
+                 "(zeros there, listed) or abort (undo the job)")
       ->type_name("WHAT");
   app.add_option("--retain", request.retain_s,
                  "keep the old storage in step for so many seconds, for 'diskferry fallback JOB'")

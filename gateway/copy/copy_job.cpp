@@ -105,7 +105,7 @@ class CopyJob {
   Task<Result<void>> open_target() {
     DISKFERRY_CO_TRY(TargetState state, co_await look_at_target(context_, request_));
     DISKFERRY_CO_CHECK(refuse_same_storage(layers_, state, request_.target));
-    DISKFERRY_CO_TRY(const TargetAction action, decide_target(state, request_));
+    DISKFERRY_CO_TRY(const TargetAction action, decide_copy_target(state, request_));
     if (action == TargetAction::go_on) {
       is_resumed_ = true;
     } else if (action != TargetAction::open) {

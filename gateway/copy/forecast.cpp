@@ -126,7 +126,7 @@ class Forecast {
       block(std::move(same).error());
     forecast_.target_exists = state->volume.exists;
     for (const Error& obstacle : state->volume.obstacles) block(obstacle);
-    auto action = decide_target(*state, request_);
+    auto action = decide_copy_target(*state, request_);
     if (!action) {
       block(std::move(action).error());
       co_return;

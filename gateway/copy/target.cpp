@@ -104,16 +104,22 @@ Result<TargetAction> decide_target(const TargetState& state, const CopyRequest& 
     case CopyRequest::Existing::use:
       return TargetAction::open;
     case CopyRequest::Existing::refuse:
-      return unexpected(
-          fail(ErrorKind::already_exists, "create the target", name)
-              .remedy("give --overwrite to replace its content, --no-create to copy into it as it "
-                      "is, or --resume to go on with an interrupted copy"));
+      return unexpected(fail(ErrorKind::already_exists, "create the target", name)
+                            .remedy("give --overwrite to replace its content, or name another target"));
     case CopyRequest::Existing::overwrite:
       break;
   }
   // A raw disk that cannot be emptied is used as it is; every other target gets a new, empty image.
   if (request.target_format == "raw" && !state.volume.can_be_emptied) return TargetAction::open;
   return TargetAction::replace;
+}
+
+Result<TargetAction> decide_copy_target(const TargetState& state, const CopyRequest& request) {
+  auto action = decide_target(state, request);
+  if (action || action.error().kind() != ErrorKind::already_exists) return action;
+  return unexpected(std::move(action).error().remedy(
+      "give --overwrite to replace its content, --no-create to copy into it as it is, or --resume to go on "
+      "with an interrupted copy"));
 }
 
 Task<Result<void>> create_target(DriverContext& context, const CopyRequest& request,
@@ -132,9 +138,14 @@ Task<Result<void>> create_target(DriverContext& context, const CopyRequest& requ
                                    .replace = request.existing == CopyRequest::Existing::overwrite});
 }
 
-Task<Result<void>> remove_created_target(DriverContext& context, ImageUri target) {
+bool can_remove_target(const ImageUri& target) noexcept {
   const auto driver = find_driver(target);
-  if (!driver || (*driver)->remove == nullptr) co_return Result<void>{};
+  return driver && (*driver)->remove != nullptr;
+}
+
+Task<Result<void>> remove_created_target(DriverContext& context, ImageUri target) {
+  if (!can_remove_target(target)) co_return Result<void>{};
+  const auto driver = find_driver(target);
   auto removed = co_await (*driver)->remove(context, std::move(target));
   if (!removed && removed.error().kind() != ErrorKind::not_found) co_return removed;
   co_return Result<void>{};

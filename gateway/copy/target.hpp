@@ -21,11 +21,16 @@ Task<Result<TargetState>> look_at_sized_target(DriverContext& context, const Cop
 enum class TargetAction : std::uint8_t { create, replace, open, go_on };
 /// Errors: already_exists, not_found, unsupported; invalid_argument for options that contradict each other.
 Result<TargetAction> decide_target(const TargetState& state, const CopyRequest& request);
+/// The same with what the command `copy` can do beside about a target that is there; jobs of a gateway
+/// cannot.
+Result<TargetAction> decide_copy_target(const TargetState& state, const CopyRequest& request);
 
 Task<Result<void>> create_target(DriverContext& context, const CopyRequest& request,
                                  std::uint64_t size_bytes);
 /// Of what create_target() made. Not an error where nothing is there, or where the storage cannot remove.
 Task<Result<void>> remove_created_target(DriverContext& context, ImageUri target);
+/// False of what is only a part of its server to us: an NBD export, a LUN.
+bool can_remove_target(const ImageUri& target) noexcept;
 
 /// It is a block device of this host, and no file.
 bool is_block_device(const ImageUri& storage) noexcept;

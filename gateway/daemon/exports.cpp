@@ -93,9 +93,27 @@ nbd_server::Server& Exports::server_of(const Entry& entry) const {
   return entry.kind == Kind::disk ? state_->disks.server() : state_->server;
 }
 
+/// As the configuration is checked: nobody could use it.
+Result<void> Exports::check_protection(const control::ExportRequest& request) const {
+  const nbd_server::TlsOptions& tls = state_->server.tls();
+  const auto refused = [&](std::string why, std::string remedy) {
+    return unexpected(fail(ErrorKind::unsupported, "export", printable(request.name))
+                          .why(std::move(why))
+                          .remedy(std::move(remedy)));
+  };
+  if (tls.mode == nbd_server::TlsMode::off && (request.requires_tls || !request.allow.empty()))
+    return refused("it is to be protected, and this gateway does without TLS",
+                   "set nbd.tls in the gateway's configuration");
+  if (!request.allow.empty() && !tls.verify_peer && tls.psk_file.empty())
+    return refused("this gateway does not know its clients by name",
+                   "set nbd.verify-peer or nbd.psk-file in its configuration");
+  return {};
+}
+
 Task<Result<control::ExportDescription>> Exports::add(control::ExportRequest request) {
+  DISKFERRY_CO_CHECK(check_protection(request));
   std::string configured = request.image;
-  return add_as(std::move(request), {.configured = std::move(configured)});
+  co_return co_await add_as(std::move(request), {.configured = std::move(configured)});
 }
 
 Task<Result<control::ExportDescription>> Exports::open_configured(control::ExportRequest request,

@@ -81,6 +81,7 @@ class Exports final : public Endpoints, public DiskExports {
     std::string configured{};
   };
   Task<Result<std::shared_ptr<Entry>>> open(control::ExportRequest request, const Addition& addition);
+  Result<void> check_protection(const control::ExportRequest& request) const;
   Task<Result<control::ExportDescription>> add_as(control::ExportRequest request, Addition addition);
   // exports_waiting.cpp
   static std::shared_ptr<Entry> waiting_entry(control::ExportRequest request, Addition addition,

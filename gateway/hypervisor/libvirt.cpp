@@ -27,7 +27,9 @@ int refuse_to_answer(virConnectCredentialPtr, unsigned, void*) {
 Result<void> open_connection(LibvirtConnection& connection) {
   virConnectAuth auth{.credtype = nullptr, .ncredtype = 0, .cb = refuse_to_answer, .cbdata = nullptr};
   auto* const opened = virConnectOpenAuth(without_prompts(connection.uri).c_str(), &auth, 0);
-  if (opened == nullptr) return unexpected(libvirt_error(nullptr, "connect", connection.uri));
+  if (opened == nullptr)
+    return unexpected(libvirt_error(nullptr, "connect", connection.uri)
+                          .remedy("check that libvirt runs there, and that this user may connect"));
   // Drivers inside this process (test:///) have no peer to keep alive, and say so.
   (void)virConnectSetKeepAlive(opened, keep_alive_interval_s, keep_alive_count);
   connection.handle = opened;

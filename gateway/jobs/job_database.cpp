@@ -17,7 +17,9 @@ namespace {
   "generation, controller, lease_until_ms "
 
 Error no_job(std::string_view id) {
-  return fail(ErrorKind::not_found, "find job", printable(id)).why("there is no such job");
+  return fail(ErrorKind::not_found, "find job", printable(id))
+      .why("there is no such job")
+      .remedy("'diskferry jobs --all' lists them");
 }
 
 Result<JobRecord> record_of(const sqlite::Query& row) {

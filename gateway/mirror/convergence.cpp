@@ -89,12 +89,19 @@ ConvergenceStep ConvergenceController::observe(const ConvergenceSample& sample) 
   ConvergenceStep step;
   judge(sample, step);
   const bool is_late = is_behind(sample, step);
+  // What waits in the window has been copied as far as rates go, and is at the target later.
+  if (const auto sending = time_for(static_cast<double>(sample.pending_bytes), sent_bytes_per_s_);
+      step.eta && sending)
+    *step.eta += *sending;
   const bool is_dear = std::chrono::microseconds(sample.added_p99_us) > limits_.latency_max;
   behind_ = is_late ? behind_ + 1 : 0;
   // Guests that pay for an end that is out of reach otherwise go on paying: latency_max bounds each write.
   dear_ = is_dear && !is_late ? dear_ + 1 : 0;
   ahead_ = !is_late ? ahead_ + 1 : 0;
-  if (behind_ >= seconds_up) {
+  if (!limits_.may_slow_guests && guest_bytes_per_s_ != 0) {
+    guest_bytes_per_s_ = 0;
+    step.reason = "guests are slowed down no more";
+  } else if (behind_ >= seconds_up) {
     step.reason = step_up(sample);
     behind_ = 0;
   } else if (dear_ >= seconds_down) {

@@ -38,7 +38,7 @@ struct ConvergenceStep {
   MirrorMode mode = MirrorMode::bounded;
   std::uint64_t guest_bytes_per_s = 0;  ///< 0: guests are not slowed down
   std::uint64_t window_bytes_max = 0;   ///< so much drains within the pause; 0: not known yet
-  /// Until nothing is left to copy, at these rates; nullopt: never.
+  /// Until all is at the target, at these rates; nullopt: never.
   std::optional<Duration> eta{};
   Duration pause{};      ///< of a switchover now, as far as it is the disk's
   std::string reason{};  ///< of what has changed; empty: nothing has

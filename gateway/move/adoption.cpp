@@ -106,7 +106,8 @@ Task<Result<void>> Adoption::run() {
     co_await leave_to_next();
     co_return result;
   }
-  if (!result && can_undo(phase)) result = co_await undo(std::move(result).error());
+  if (!result && can_undo(phase))
+    result = co_await undo(record_.end_reason(std::move(result).error(), is_cancel_wanted_));
   co_await disk_->close();
   co_return co_await record_.note_end(std::move(result), progress(),
                                       [this] { return is_gateway_stopping_.load(); });

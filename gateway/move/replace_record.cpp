@@ -76,6 +76,12 @@ Task<Result<void>> ReplaceRecord::enter_for_sure(Phase next, JobChanges changes,
   }
 }
 
+Error ReplaceRecord::end_reason(Error why, bool is_cancel_wanted) const {
+  if (!is_cancel_wanted || why.kind() != ErrorKind::cancelled) return why;
+  return fail(ErrorKind::cancelled, "replace", printable(job_.subject))
+      .why("it was cancelled, and the old storage stays in charge");
+}
+
 Task<Result<void>> ReplaceRecord::note_end(Result<void> result, std::string report,
                                            std::function<bool()> gives_up) {
   JobChanges end{.status = JobStatus::done};

@@ -30,6 +30,8 @@ class ReplaceRecord {
   void has_entered(Phase phase);
   /// As enter(), tried again until it is known whether it was written or `gives_up` says so.
   Task<Result<void>> enter_for_sure(Phase next, JobChanges changes, std::function<bool()> gives_up);
+  /// Why a job is undone, told to people: a wish to cancel shows up as whatever was being waited for then.
+  Error end_reason(Error why, bool is_cancel_wanted) const;
   /// Returns `result`. Tried again as enter_for_sure().
   Task<Result<void>> note_end(Result<void> result, std::string report, std::function<bool()> gives_up);
 

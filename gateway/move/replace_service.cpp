@@ -11,6 +11,13 @@
 #include <spdlog/spdlog.h>
 
 namespace diskferry {
+namespace {
+Error has_ended(const std::string& id) {
+  return fail(ErrorKind::in_use, "change the replacement", id)
+      .why("it has ended")
+      .remedy("diskferry status " + id + " tells how; to move the storage again, begin another one");
+}
+}  // namespace
 
 ReplaceService::ReplaceService(ReplaceEnvironment environment, JobStore& jobs)
     : environment_(std::move(environment)),
@@ -140,7 +147,11 @@ Task<Result<JobRecord>> ReplaceService::begin(std::string request_json, std::str
 
 Result<void> ReplaceService::with(const std::string& id, void (*tell)(ReplaceJob&)) {
   if (running_.with(id, [tell](std::unique_ptr<ReplaceJob>& one) { tell(*one); })) return {};
-  return unexpected(fail(ErrorKind::not_found, "change the replacement", id).why("no such replacement runs"));
+  return unexpected(fail(ErrorKind::not_found, "change the replacement", id)
+                        .why("it does not run")
+                        .remedy("diskferry status " + id +
+                                " tells how it stands; where it is paused, say diskferry resume " + id +
+                                " first"));
 }
 
 Result<void> ReplaceService::accepts(const std::string& id, ReplaceJob::Wish wish) const {
@@ -149,8 +160,10 @@ Result<void> ReplaceService::accepts(const std::string& id, ReplaceJob::Wish wis
   return accepted;
 }
 
+/// Errors: in_use where it has ended, and is neither the one nor the other any more.
 Task<Result<bool>> ReplaceService::is_committed(std::string id) {
   DISKFERRY_CO_TRY(const JobRecord job, co_await jobs_.load(id));
+  if (is_final(job.status)) co_return unexpected(has_ended(id));
   const auto phase = phase_named(job.phase);
   co_return phase && *phase >= Phase::committed && *phase < Phase::aborting;
 }
@@ -213,8 +226,7 @@ Task<Result<void>> ReplaceService::have_running(std::string id) {
   co_await running_.reap();
   if (running_.has(id)) co_return Result<void>{};
   DISKFERRY_CO_TRY(const JobRecord job, co_await jobs_.load(id));
-  if (job.kind != replace_kind || is_final(job.status))
-    co_return unexpected(fail(ErrorKind::in_use, "change the replacement", id).why("it has ended"));
+  if (job.kind != replace_kind || is_final(job.status)) co_return unexpected(has_ended(id));
   auto replacement = make(job);
   if (!co_await take_up_one(*replacement, job))
     co_return unexpected(fail(ErrorKind::mismatch, "go on with the replacement", id)

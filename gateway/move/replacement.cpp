@@ -19,6 +19,11 @@ namespace {
 constexpr Duration attempt_wait = std::chrono::milliseconds(100);
 constexpr Duration attempt_wait_max = std::chrono::seconds(30);
 constexpr unsigned attempts_max = 20;
+
+bool can_be_removed(const std::string& storage) {
+  const auto uri = ImageUri::parse(storage);
+  return uri && can_remove_target(*uri);
+}
 }  // namespace
 
 Replacement::Replacement(ReplaceEnvironment& environment, JobRecord job)
@@ -155,7 +160,8 @@ Task<Result<void>> Replacement::run() {
     co_await leave_to_next();
     co_return result;
   }
-  if (!result && can_undo(state_.phase)) result = co_await undo(std::move(result).error());
+  if (!result && can_undo(state_.phase))
+    result = co_await undo(record_.end_reason(std::move(result).error(), is_cancel_wanted_));
   auto ended = co_await end_disks();
   co_return co_await note_end(result ? std::move(ended) : std::move(result));
 }
@@ -268,7 +274,7 @@ Task<Result<bool>> Replacement::take_source_back() {
 Task<Result<void>> Replacement::let_source_go() {
   DISKFERRY_CO_CHECK(co_await end_disks());
   for (const ReplaceDiskState& disk : state_.disks) {
-    if (!request_.remove_source) {
+    if (!request_.remove_source || !can_be_removed(disk.source)) {
       state_.leftovers.push_back("the old storage of " + printable(disk.name) + ": " +
                                  printable(disk.source));
       continue;

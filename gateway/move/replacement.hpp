@@ -53,8 +53,15 @@ class Replacement final : public ReplaceJob {
     (is_committed_ ? is_release_wanted_ : is_commit_wanted_) = true;
   }
   void fall_back() override { is_fallback_wanted_ = true; }
-  void pause() override { is_pause_wanted_ = true; }
-  void resume() override { is_resume_wanted_ = true; }
+  // The last word counts, also where the one before it has not been followed yet.
+  void pause() override {
+    is_resume_wanted_ = false;
+    is_pause_wanted_ = true;
+  }
+  void resume() override {
+    is_pause_wanted_ = false;
+    is_resume_wanted_ = true;
+  }
   /// Holds at once, and is written down within look_interval: later processes go by it, too. Errors:
   /// invalid_argument.
   Result<void> set(const ReplaceSettings& settings) override;

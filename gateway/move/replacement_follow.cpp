@@ -150,6 +150,8 @@ Task<Result<void>> Replacement::supervise(IsEnough is_enough, TaskGroup& followe
     if (noted) noted = co_await note_losses();
     if (!noted) spdlog::warn("replacement {}: {}", job_.id, noted.error().message());
     was_enough = (this->*is_enough)();
+    // It runs: what is said from now on is about the pause that may follow.
+    is_resume_wanted_ = false;
     if (was_enough || is_pause_wanted_.exchange(false)) break;
   }
   followers.cancel();
@@ -196,7 +198,6 @@ Task<Result<void>> Replacement::wait_while_paused(Error why, IsEnough is_off) {
   spdlog::warn("replacement {} of {} is paused: {}", job_.id, printable(job_.subject), why.message());
   for (Disk& each : disks_)
     if (each.is_begun) co_await each.disk.detach();
-  is_resume_wanted_ = false;
   bool is_noted = false;
   while (!is_resume_wanted_.exchange(false)) {
     if (is_end_wanted()) co_return unexpected(cancelled_error("replace", job_.subject));

@@ -79,6 +79,9 @@ Server::~Server() {
 ExportTable& Server::exports() noexcept {
   return state_->exports;
 }
+const TlsOptions& Server::tls() const noexcept {
+  return state_->options.tls;
+}
 
 void Server::State::close_unused_descriptors() {
   for (const int socket : options.listening_sockets) close(socket);

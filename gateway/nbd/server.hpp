@@ -47,6 +47,7 @@ class Server {
   Server& operator=(const Server&) = delete;
 
   ExportTable& exports() noexcept;
+  const TlsOptions& tls() const noexcept;
   /// Reads certificates and keys, binds and accepts. Errors: invalid_argument, in_use (the address),
   /// permission, not_found (a certificate), unsupported.
   Task<Result<void>> start();

@@ -49,6 +49,9 @@ TEST(Daemon, ExportsComeAndGoWhileItRuns) {
 
   expect_refused(daemon.ask({"exports", "add", "a/b", image}), "exports", 3);
   expect_refused(daemon.ask({"exports", "add", "c", images / "none.raw"}), "exports", 3);
+  // Without TLS nobody could use these.
+  expect_refused(daemon.ask({"exports", "add", "c", image, "--require-tls"}), "exports", 3);
+  expect_refused(daemon.ask({"exports", "add", "c", image, "--allow", "alice"}), "exports", 3);
   const auto removed = daemon.ask({"exports", "remove", "a/b"});
   EXPECT_EQ(removed.exit_code, 0) << removed.err;
   expect_refused(daemon.ask({"exports", "remove", "a/b"}), "exports", 3);

@@ -41,6 +41,30 @@ TEST(ReplaceLimits, WhatIsSetHoldsAlsoAfterARestart) {
   place.clients.end();
 }
 
+TEST(ReplaceLimits, OfPauseAndResumeTheLastOneCounts) {
+  // What waits for a slow target makes a pause take a while, in which more can be said.
+  const TemporaryFolder images;
+  const std::string first = images / "first.raw";
+  std::ofstream(first, std::ios::binary) << std::string(disk_bytes, '\xEE');
+  Place place(first, {.initial = unwritten});
+  const std::string job = place.begin(images / "next.raw", {"--rate", "1M", "--commit-by-hand"});
+  ASSERT_TRUE(wait_until([&] { return place.status(job) != "planned" && place.status(job) != "prepared"; }));
+  const auto told = place.daemon.ask({"pause", job});
+  EXPECT_EQ(told.out.find(job + ": told to pause; it was running ("), 0u) << told.out << told.err;
+  place.tell({"resume", job});
+  place.tell({"set", job, "--rate", "0"});
+  EXPECT_TRUE(place.comes_to(job, "phase", "synchronized"));
+  place.tell({"resume", job});  // of one that runs: no matter for the pause that follows
+  place.tell({"pause", job});
+  EXPECT_TRUE(place.comes_to(job, "status", "paused"));
+  place.tell({"pause", job});
+  place.tell({"resume", job});
+  EXPECT_TRUE(place.comes_to(job, "status", "running"));
+  place.tell({"commit", job});
+  EXPECT_TRUE(place.comes_to(job, "phase", "released"));
+  place.clients.end();
+}
+
 TEST(ReplaceLimits, PlacesAreChangedAtTheTimeThatWasSaid) {
   Place place;
   const std::string next = place.images / "next.raw";

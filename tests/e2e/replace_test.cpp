@@ -34,6 +34,11 @@ TEST(Replace, GoesToAnNbdServer) {
   ASSERT_TRUE(wait_until([&] { return std::filesystem::exists(socket); }));
   place.replace("nbd+unix:///?socket=" + socket, {"--overwrite"});
   EXPECT_TRUE(place.write_on());
+  // Such a storage is its server's to remove, and that is told.
+  const std::string away = place.replace(place.images / "away.raw", {"--remove-source"});
+  EXPECT_NE(away.find("left over: the old storage of vm: nbd+unix:"), std::string::npos) << away;
+  place.replace("nbd+unix:///?socket=" + socket, {"--overwrite", "--max-write-latency", "20ms"});
+  EXPECT_TRUE(place.write_on());
   place.clients.end();
   EXPECT_EQ(place.clients.check(place.daemon.uri("vm")), "");
   EXPECT_EQ(place.daemon.end(), 0);
@@ -76,6 +81,9 @@ TEST(Replace, APlanTellsWhatStandsInTheWay) {
   Place place;
   const auto good = place.daemon.ask({"plan", "replace", "vm", place.images / "next.raw"});
   EXPECT_EQ(good.exit_code, 0) << good.err;
+  EXPECT_NE(good.out.find((place.images / "next.raw") + " (raw), 48.0 MiB, will be made\n"),
+            std::string::npos)
+      << good.out;
   EXPECT_FALSE(std::filesystem::exists(place.images / "next.raw"));
   const auto bad =
       place.daemon.ask({"plan", "replace", "vm", place.first, "none", place.images / "x.raw", "--json"});
@@ -132,6 +140,12 @@ TEST(Replace, TellsHowItsDisksStand) {
         << word << text_of(seen);
   const std::string running = place.daemon.ask({"status", job}).out;
   EXPECT_NE(running.find("vm: frontier "), std::string::npos) << running;
+  EXPECT_NE(running.find(fmt::format("vm: {} (raw) -> {} (raw), 48.0 MiB, made by the job", place.first,
+                                     place.images / "next.raw")),
+            std::string::npos)
+      << running;
+  EXPECT_NE(running.find("rate 4.0 MiB/s, "), std::string::npos) << running;
+  EXPECT_EQ(running.find('{'), std::string::npos) << "a document for programs: " << running;
   EXPECT_EQ(place.daemon.ask({"set", job, "--rate", "0"}).exit_code, 0);
   EXPECT_EQ(place.daemon.ask({"commit", job}).exit_code, 0);
   EXPECT_EQ(watch.wait(std::chrono::seconds(60)), 0) << text_of(seen);
@@ -168,7 +182,17 @@ TEST(Replace, ACancelledOneLeavesTheOldStorage) {
   const std::string job = begun.out.substr(0, begun.out.find('\n'));
   EXPECT_TRUE(place.write_on());
   EXPECT_EQ(place.daemon.ask({"cancel", job}).exit_code, 0);
-  EXPECT_TRUE(wait_until([&] { return place.status(job) == "aborted"; }, std::chrono::seconds(60)));
+  EXPECT_TRUE(place.comes_to(job, "status", "cancelled"));
+  EXPECT_NE(place.field(job, "error").find("it was cancelled, and the old storage"), std::string::npos);
+  for (const auto& told : std::vector<std::vector<std::string>>{{"cancel", job},
+                                                                {"fallback", job},
+                                                                {"resume", job},
+                                                                {"commit", job},
+                                                                {"set", job, "--rate", "0"}}) {
+    const auto refused = place.daemon.ask(told);
+    EXPECT_EQ(refused.exit_code, 3) << told.front();
+    EXPECT_NE(refused.err.find("diskferry status " + job + " tells how"), std::string::npos) << refused.err;
+  }
   EXPECT_TRUE(place.write_on());
   place.clients.end();
   EXPECT_FALSE(std::filesystem::exists(next));
@@ -183,13 +207,16 @@ TEST(Replace, WhatCannotBeIsRefusedBeforeAnythingIsChanged) {
   std::ofstream(there) << "content";
   const auto refused = [&](const std::string& name, const std::string& target, const std::string& why) {
     const auto ran = place.daemon.ask({"replace", name, target, "--progress", "none"});
-    EXPECT_NE(ran.exit_code, 0);
+    EXPECT_EQ(ran.exit_code, 3) << ran.err;
     EXPECT_NE((ran.err + ran.out).find(why), std::string::npos) << ran.err << ran.out;
   };
   refused("none", place.images / "x.raw", "no export of this name");
-  refused("vm", there, "exists");
+  refused("vm", there, "exists; give --overwrite to replace its content, or name another target\n");
   refused("vm", place.first, "exists");
   refused("vm", place.images / "none/x.raw", "No such file");
+  const auto misnamed = place.daemon.ask({"plan", "replace", "vm", place.images / "x.vmdk"});
+  EXPECT_EQ(misnamed.exit_code, 2) << misnamed.out;
+  EXPECT_NE(misnamed.err.find("say -O raw or -O qcow2"), std::string::npos) << misnamed.err;
   EXPECT_EQ(text_of(there), "content");
   EXPECT_NE(place.daemon.ask({"exports"}).out.find(place.first), std::string::npos);
 }

@@ -181,7 +181,7 @@ def rehome(place):
     was = disk_of(place), disk_of(place, "--inactive")
     first, second, third = (f"{IMAGES}/{name}" for name in ("first.raw", "second.raw", "third.qcow2"))
     adopt(place, first)
-    told = ask(place, "replace", DISK, first, "--rehome", "--overwrite", "--progress", "none", code=5)
+    told = ask(place, "replace", DISK, first, "--rehome", "--overwrite", "--progress", "none", code=3)
     expect("replace onto other storage with --rehome" in told, told)
     expect(is_on_gateway(disk_of(place)), "the disk has left the gateway")
     ask(place, "replace", DISK, second, "--rehome", "--remove-source", "--progress", "none")
@@ -429,7 +429,7 @@ def refused(place):
 
     expect(blockers(DISK) == [], f"the plan: {blockers(DISK)}")
     expect(any("--retain" in text for text in blockers(DISK, "--retain", "60")), "retain")
-    told = ask(place, "replace", DISK, target, "--retain", "60", "--progress", "none", code=5)
+    told = ask(place, "replace", DISK, target, "--retain", "60", "--progress", "none", code=3)
     expect("leave out --retain; the old storage stays as it is at that moment" in told, told)
     socket = "nbd+unix:///a?socket=/run/a"
     expect(any("leave out --rehome" in text for text in blockers(DISK, "--rehome", to=socket)), "rehome onto a socket")
@@ -443,7 +443,7 @@ def refused(place):
     busy.write_text(f"<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='{IMAGES}/busy.raw'/></disk>")
     place.bed.a.virsh("blockcopy", "g1", "vda", "--xml", f"/run/testbed/{busy.name}", "--transient-job", "--reuse-external")
     expect(any("blockjob g1 vda --abort" in text for text in blockers(DISK)), f"{blockers(DISK)}")
-    told = ask(place, "replace", DISK, target, "--progress", "none", code=5)
+    told = ask(place, "replace", DISK, target, "--progress", "none", code=3)
     expect("mirrored, committed or backed up" in told, told)
     expect(not pathlib.Path(place.bed.a.outside(target)).exists(), "the target was made")
     place.bed.a.virsh("blockjob", "g1", "vda", "--abort")

@@ -228,6 +228,7 @@ def expect_ended(browser, page, name):
             break
     browser.press(ENTER)
     wait_until(lambda: "Writes were held for" in page.text("#ended .report"), "the report being shown", SECONDS)
+    expect("Left over: the old storage of " in page.text("#ended .report"), "what is left over is not told as that")
     expect("done" in page.text("#ended summary"), "it does not say that it is done")
     expect("retained after" in page.text("#ended .timeline"), "no timeline")
 

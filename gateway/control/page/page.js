@@ -213,7 +213,8 @@ class EndedView {
     const parts = [];
     if (job.error) parts.push(make("p", "error", job.error));
     if (report.hold) parts.push(make("p", "", holdText(report.hold)));
-    for (const text of [...(report.warnings ?? []), ...(report.leftovers ?? [])]) parts.push(make("p", "", text));
+    for (const text of report.warnings ?? []) parts.push(make("p", "", `Warning: ${text}`));
+    for (const text of report.leftovers ?? []) parts.push(make("p", "", `Left over: ${text}`));
     if (report.timeline?.length) parts.push(timelineOf(report.timeline));
     for (const disk of report.disks ?? []) {
       const view = new DiskView(disk.disk, whileItRuns);

@@ -31,6 +31,24 @@ TEST(CommandLine, HelpAndVersionSucceedOnStdout) {
   for (const Command* command : all_commands()) EXPECT_NE(help.out.find(command->name), std::string::npos);
 }
 
+TEST(CommandLine, TimesAreSpeltTheSameEverywhere) {
+  for (const char* bad : {"300m", "1.5s", "-1", "", "2h", "3601s"}) {
+    for (const auto& line :
+         std::vector<std::vector<const char*>>{{"set", "r-1", "--max-pause", bad},
+                                               {"plan", "replace", "vm", "/x", "--max-pause", bad},
+                                               {"replace", "vm", "/x", "--max-write-latency", bad}}) {
+      const auto ran = run(line);
+      EXPECT_EQ(ran.code, 2) << line.front() << bad;
+      EXPECT_NE(ran.err.find("is no time such as 300ms or 1s"), std::string::npos) << ran.err;
+    }
+  }
+  for (const char* good : {"300ms", "1s", "300"}) {
+    const auto ran =
+        run({"replace", "vm", "/x", "--max-pause", good, "--gateway", "unix:/nonexistent/socket"});
+    EXPECT_EQ(ran.code, 3) << good << ran.err;
+  }
+}
+
 TEST(CommandLine, EveryCommandHasASummaryExamplesAndHelp) {
   for (const Command* command : all_commands()) {
     const std::string name(command->name);

@@ -37,6 +37,15 @@ TEST(DecideTarget, SaysOfWhatCanOnlyBeReadThatItIsSo) {
   }
 }
 
+TEST(DecideTarget, NamesOnlyOptionsThatTheCommandHas) {
+  const TargetState there{.volume = {.exists = true}, .can_create = true};
+  const Error of_a_job = decide_target(there, onto("/d", "raw")).error();
+  const Error of_copy = decide_copy_target(there, onto("/d", "raw")).error();
+  EXPECT_TRUE(of_a_job.remedy().contains("--overwrite")) << of_a_job.message();
+  EXPECT_FALSE(of_a_job.remedy().contains("--resume")) << of_a_job.message();
+  EXPECT_TRUE(of_copy.remedy().contains("--resume")) << of_copy.message();
+}
+
 TEST(RefuseSameStorage, ComparesAllLayersByAllNames) {
   const ImageUri name = must(ImageUri::parse("/d"));
   const std::vector<SourceLayer> layers{{.keys = {"a", "b"}}, {.keys = {"c"}}, {}};

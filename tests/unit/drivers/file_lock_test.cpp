@@ -58,7 +58,7 @@ TEST(ImageLock, TwoReadersShareAndAWriterIsAlone) {
   ASSERT_FALSE(reader);
   EXPECT_EQ(reader.error().kind(), ErrorKind::in_use);
   // Held by ourselves: sharing by force is no way out of that, naming another image is.
-  EXPECT_THAT(reader.error().message(), HasSubstr("this command uses the same image already"));
+  EXPECT_THAT(reader.error().message(), HasSubstr("this program uses the same image already"));
   auto shared = must(open(path, {.force_share = true}));
   must(run(shared->close()));
   EXPECT_EQ(open(path, {.writable = true, .force_share = true}).error().kind(), ErrorKind::invalid_argument);

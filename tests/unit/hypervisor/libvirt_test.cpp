@@ -35,6 +35,14 @@ ErrorKind kind_of(const Result<T>& result) {
   return result ? ErrorKind::internal : result.error().kind();
 }
 
+TEST(LibvirtConnect, SaysWhatToDoWhereNobodyAnswers) {
+  const auto refused = run(
+      Libvirt::connect(test::runtime().context(), "qemu+unix:///system?socket=/nonexistent/libvirt-sock"));
+  ASSERT_FALSE(refused);
+  EXPECT_NE(refused.error().message().find("check that libvirt runs there"), std::string::npos)
+      << refused.error().message();
+}
+
 TEST_F(LibvirtTestDriver, TellsOfItsHost) {
   EXPECT_EQ(libvirt_->uri(), "test:///default");
   const auto host = must(run(libvirt_->host()));

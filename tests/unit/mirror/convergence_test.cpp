@@ -130,7 +130,8 @@ TEST(Convergence, ForeseesTheEndAndThePause) {
   sample.pending_bytes = 20 * mib;
   const ConvergenceStep step = after(control, sample, 1);
   ASSERT_TRUE(step.eta);
-  EXPECT_EQ(*step.eta, seconds(1));
+  // A second of copies, and then what waits in the window.
+  EXPECT_NEAR(std::chrono::duration<double>(*step.eta).count(), 1.0 + 20.0 / 210.0, 1e-6);
   EXPECT_EQ(step.pause, seconds(1));
   EXPECT_EQ(step.window_bytes_max, 210 * mib / 20);
   EXPECT_FALSE(after(control, losing, 30).eta);
@@ -145,6 +146,15 @@ TEST(Convergence, LetsGuestsGoWhenTheEndIsInReach) {
   EXPECT_GT(step.guest_bytes_per_s, slow);
   step = after(control, advancing, 40);
   EXPECT_EQ(step.guest_bytes_per_s, 0u);
+}
+
+TEST(Convergence, LetsGuestsGoAtOnceWhenTheyMayNotBeSlowedAnyMore) {
+  ConvergenceController control({}, synchronous);
+  ASSERT_NE(after(control, losing, 9).guest_bytes_per_s, 0u);
+  control.set_limits({.may_slow_guests = false});
+  const ConvergenceStep step = after(control, losing, 1);
+  EXPECT_EQ(step.guest_bytes_per_s, 0u);
+  EXPECT_EQ(step.reason, "guests are slowed down no more");
 }
 
 TEST(Convergence, LeavesGuestsAloneWhoseDiskIsInStep) {
