@@ -100,6 +100,7 @@ class MirrorDevice final : public BlockDevice {
   Task<std::shared_ptr<BlockDevice>> detach();
   /// Why the target does not follow any more; it stays so until detach().
   std::optional<Error> target_failure() const;
+  /// Its counters are of all targets there were, so that they only grow.
   WindowStats window_stats() const;
   /// Where copies are written; behind checked(). Null without a target.
   std::shared_ptr<BlockDevice> copy_target() const;
@@ -220,6 +221,8 @@ class MirrorDevice final : public BlockDevice {
   std::shared_ptr<Primary> former_;  // before the last switchover; null: taken
   bool former_follows_ = false;      // it is the target
   Target target_;
+  std::shared_ptr<Window> ending_window_;  // of a target that is being taken
+  WindowStats ended_windows_;              // counters of those before
   std::optional<Error> target_failure_;
   DifferenceMap differences_;
   InFlight in_flight_;

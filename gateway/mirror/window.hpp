@@ -63,6 +63,9 @@ struct WindowStats {
   std::uint64_t flushes = 0;
   std::uint64_t oldest_pending_ms = 0;
   std::uint64_t bytes_per_s = 0;  ///< sent in the last second
+
+  /// What a window before this one has counted.
+  void add_counters_of(const WindowStats& ended) noexcept;
 };
 
 /// A driver's device: put it behind checked(), and keep a reference for what is beyond BlockDevice.
