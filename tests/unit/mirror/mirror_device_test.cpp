@@ -4,18 +4,22 @@
 
 #include "drivers/checked_device.hpp"
 #include "drivers/filters/fault.hpp"
+#include "tests/support/child_process.hpp"
 #include "tests/support/pattern.hpp"
 #include "tests/support/test_runtime.hpp"
+#include "tests/unit/mirror/background.hpp"
 #include "tests/unit/mirror/volatile_disk.hpp"
 
 #include <gtest/gtest.h>
 
 namespace diskferry {
 namespace {
+using test::Background;
 using test::must;
 using test::pattern;
 using test::run;
 using test::runtime;
+using test::wait_until;
 
 constexpr std::uint64_t disk_bytes = mib;
 constexpr std::uint64_t granule_bytes = 4096;
@@ -60,6 +64,17 @@ Task<Result<void>> copy_and_switch(MirrorDevice& mirror) {
 Task<Result<std::shared_ptr<BlockDevice>>> detached(MirrorDevice& mirror) {
   co_return co_await mirror.detach();
 }
+Task<Result<std::shared_ptr<BlockDevice>>> former_of(MirrorDevice& mirror) {
+  auto former = co_await mirror.take_former();
+  if (!former)
+    co_return unexpected(fail(ErrorKind::not_found, "take the former primary").why("there is none"));
+  co_return former;
+}
+Task<Result<void>> take_former_and_close(MirrorDevice& mirror) {
+  DISKFERRY_CO_TRY(const auto former, co_await former_of(mirror));
+  co_return co_await former->close();
+}
+
 /// Closed by the destructor.
 struct MirrorUnderTest {
   MirrorUnderTest() {
@@ -119,6 +134,125 @@ TEST(MirrorDevice, WhatItsWindowsHaveCountedOnlyGrows) {
   EXPECT_EQ(stats.sent_bytes, 24576u);
   EXPECT_EQ(stats.resent_bytes, 8192u);
   EXPECT_GE(stats.acknowledged_bytes, 24576u);
+}
+
+// --- requests that outlive a switchover -------------------------------------------------------------------
+
+/// A request that is no change and fails at the old primary when that is the primary no more.
+struct LateCase {
+  std::string name;
+  FaultVerb verb;
+  ErrorKind error;
+};
+void PrintTo(const LateCase& one, std::ostream* to) {
+  *to << one.name;
+}
+class LateRequest : public testing::TestWithParam<LateCase> {
+ protected:
+  static constexpr Duration late = std::chrono::hours(1);
+
+  LateRequest() {
+    all.mirror->attach(all.second.open(), {});
+    all.write(granule_bytes, 512);
+    must(run(copy_dirty(*all.mirror)));
+  }
+  Task<Result<void>> request() {
+    if (GetParam().verb == FaultVerb::flush) co_return co_await all.device->flush();
+    into.resize(512);
+    co_return co_await all.device->read(granule_bytes, into);
+  }
+  /// Begins one that the old primary has not answered yet.
+  std::unique_ptr<Background> begin() {
+    all.first.faults->add({.verb = GetParam().verb, .action = FaultAction::delay, .delay = late});
+    all.first.faults->add({.verb = GetParam().verb, .error = GetParam().error});
+    auto begun = std::make_unique<Background>(request());
+    EXPECT_TRUE(wait_until([&] { return all.clock.sleepers() == 1; }));
+    return begun;
+  }
+  void let_it_fail() { all.clock.advance(late); }
+
+  MirrorUnderTest all;
+  std::vector<std::byte> into{};
+};
+
+TEST_P(LateRequest, IsMadeAgainAtWhatIsThePrimaryNow) {
+  const auto flushes_before = all.second.faults->calls(FaultVerb::flush);
+  const auto begun = begin();
+  must(run(copy_and_switch(*all.mirror)));
+  const auto flushes_then = all.second.faults->calls(FaultVerb::flush);
+  EXPECT_GT(flushes_then, flushes_before);
+  EXPECT_FALSE(begun->has_ended());
+  let_it_fail();
+  must(begun->end());
+  if (GetParam().verb == FaultVerb::flush) {
+    EXPECT_EQ(all.second.faults->calls(FaultVerb::flush), flushes_then + 1);
+  } else {
+    EXPECT_EQ(into, pattern(granule_bytes, 512));
+  }
+  must(run(take_former_and_close(*all.mirror)));
+}
+
+/// The same where the old primary follows, and goes away while it does.
+TEST_P(LateRequest, IsMadeAgainAlsoWhereTheOldPrimaryFollows) {
+  const auto begun = begin();
+  must(run(copy_and_switch(*all.mirror)));
+  all.mirror->attach_former({});
+  let_it_fail();
+  must(begun->end());
+  if (GetParam().verb == FaultVerb::read) EXPECT_EQ(into, pattern(granule_bytes, 512));
+}
+
+TEST_P(LateRequest, FailsWhereThePrimaryIsTheSame) {
+  const auto begun = begin();
+  let_it_fail();
+  const auto ended = begun->end();
+  ASSERT_FALSE(ended);
+  EXPECT_EQ(ended.error().kind(), GetParam().error);
+}
+
+/// Whoever takes the old primary, to close it, gets it when nobody uses it any more.
+TEST_P(LateRequest, KeepsTheOldPrimaryOpen) {
+  const auto begun = begin();
+  must(run(copy_and_switch(*all.mirror)));
+  Background taken(take_former_and_close(*all.mirror));
+  EXPECT_FALSE(taken.has_ended());
+  EXPECT_EQ(all.first.faults->calls(FaultVerb::close), 0u);
+  let_it_fail();
+  must(begun->end());
+  must(taken.end());
+  EXPECT_EQ(all.first.faults->calls(FaultVerb::close), 1u);
+}
+
+INSTANTIATE_TEST_SUITE_P(Verbs, LateRequest,
+                         testing::Values(LateCase{"Read", FaultVerb::read, ErrorKind::gone},
+                                         LateCase{"ReadOfAPlaceThatIsBad", FaultVerb::read, ErrorKind::io},
+                                         LateCase{"Flush", FaultVerb::flush, ErrorKind::gone}),
+                         [](const auto& one) { return one.param.name; });
+
+// --- back to what was not kept in step --------------------------------------------------------------------
+
+TEST(MirrorDevice, GoesBackToAnOldPrimaryThatDidNotFollow) {
+  MirrorUnderTest all;
+  all.mirror->attach(all.second.open(), {});
+  all.write(0, 65536);
+  must(run(copy_and_switch(*all.mirror)));
+  EXPECT_FALSE(all.mirror->copy_target());
+  EXPECT_EQ(all.mirror->dirty_bytes(), 0u);
+  // What is written to the new one alone is known to be missing at the old one.
+  all.write(granule_bytes, granule_bytes, 2);
+  must(run(all.device->write_zeroes({4 * granule_bytes, granule_bytes}, {})));
+  EXPECT_EQ(all.mirror->dirty_bytes(), 2 * granule_bytes);
+  EXPECT_FALSE(all.first.disk->current() == all.second.disk->current());
+
+  all.mirror->attach(must(run(former_of(*all.mirror))), {.is_used = true});
+  const auto written_before = all.first.disk->written_bytes();
+  must(run(copy_and_switch(*all.mirror)));
+  EXPECT_TRUE(all.first.disk->durable() == all.second.disk->current());
+  EXPECT_LE(all.first.disk->written_bytes() - written_before, 2 * granule_bytes) << "and nothing else";
+  // It is the primary again.
+  all.write(0, 512, 3);
+  EXPECT_FALSE(all.first.disk->current() == all.second.disk->current());
+  must(run(take_former_and_close(*all.mirror)));
 }
 
 }  // namespace

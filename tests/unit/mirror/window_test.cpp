@@ -1,8 +1,8 @@
 // The window as its client and its owner see it.
-#include "diskferry/task_group.hpp"
 #include "gateway/mirror/table_file.hpp"
 #include "tests/support/child_process.hpp"
 #include "tests/support/pattern.hpp"
+#include "tests/unit/mirror/background.hpp"
 #include "tests/unit/mirror/window_fixture.hpp"
 
 #include <thread>
@@ -12,42 +12,13 @@
 
 namespace diskferry {
 namespace {
+using test::Background;
 using test::must;
 using test::pattern;
 using test::run;
 using test::runtime;
 using test::wait_until;
 using test::WindowUnderTest;
-
-/// A task that runs beside the test; cancelled or joined by it.
-class Background {
- public:
-  explicit Background(Task<Result<void>> task) : group_(runtime().reactor(1)) {
-    group_.spawn(note_end(std::move(task), has_ended_, result_));
-  }
-  ~Background() {
-    if (!is_joined_) (void)end();
-  }
-  bool has_ended() const { return has_ended_; }
-  void cancel() { group_.cancel(); }
-  Result<void> end() {
-    is_joined_ = true;
-    (void)run(group_.join());
-    return *result_;
-  }
-
- private:
-  static Task<Result<void>> note_end(Task<Result<void>> task, std::atomic<bool>& has_ended,
-                                     std::optional<Result<void>>& result) {
-    result.emplace(co_await std::move(task));
-    has_ended = true;
-    co_return Result<void>{};
-  }
-  std::atomic<bool> has_ended_ = false;
-  std::optional<Result<void>> result_;
-  bool is_joined_ = false;
-  TaskGroup group_;
-};
 
 Task<Result<void>> nothing() {
   co_return Result<void>{};
