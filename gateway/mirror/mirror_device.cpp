@@ -147,6 +147,16 @@ WindowStats MirrorDevice::window_stats() const {
   return stats;
 }
 
+std::uint64_t MirrorDevice::mark_pending() {
+  const Target followed = target();
+  DISKFERRY_ASSERT(followed.window, "what is pending is so for a target");
+  return followed.window->mark();
+}
+bool MirrorDevice::has_settled(std::uint64_t mark) const {
+  const Target followed = target();
+  return followed.window && followed.window->has_settled(mark);
+}
+
 /// guard_ is held.
 void MirrorDevice::fail_target(const Error& error) {
   if (target_.device && !target_failure_) target_failure_ = error;

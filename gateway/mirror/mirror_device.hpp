@@ -127,6 +127,11 @@ class MirrorDevice final : public BlockDevice {
   /// Makes the target durable, and forgets what is settled. Errors: those of the target; cancelled.
   Task<Result<void>> checkpoint();
 
+  /// Marks what the target has been told and the window has not sent yet, and whether all of that is at the
+  /// target: a wait that guests who go on writing do not make longer. Precondition: a target, the same one.
+  std::uint64_t mark_pending();
+  bool has_settled(std::uint64_t mark) const;
+
   // --- convergence ---
 
   void set_mode(MirrorMode mode);

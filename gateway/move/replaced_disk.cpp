@@ -212,6 +212,7 @@ Task<Result<void>> ReplacedDisk::attach(bool is_back) {
   DISKFERRY_CO_TRY(auto target, is_back ? co_await open_side(state_.source, state_.source_format)
                                         : co_await open_side(state_.uri, state_.format));
   mirror_->attach(std::move(target), {.window_bytes = options_.window_bytes});
+  is_in_step_ = false;
   old_is_primary_ = !is_back;
   co_return Result<void>{};
 }
@@ -259,13 +260,16 @@ Task<Result<void>> ReplacedDisk::bulk(CopyEngine& engine, BlockDevice& primary, 
 
 Task<Result<void>> ReplacedDisk::rounds(CopyEngine& engine, BlockDevice& primary) {
   TimePoint aged = context_.clock.now();
+  std::optional<std::uint64_t> first_round;
   while (!co_await is_cancelled()) {
     if (old_is_primary_) DISKFERRY_CO_CHECK(co_await take_up_loss(primary));
     const std::uint64_t before = mirror_->stats().copied_bytes;
     MirrorWork work(*mirror_, nullptr, {.request_bytes = request_bytes, .skip_recent = true});
     DISKFERRY_CO_CHECK(co_await engine.run(work));
     ++rounds_;
-    is_in_step_ = true;
+    // What it had copied may wait in the window for long.
+    if (!first_round) first_round = mirror_->mark_pending();
+    is_in_step_ = is_in_step_ || mirror_->has_settled(*first_round);
     if (auto failure = mirror_->target_failure()) co_return unexpected(*std::move(failure));
     if (context_.clock.now() - aged >= age) {
       mirror_->next_age();

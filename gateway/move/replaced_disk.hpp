@@ -66,7 +66,8 @@ class ReplacedDisk {
   /// Nothing follows any more; what the target has is noted. It can be attached again.
   Task<void> detach() { return let_target_go(true); }
 
-  /// The first pass is over, and what guests do not write all the time was copied once more.
+  /// The first pass is over, what guests do not write all the time was copied once more, and what waited to
+  /// be sent then is at the target.
   bool is_in_step() const noexcept { return is_in_step_; }
   MirrorDevice& mirror() noexcept { return *mirror_; }
 

@@ -41,6 +41,34 @@ TEST(Window, AcknowledgesBeforeTheTargetDoes) {
   EXPECT_FALSE(extents[0].reads_zero);
 }
 
+TEST(Window, AMarkIsOfWhatWasAcknowledgedBeforeItWhateverIsWrittenOn) {
+  WindowUnderTest disk({});
+  EXPECT_TRUE(disk.window->has_settled(disk.window->mark())) << "nothing is pending";
+  must(disk.write(0, pattern(0, 8192)));
+  const std::uint64_t before = disk.window->mark();
+  disk.faults->add({.verb = FaultVerb::write, .action = FaultAction::hang, .range = {65536, 4096}});
+  must(disk.write(65536, pattern(65536, 4096)));
+  EXPECT_TRUE(wait_until([&] { return disk.window->has_settled(before); }));
+  EXPECT_EQ(disk.window->pending_bytes(), 4096u);
+  // What waits now is before the next one, also when it is written again.
+  const std::uint64_t after = disk.window->mark();
+  must(disk.write(65536, pattern(65536, 4096, 2)));
+  must(disk.write(0, pattern(0, 8192, 2)));
+  EXPECT_TRUE(wait_until([&] { return disk.window->stats().sent_bytes == 16384; }));
+  EXPECT_FALSE(disk.window->has_settled(after));
+  must(run(disk.window->stop()));
+  EXPECT_FALSE(disk.window->has_settled(after)) << "it was dropped";
+}
+
+TEST(Window, NoMarkIsSettledWhenItHasFailed) {
+  WindowUnderTest disk({});
+  disk.faults->add({.verb = FaultVerb::write});
+  must(disk.write(0, pattern(0, 4096)));
+  const std::uint64_t mark = disk.window->mark();
+  EXPECT_TRUE(wait_until([&] { return disk.window->failure().has_value(); }));
+  EXPECT_FALSE(disk.window->has_settled(mark));
+}
+
 TEST(Window, SendsOnlyWhatChangedOfARewrittenGranule) {
   WindowUnderTest disk({.size_bytes = 16 * mib});
   auto granule = pattern(0, 64 * kib);
