@@ -101,9 +101,7 @@ Task<Result<void>> ReplacedDisk::look() {
   DISKFERRY_CO_TRY(const VolumeFacts source_facts, co_await look_at_volume(context_, source, {}));
   state_.source_identity = source_facts.identity;
   if (!target.volume.obstacles.empty()) co_return unexpected(target.volume.obstacles.front());
-  if (target.volume.exists && !target.volume.can_be_emptied && state_.format == "raw" &&
-      target.volume.size_bytes < state_.size_bytes)
-    co_return unexpected(too_small(uri, target.volume.size_bytes, state_.size_bytes));
+  DISKFERRY_CO_CHECK(refuse_too_small(target, copy, state_.size_bytes));
   makes_target_ = !target.volume.exists;
   co_return Result<void>{};
 }
