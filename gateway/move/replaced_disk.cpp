@@ -113,8 +113,13 @@ Task<Result<void>> ReplacedDisk::make_target() {
   DISKFERRY_CO_TRY(const TargetAction action, decide_target(target, copy));
   if (action != TargetAction::open)
     DISKFERRY_CO_CHECK(co_await create_target(context_, copy, state_.size_bytes));
-  DISKFERRY_CO_TRY(const TargetState made, co_await look_at_target(context_, copy));
-  state_.target_identity = made.volume.identity;
+  co_return Result<void>{};
+}
+
+Task<Result<void>> ReplacedDisk::identify_target() {
+  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(state_.uri));
+  DISKFERRY_CO_TRY(const VolumeFacts made, co_await look_at_volume(context_, uri, {}));
+  state_.target_identity = made.identity;
   co_return Result<void>{};
 }
 

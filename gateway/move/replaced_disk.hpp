@@ -53,6 +53,8 @@ class ReplacedDisk {
   bool makes_target() const noexcept { return makes_target_; }
   /// Makes the target, where it is not there. Errors: no_space, permission, and those of the storage.
   Task<Result<void>> make_target();
+  /// Once it is there: notes which storage it is. Errors: those of the storage.
+  Task<Result<void>> identify_target();
   /// Puts the mirror behind the export. `is_again`: what an earlier process noted still holds, if the export
   /// is where the job's record has it, which is the target where that is in charge. Errors: no_space (the
   /// map), mismatch.
