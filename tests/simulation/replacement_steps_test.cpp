@@ -1,11 +1,14 @@
 // Single events of a replacement, which a seed would have to meet: targets of which nobody knows whether they
-// were made.
+// were made, files that cannot be removed, and the way back to storage that was not kept in step.
 #include "gateway/jobs/event_bus.hpp"
 #include "gateway/move/replacement.hpp"
 #include "tests/simulation/exports.hpp"
 #include "tests/simulation/journal.hpp"
 #include "tests/simulation/storages.hpp"
 #include "tests/support/test_runtime.hpp"
+
+#include <filesystem>
+#include <fstream>
 
 #include <gtest/gtest.h>
 #include <spdlog/spdlog.h>
@@ -58,7 +61,9 @@ class Scene {
   std::unique_ptr<Replacement> make_job() {
     return std::make_unique<Replacement>(*environment_, journal.job());
   }
+  std::string map_path() const { return folder_ / "r-1-0.map"; }
   Clock& clock() { return world_.clock(); }
+  Executor executor() { return world_.executor(); }
 
  private:
   void make_environment() {
@@ -136,6 +141,116 @@ TEST(ReplacementSteps, ATargetThatWasRefusedIsNotToldOf) {
     EXPECT_EQ(scene.journal.job().phase, "aborted");
     EXPECT_FALSE(scene.new_side.exists);
   }
+}
+
+// --- files that cannot be removed -------------------------------------------------------------------------
+
+/// Until it is in step; then the gateway stops, and leaves it to the next one.
+Task<Result<void>> come_in_step_and_stop(Scene& scene, Replacement& job) {
+  DISKFERRY_CO_CHECK(co_await scene.open());
+  TaskGroup running(scene.executor());
+  running.spawn(job.run());
+  while (scene.journal.job().phase != "synchronized")
+    DISKFERRY_CO_CHECK(co_await scene.clock().sleep_for(std::chrono::milliseconds(10)));
+  job.gateway_stops();
+  running.cancel();
+  (void)co_await running.join();
+  co_await scene.exports.close_all();
+  co_return Result<void>{};
+}
+
+/// What the next gateway says of it.
+Task<Result<void>> take_up(Scene& scene, Replacement& job) {
+  DISKFERRY_CO_CHECK(co_await scene.open());
+  scene.exports.refuse_one_in = 1;
+  auto taken = co_await job.take_up();
+  co_await job.leave_to_next();
+  co_await scene.exports.close_all();
+  co_return taken;
+}
+
+class ATakeUpThatFails : public testing::Test {
+ protected:
+  ATakeUpThatFails() {
+    ReplaceRequest request = one_disk();
+    request.commit_by_hand = true;
+    scene.emplace(request);
+    const auto job = scene->make_job();
+    test::must(scene->run(come_in_step_and_stop(*scene, *job)));
+    EXPECT_TRUE(std::filesystem::exists(scene->map_path()));
+  }
+  Error refused() {
+    const auto next = scene->make_job();
+    const auto taken = scene->run(take_up(*scene, *next));
+    EXPECT_FALSE(taken);
+    return taken.error();
+  }
+  std::optional<Scene> scene;
+};
+
+TEST_F(ATakeUpThatFails, LeavesNoNotesThatWillNotBeTrueAnyMore) {
+  EXPECT_EQ(refused().operation(), "borrow");
+  EXPECT_FALSE(std::filesystem::exists(scene->map_path()));
+}
+
+TEST_F(ATakeUpThatFails, SaysWhichNotesHaveToBeRemovedByHand) {
+  // No file, and not empty: nobody removes that by chance.
+  std::filesystem::remove(scene->map_path());
+  std::filesystem::create_directory(scene->map_path());
+  std::ofstream(scene->map_path() + "/something") << "x";
+  const Error told = refused();
+  EXPECT_NE(told.message().find(scene->map_path()), std::string::npos) << told.message();
+  EXPECT_NE(told.remedy().find("remove it before the gateway is started again, or cancel the job r-1"),
+            std::string::npos)
+      << told.remedy();
+  EXPECT_TRUE(std::filesystem::exists(scene->map_path()));
+}
+
+// --- back to what was not kept in step --------------------------------------------------------------------
+
+/// A guest writes from the commit on, for a while.
+Task<Result<void>> write_on(Scene& scene) {
+  const std::vector<std::byte> bytes(disk_bytes / 2, std::byte{7});
+  while (scene.journal.job().phase != "retained")
+    DISKFERRY_CO_CHECK(co_await scene.clock().sleep_for(std::chrono::milliseconds(1)));
+  const auto hold = scene.exports.use("disk");
+  DISKFERRY_CO_CHECK(co_await hold.device().write(0, bytes, {}));
+  co_return Result<void>{};
+}
+
+Task<Result<void>> go_and_come_back(Scene& scene, Replacement& job) {
+  DISKFERRY_CO_CHECK(co_await scene.open());
+  TaskGroup guests(scene.executor());
+  guests.spawn(write_on(scene));
+  const auto ended = co_await job.run();
+  DISKFERRY_CO_CHECK(co_await guests.join());
+  std::vector<std::byte> all(disk_bytes);
+  DISKFERRY_CO_CHECK(co_await scene.exports.use("disk").device().read(0, all));
+  EXPECT_TRUE(std::ranges::all_of(std::span(all).first(disk_bytes / 2),
+                                  [](std::byte one) { return one == std::byte{7}; }));
+  EXPECT_EQ(scene.exports.place("disk"), Storages::uri_of("old"));
+  co_await scene.exports.close_all();
+  co_return ended;
+}
+
+TEST(ReplacementSteps, OldStorageThatIsNotRetainedIsTakenBackWhereItIsSaidInTime) {
+  ReplaceRequest request = one_disk();
+  request.retain_s = 0;
+  Scene scene(request);
+  const auto job = scene.make_job();
+  // Right when the commit is written down; nothing follows from there on.
+  unsigned changes = 0;
+  scene.journal.on_places = [&] {
+    if (++changes == 1) job->fall_back();
+  };
+  const auto ended = scene.run(go_and_come_back(scene, *job));
+  ASSERT_FALSE(ended);
+  EXPECT_EQ(ended.error().why(), "the old storage was taken back") << ended.error().message();
+  EXPECT_EQ(changes, 2u);
+  EXPECT_EQ(scene.journal.job().phase, "aborted");
+  EXPECT_FALSE(scene.new_side.exists) << "what was made is removed";
+  EXPECT_TRUE(std::ranges::all_of(std::span(scene.old_side.platter.durable).first(disk_bytes / 2),
+                                  [](std::byte one) { return one == std::byte{7}; }));
 }
 
 }  // namespace
