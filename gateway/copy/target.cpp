@@ -187,6 +187,16 @@ Error too_small(const ImageUri& target, std::uint64_t has_bytes, std::uint64_t n
       .remedy("enlarge the target or choose another one");
 }
 
+bool keeps_size(const TargetState& target, const CopyRequest& request) noexcept {
+  return target.volume.exists && !target.volume.can_be_emptied && request.target_format == "raw";
+}
+
+Result<void> refuse_too_small(const TargetState& target, const CopyRequest& request,
+                              std::uint64_t needed_bytes) {
+  if (!keeps_size(target, request) || target.volume.size_bytes >= needed_bytes) return {};
+  return unexpected(too_small(request.target, target.volume.size_bytes, needed_bytes));
+}
+
 VerifyLevel usual_verification(const ImageUri& target) {
   return server_request_bytes(target) != 0 ? VerifyLevel::sample : VerifyLevel::cache;
 }

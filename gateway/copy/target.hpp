@@ -42,6 +42,11 @@ Result<void> refuse_same_storage(const std::vector<SourceLayer>& layers, const T
 /// empty where it will.
 std::string sectors_unlike(CopyEngine::Devices devices, std::string_view target_format);
 Error too_small(const ImageUri& target, std::uint64_t has_bytes, std::uint64_t needed_bytes);
+/// A raw disk that is there and cannot be emptied: it is used as large as it is.
+bool keeps_size(const TargetState& target, const CopyRequest& request) noexcept;
+/// Before it is opened. Errors: too_large where it keeps its size, which is too small.
+Result<void> refuse_too_small(const TargetState& target, const CopyRequest& request,
+                              std::uint64_t needed_bytes);
 
 /// As far as reading back costs next to nothing: all of what is written where a cache of this host or an NBD
 /// server gives it back, samples where a storage server would have as much to do again.

@@ -113,6 +113,7 @@ Task<MirrorDevice::Target> MirrorDevice::take_target() {
   {
     std::lock_guard lock(guard_);
     taken = std::exchange(target_, {});
+    ending_window_ = taken.window;
     target_failure_.reset();
     if (taken.device) differences_.lose_unsettled();
   }
@@ -125,6 +126,8 @@ Task<MirrorDevice::Target> MirrorDevice::take_target() {
     lock.lock();
   }
   if (std::exchange(former_follows_, false)) former_.reset();
+  ended_windows_.add_counters_of(taken.window->stats());
+  ending_window_.reset();
   co_return taken;
 }
 
@@ -137,8 +140,21 @@ std::optional<Error> MirrorDevice::target_failure() const {
   return target_failure_;
 }
 WindowStats MirrorDevice::window_stats() const {
+  std::lock_guard lock(guard_);
+  const auto& present = target_.window ? target_.window : ending_window_;
+  WindowStats stats = present ? present->stats() : WindowStats{};
+  stats.add_counters_of(ended_windows_);
+  return stats;
+}
+
+std::uint64_t MirrorDevice::mark_pending() {
   const Target followed = target();
-  return followed.window ? followed.window->stats() : WindowStats{};
+  DISKFERRY_ASSERT(followed.window, "what is pending is so for a target");
+  return followed.window->mark();
+}
+bool MirrorDevice::has_settled(std::uint64_t mark) const {
+  const Target followed = target();
+  return followed.window && followed.window->has_settled(mark);
 }
 
 /// guard_ is held.

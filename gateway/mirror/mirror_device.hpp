@@ -101,6 +101,7 @@ class MirrorDevice final : public BlockDevice {
   Task<std::shared_ptr<BlockDevice>> detach();
   /// Why the target does not follow any more; it stays so until detach().
   std::optional<Error> target_failure() const;
+  /// Its counters are of all targets there were, so that they only grow.
   WindowStats window_stats() const;
   /// Where copies are written; behind checked(). Null without a target.
   std::shared_ptr<BlockDevice> copy_target() const;
@@ -128,6 +129,11 @@ class MirrorDevice final : public BlockDevice {
   void next_age();
   /// Makes the target durable, and forgets what is settled. Errors: those of the target; cancelled.
   Task<Result<void>> checkpoint();
+
+  /// Marks what the target has been told and the window has not sent yet, and whether all of that is at the
+  /// target: a wait that guests who go on writing do not make longer. Precondition: a target, the same one.
+  std::uint64_t mark_pending();
+  bool has_settled(std::uint64_t mark) const;
 
   // --- convergence ---
 
@@ -224,6 +230,8 @@ class MirrorDevice final : public BlockDevice {
   std::shared_ptr<Primary> former_;  // before the last switchover; null: taken
   bool former_follows_ = false;      // it is the target
   Target target_;
+  std::shared_ptr<Window> ending_window_;  // of a target that is being taken
+  WindowStats ended_windows_;              // counters of those before
   std::optional<Error> target_failure_;
   DifferenceMap differences_;
   InFlight in_flight_;

@@ -149,6 +149,18 @@ std::uint64_t Window::pending_bytes() const {
   return pending_.counters().data_bytes;
 }
 
+void WindowStats::add_counters_of(const WindowStats& ended) noexcept {
+  acknowledged_bytes += ended.acknowledged_bytes;
+  zeroed_bytes += ended.zeroed_bytes;
+  sent_bytes += ended.sent_bytes;
+  sent_zero_bytes += ended.sent_zero_bytes;
+  resent_bytes += ended.resent_bytes;
+  unchanged_bytes += ended.unchanged_bytes;
+  superseded_bytes += ended.superseded_bytes;
+  pending_bytes_peak = std::max(pending_bytes_peak, ended.pending_bytes_peak);
+  flushes += ended.flushes;
+}
+
 WindowStats Window::stats() const {
   const TimePoint now = context_.clock.now();
   std::lock_guard lock(guard_);

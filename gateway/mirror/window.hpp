@@ -63,6 +63,9 @@ struct WindowStats {
   std::uint64_t flushes = 0;
   std::uint64_t oldest_pending_ms = 0;
   std::uint64_t bytes_per_s = 0;  ///< sent in the last second
+
+  /// What a window before this one has counted.
+  void add_counters_of(const WindowStats& ended) noexcept;
 };
 
 /// A driver's device: put it behind checked(), and keep a reference for what is beyond BlockDevice.
@@ -103,6 +106,10 @@ class Window final : public BlockDevice {
   /// Waits until everything acknowledged before is at the target; does not flush it. Errors: cancelled, those
   /// of the class.
   Task<Result<void>> settle();
+  /// The same for who does not wait: a mark behind everything acknowledged before.
+  std::uint64_t mark();
+  /// Whether all before the mark is at the target; never once the window has failed or was stopped.
+  bool has_settled(std::uint64_t mark) const;
   /// Whether try_write() would take such a write, as it looks now.
   bool can_take(Range range) const;
   /// Waits until nothing is pending; does not flush the target. Errors: cancelled, those of the class.
@@ -171,6 +178,7 @@ class Window final : public BlockDevice {
   Task<Result<void>> send(const Flight& flight, std::span<std::byte> buffer);
   void landed(const Flight& flight, const Result<void>& result, std::size_t sender);
   void advance_barriers();
+  std::uint64_t want_barrier();
   void fail_with(const Error& error);
   void wake_everybody();
   Result<void> check_usable() const;

@@ -120,12 +120,28 @@ void Window::advance_barriers() {
   }
 }
 
-/// Waits until everything acknowledged before has been sent.
-Task<Result<void>> Window::settle() {
-  std::unique_lock lock(guard_);
+/// One behind everything acknowledged before. guard_ is held.
+std::uint64_t Window::want_barrier() {
   const std::uint64_t wanted = barrier_begun_ + 1;
   barrier_wanted_ = std::max(barrier_wanted_, wanted);
   advance_barriers();
+  return wanted;
+}
+
+std::uint64_t Window::mark() {
+  std::lock_guard lock(guard_);
+  return want_barrier();
+}
+
+bool Window::has_settled(std::uint64_t mark) const {
+  std::lock_guard lock(guard_);
+  return barrier_done_ >= mark && check_usable();
+}
+
+/// Waits until everything acknowledged before has been sent.
+Task<Result<void>> Window::settle() {
+  std::unique_lock lock(guard_);
+  const std::uint64_t wanted = want_barrier();
   while (true) {
     DISKFERRY_CO_CHECK(check_usable());
     if (barrier_done_ >= wanted) co_return Result<void>{};

@@ -158,10 +158,10 @@ Task<Result<void>> Adoption::prepare() {
   // Written down first, so that a crash leaves nothing behind that nobody knows of.
   DISKFERRY_CO_CHECK(co_await record_.save({}));
   if (was_made_before) DISKFERRY_CO_CHECK(co_await remove_target());
-  if (auto made = co_await make_target(); !made) {
-    disk_state().was_created = false;
-    co_return made;
-  }
+  auto made = co_await make_target();
+  if (!made && !is_gateway_stopping_)
+    co_return unexpected(co_await record_.note_unmade(disk_state(), std::move(made).error()));
+  if (!made) co_return made;
   co_return co_await record_.enter(Phase::prepared);
 }
 

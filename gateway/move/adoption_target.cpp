@@ -105,10 +105,8 @@ Task<Result<bool>> look_at_adoption_target(DriverContext& context, AdoptionTarge
   DISKFERRY_CO_CHECK(decide_target(found, copy));
   const VolumeFacts& volume = found.volume;
   if (!volume.obstacles.empty()) co_return unexpected(volume.obstacles.front());
-  const bool keeps_size = volume.exists && !volume.can_be_emptied && state.format == "raw";
-  if (keeps_size && volume.size_bytes < state.size_bytes)
-    co_return unexpected(too_small(uri, volume.size_bytes, state.size_bytes));
-  state.is_part = facts.request.rehome && keeps_size && volume.size_bytes > state.size_bytes;
+  DISKFERRY_CO_CHECK(refuse_too_small(found, copy, state.size_bytes));
+  state.is_part = facts.request.rehome && keeps_size(found, copy) && volume.size_bytes > state.size_bytes;
   co_return !volume.exists;
 }
 

@@ -1,11 +1,15 @@
 #include "gateway/move/replace_record.hpp"
 
 #include "diskferry/image_uri.hpp"
+#include "drivers/registry.hpp"
 
 #include <algorithm>
 #include <csignal>
 #include <fmt/format.h>
+#include <utility>
 
+#include <boost/asio/cancellation_state.hpp>
+#include <boost/asio/this_coro.hpp>
 #include <spdlog/spdlog.h>
 
 namespace diskferry {
@@ -13,6 +17,8 @@ namespace {
 /// A lease that outlives every step: it is what tells another process of this gateway to keep off.
 constexpr Duration lease = std::chrono::hours(24 * 365);
 constexpr Duration save_again_after = std::chrono::seconds(1);
+/// A storage that does not answer holds up the end of a job for so long.
+constexpr Duration look_max = std::chrono::seconds(5);
 }  // namespace
 
 Task<Result<void>> ReplaceRecord::load() {
@@ -80,6 +86,27 @@ Error ReplaceRecord::end_reason(Error why, bool is_cancel_wanted) const {
   if (!is_cancel_wanted || why.kind() != ErrorKind::cancelled) return why;
   return fail(ErrorKind::cancelled, "replace", printable(job_.subject))
       .why("it was cancelled, and the old storage stays in charge");
+}
+
+/// Also where its storage does not say: an answer that was lost is no answer.
+Task<bool> ReplaceRecord::may_be_there(std::string uri) const {
+  const auto named = ImageUri::parse(uri);
+  if (!named) co_return false;
+  const auto found = co_await with_deadline(environment_.drivers.clock, look_max, "look at the target",
+                                            look_at_volume(environment_.drivers, *named, {}));
+  co_return !found || found->exists;
+}
+
+Task<Error> ReplaceRecord::note_unmade(ReplaceDiskState& disk, Error why) {
+  co_await boost::asio::this_coro::reset_cancellation_state(boost::asio::disable_cancellation());
+  if (!std::exchange(disk.was_created, false)) co_return why;
+  // Somebody else has made it meanwhile.
+  if (why.kind() == ErrorKind::already_exists) co_return why;
+  if (!co_await may_be_there(disk.uri)) co_return why;
+  state_.leftovers.push_back(disk.uri + ": it may have been made by this job, which was not told so");
+  const std::string known = why.remedy().empty() ? "" : why.remedy() + "; ";
+  co_return std::move(why).remedy(
+      fmt::format("{}{} may have been made: remove it, or begin again with --overwrite", known, disk.uri));
 }
 
 Task<Result<void>> ReplaceRecord::note_end(Result<void> result, std::string report,

@@ -32,10 +32,15 @@ class ReplaceRecord {
   Task<Result<void>> enter_for_sure(Phase next, JobChanges changes, std::function<bool()> gives_up);
   /// Why a job is undone, told to people: a wish to cancel shows up as whatever was being waited for then.
   Error end_reason(Error why, bool is_cancel_wanted) const;
+  /// That the target of this disk, which the job was to make, could not be made: it is not removed, since it
+  /// may be somebody else's. Where it may be there all the same, the report and the error that is returned
+  /// tell of it. Looks at the storage, also when cancelled.
+  Task<Error> note_unmade(ReplaceDiskState& disk, Error why);
   /// Returns `result`. Tried again as enter_for_sure().
   Task<Result<void>> note_end(Result<void> result, std::string report, std::function<bool()> gives_up);
 
  private:
+  Task<bool> may_be_there(std::string uri) const;
   void die_at(std::string_view prefix, Phase phase) const;
 
   const ReplaceEnvironment& environment_;

@@ -101,9 +101,7 @@ Task<Result<void>> ReplacedDisk::look() {
   DISKFERRY_CO_TRY(const VolumeFacts source_facts, co_await look_at_volume(context_, source, {}));
   state_.source_identity = source_facts.identity;
   if (!target.volume.obstacles.empty()) co_return unexpected(target.volume.obstacles.front());
-  if (target.volume.exists && !target.volume.can_be_emptied && state_.format == "raw" &&
-      target.volume.size_bytes < state_.size_bytes)
-    co_return unexpected(too_small(uri, target.volume.size_bytes, state_.size_bytes));
+  DISKFERRY_CO_CHECK(refuse_too_small(target, copy, state_.size_bytes));
   makes_target_ = !target.volume.exists;
   co_return Result<void>{};
 }
@@ -115,8 +113,13 @@ Task<Result<void>> ReplacedDisk::make_target() {
   DISKFERRY_CO_TRY(const TargetAction action, decide_target(target, copy));
   if (action != TargetAction::open)
     DISKFERRY_CO_CHECK(co_await create_target(context_, copy, state_.size_bytes));
-  DISKFERRY_CO_TRY(const TargetState made, co_await look_at_target(context_, copy));
-  state_.target_identity = made.volume.identity;
+  co_return Result<void>{};
+}
+
+Task<Result<void>> ReplacedDisk::identify_target() {
+  DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(state_.uri));
+  DISKFERRY_CO_TRY(const VolumeFacts made, co_await look_at_volume(context_, uri, {}));
+  state_.target_identity = made.identity;
   co_return Result<void>{};
 }
 
@@ -212,6 +215,7 @@ Task<Result<void>> ReplacedDisk::attach(bool is_back) {
   DISKFERRY_CO_TRY(auto target, is_back ? co_await open_side(state_.source, state_.source_format)
                                         : co_await open_side(state_.uri, state_.format));
   mirror_->attach(std::move(target), {.window_bytes = options_.window_bytes});
+  is_in_step_ = false;
   old_is_primary_ = !is_back;
   co_return Result<void>{};
 }
@@ -260,6 +264,7 @@ Task<Result<void>> ReplacedDisk::bulk(CopyEngine& engine, BlockDevice& primary, 
 
 Task<Result<void>> ReplacedDisk::rounds(CopyEngine& engine, BlockDevice& primary) {
   TimePoint aged = context_.clock.now();
+  std::optional<std::uint64_t> first_round;
   while (!co_await is_cancelled()) {
     if (old_is_primary_) DISKFERRY_CO_CHECK(co_await take_up_loss(primary));
     const std::uint64_t before = mirror_->stats().copied_bytes;
@@ -267,7 +272,9 @@ Task<Result<void>> ReplacedDisk::rounds(CopyEngine& engine, BlockDevice& primary
                     {.request_bytes = request_bytes, .skip_recent = true, .paced_by = &context_.clock});
     DISKFERRY_CO_CHECK(co_await engine.run(work));
     ++rounds_;
-    is_in_step_ = true;
+    // What it had copied may wait in the window for long.
+    if (!first_round) first_round = mirror_->mark_pending();
+    is_in_step_ = is_in_step_ || mirror_->has_settled(*first_round);
     if (auto failure = mirror_->target_failure()) co_return unexpected(*std::move(failure));
     if (context_.clock.now() - aged >= age) {
       mirror_->next_age();

@@ -53,6 +53,8 @@ class ReplacedDisk {
   bool makes_target() const noexcept { return makes_target_; }
   /// Makes the target, where it is not there. Errors: no_space, permission, and those of the storage.
   Task<Result<void>> make_target();
+  /// Once it is there: notes which storage it is. Errors: those of the storage.
+  Task<Result<void>> identify_target();
   /// Puts the mirror behind the export. `is_again`: what an earlier process noted still holds, if the export
   /// is where the job's record has it, which is the target where that is in charge. Errors: no_space (the
   /// map), mismatch.
@@ -66,7 +68,8 @@ class ReplacedDisk {
   /// Nothing follows any more; what the target has is noted. It can be attached again.
   Task<void> detach() { return let_target_go(true); }
 
-  /// The first pass is over, and what guests do not write all the time was copied once more.
+  /// The first pass is over, what guests do not write all the time was copied once more, and what waited to
+  /// be sent then is at the target.
   bool is_in_step() const noexcept { return is_in_step_; }
   MirrorDevice& mirror() noexcept { return *mirror_; }
 

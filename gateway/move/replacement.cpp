@@ -198,9 +198,11 @@ Task<Result<void>> Replacement::prepare() {
     state.was_created = state.was_created || disks_[i].disk.makes_target();
     DISKFERRY_CO_CHECK(co_await save({}));
     auto made = co_await disks_[i].disk.make_target();
-    if (made) continue;
-    state.was_created = false;
-    co_return made;
+    // A gateway that stops leaves it to the next one, which finds it in the record.
+    if (!made && !is_gateway_stopping_)
+      co_return unexpected(co_await record_.note_unmade(state, std::move(made).error()));
+    if (made) made = co_await disks_[i].disk.identify_target();
+    if (!made) co_return made;
   }
   DISKFERRY_CO_CHECK(co_await enter(Phase::prepared));
   for (Disk& each : disks_) {

@@ -10,19 +10,25 @@ namespace {
 constexpr std::uint16_t nbd_write = 1;
 constexpr std::uint16_t nbd_flush = 3;
 
+enum class Network : std::uint8_t { unix_socket, tcp };
+
 /// A storage behind a server, reached by way of a proxy.
 struct RemoteTarget {
-  RemoteTarget() {
+  explicit RemoteTarget(Network network)
+      : proxy(network == Network::tcp ? std::make_unique<Proxy>(Proxy::OnTcp{}, server.path())
+                                      : std::make_unique<Proxy>(folder / "proxy", server.path())) {
     server.add({.name = "disk", .writable = true}, MemoryOptions{.size_bytes = disk_bytes});
     server.start();
-    proxy.is_silent_from = [this](std::uint16_t type) {
+    proxy->is_silent_from = [this](std::uint16_t type) {
       if (!is_armed) return false;
       if (type == nbd_flush) ++flushes;
       return type == wanted && flushes >= wanted_flushes && is_armed.exchange(false);
     };
   }
   std::string uri() const {
-    return "nbd+unix:///disk?socket=" + folder / "proxy" + "&stall-timeout=1&reconnect-timeout=30";
+    const std::string patience = "stall-timeout=1&reconnect-timeout=30";
+    if (proxy->port() != 0) return fmt::format("nbd://127.0.0.1:{}/disk?{}", proxy->port(), patience);
+    return fmt::format("nbd+unix:///disk?socket={}&{}", folder / "proxy", patience);
   }
   /// The next request of that type, when there have been so many flushes from now on.
   void cut_at(std::uint16_t type, unsigned flushes_before) {
@@ -35,13 +41,13 @@ struct RemoteTarget {
     return wait_until([&] { return !is_armed.load(); }, std::chrono::seconds(60));
   }
   void heal() {
-    proxy.silence(false);
-    proxy.cut_all();
+    proxy->silence(false);
+    proxy->cut_all();
   }
 
   TemporaryFolder folder;
   TestServer server;
-  Proxy proxy{folder / "proxy", server.path()};
+  std::unique_ptr<Proxy> proxy;
   std::atomic<bool> is_armed = false;
   std::atomic<std::uint16_t> wanted = 0;
   std::atomic<unsigned> wanted_flushes = 0;
@@ -52,6 +58,7 @@ struct CutCase {
   std::string name;
   std::uint16_t type;
   unsigned flushes_before;
+  Network network = Network::unix_socket;
 };
 void PrintTo(const CutCase& one, std::ostream* to) {
   *to << one.name;
@@ -59,7 +66,7 @@ void PrintTo(const CutCase& one, std::ostream* to) {
 class ReplaceCut : public testing::TestWithParam<CutCase> {};
 
 TEST_P(ReplaceCut, LosesNothingAndEnds) {
-  RemoteTarget target;
+  RemoteTarget target(GetParam().network);
   const bool is_before = GetParam().type == nbd_flush;
   // A server whose connection was lost with writes that were not flushed fails every flush from then on.
   Place place(is_before ? Place::Gateway::stays : Place::Gateway::is_killed);
@@ -95,7 +102,11 @@ TEST_P(ReplaceCut, LosesNothingAndEnds) {
 INSTANTIATE_TEST_SUITE_P(At, ReplaceCut,
                          testing::Values(CutCase{"TheFlushBefore", nbd_flush, 1},
                                          CutCase{"TheFlushWhileTheyAreHeld", nbd_flush, 2},
-                                         CutCase{"TheFirstWriteAfter", nbd_write, 2}),
+                                         CutCase{"TheFirstWriteAfter", nbd_write, 2},
+                                         CutCase{"TheFlushBeforeOverTcp", nbd_flush, 1, Network::tcp},
+                                         CutCase{"TheFlushWhileTheyAreHeldOverTcp", nbd_flush, 2,
+                                                 Network::tcp},
+                                         CutCase{"TheFirstWriteAfterOverTcp", nbd_write, 2, Network::tcp}),
                          [](const auto& one) { return one.param.name; });
 
 }  // namespace

@@ -8,11 +8,6 @@
 namespace diskferry::test {
 namespace {
 
-/// What a disk of `disk_bytes` holds where nobody has written: no zeros.
-std::vector<std::byte> full_disk() {
-  return {disk_bytes, std::byte{0xEE}};
-}
-
 // --- a target that is full --------------------------------------------------------------------------------
 
 TEST(ReplaceFaults, ATargetThatIsFullPausesAndGoesOnWhenThereIsRoom) {
@@ -22,8 +17,7 @@ TEST(ReplaceFaults, ATargetThatIsFullPausesAndGoesOnWhenThereIsRoom) {
   std::ofstream(ballast) << std::string(40 * mib, 'x');
   const TemporaryFolder images;
   const std::string first = images / "first.raw";
-  const auto content = full_disk();
-  std::ofstream(first, std::ios::binary).write(reinterpret_cast<const char*>(content.data()), disk_bytes);
+  make_full_disk(first);
   Place place(first, {.initial = unwritten});
   const std::string next = small / "next.raw";
   const std::string job = place.begin(next, {"--max-write-latency", "50"});

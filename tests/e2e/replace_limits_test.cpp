@@ -65,6 +65,39 @@ TEST(ReplaceLimits, OfPauseAndResumeTheLastOneCounts) {
   place.clients.end();
 }
 
+/// With a small rate all of the disk waits in the window when all of it has been read.
+TEST(ReplaceLimits, InStepIsATargetThatHasTheContent) {
+  const TemporaryFolder images;
+  const std::string first = images / "first.raw";
+  make_full_disk(first);
+  Place place(first, {.initial = unwritten});
+  EXPECT_TRUE(place.write_on());
+  place.clients.end();
+  const std::string next = images / "next.raw";
+  const std::string job = place.begin(next, {"--rate", "16M", "--commit-by-hand"});
+  ASSERT_TRUE(place.comes_to(job, "phase", "synchronized"));
+  const std::string there = text_of(next);
+  ASSERT_EQ(there.size(), disk_bytes);
+  EXPECT_EQ(place.clients.check(std::as_bytes(std::span(there)), {0, disk_bytes}), "");
+  place.tell({"commit", job});
+  EXPECT_TRUE(place.comes_to(job, "phase", "released"));
+  EXPECT_EQ(place.daemon.end(), 0);
+}
+
+/// Clients that write all the time do not put it off.
+TEST(ReplaceLimits, InStepIsAlsoATargetThatIsWrittenToAllTheTime) {
+  const TemporaryFolder images;
+  const std::string first = images / "first.raw";
+  make_full_disk(first);
+  Place place(first, {.initial = unwritten});
+  const std::string job = place.begin(images / "next.raw", {"--rate", "16M", "--commit-by-hand"});
+  EXPECT_TRUE(place.comes_to(job, "phase", "synchronized"));
+  EXPECT_TRUE(place.write_on());
+  place.tell({"cancel", job});
+  EXPECT_TRUE(place.comes_to(job, "phase", "aborted"));
+  place.clients.end();
+}
+
 TEST(ReplaceLimits, PlacesAreChangedAtTheTimeThatWasSaid) {
   Place place;
   const std::string next = place.images / "next.raw";

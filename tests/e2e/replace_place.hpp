@@ -17,6 +17,15 @@ namespace diskferry::test {
 
 inline constexpr std::uint64_t disk_bytes = 48 * mib;
 
+/// What a disk of `disk_bytes` holds where nobody has written: no zeros, and for a model `unwritten`.
+inline std::vector<std::byte> full_disk() {
+  return {disk_bytes, std::byte{0xEE}};
+}
+inline void make_full_disk(const std::string& path) {
+  const auto content = full_disk();
+  std::ofstream(path, std::ios::binary).write(reinterpret_cast<const char*>(content.data()), disk_bytes);
+}
+
 /// Clients of an export that write, zero, discard, flush and read at random until they are told to end.
 class Clients {
  public:

@@ -79,6 +79,7 @@ class Journal final : public JobJournal {
     job_.state = changes.state.value_or(job_.state);
     job_.status = changes.status.value_or(job_.status);
     job_.error = changes.error.value_or(job_.error);
+    job_.report = changes.report.value_or(job_.report);
     for (const EndpointRecord& endpoint : changes.endpoints) endpoints_[endpoint.name] = endpoint;
     world_.trace("recorded: " + job_.phase);
     if (!changes.endpoints.empty() && on_places) on_places();

@@ -120,7 +120,9 @@ Task<Result<void>> Storages::create(DriverContext& context, ImageUri uri, Create
   }));
   if (volume->exists && !options.replace)
     co_return unexpected(fail(ErrorKind::already_exists, "create", uri.to_string()));
+  if (volume->making_fails) co_return unexpected(fail(*volume->making_fails, "create", uri.to_string()));
   all.make(uri, *volume);
+  if (volume->made_fails) co_return unexpected(fail(*volume->made_fails, "create", uri.to_string()));
   co_return Result<void>{};
 }
 

@@ -6,6 +6,7 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace diskferry::sim {
@@ -16,10 +17,12 @@ struct Volume {
   Platter platter;
   ZeroSupport zero;
   bool exists = true;
-  bool is_new = false;    ///< made, and not opened yet
-  unsigned made = 1;      ///< what is made anew is another one
-  unsigned open = 0;      ///< devices that are
-  bool may_lose = false;  ///< its cache, while nobody has it open
+  bool is_new = false;                      ///< made, and not opened yet
+  unsigned made = 1;                        ///< what is made anew is another one
+  unsigned open = 0;                        ///< devices that are
+  std::optional<ErrorKind> making_fails{};  ///< and leaves nothing behind
+  std::optional<ErrorKind> made_fails{};    ///< once it is there: the answer is lost
+  bool may_lose = false;                    ///< its cache, while nobody has it open
   unsigned last_opening = 0;
   /// Who opened it last has nothing any more.
   bool is_lost() const { return last_opening != platter.openings; }

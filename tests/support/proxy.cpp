@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdexcept>
 #include <sys/socket.h>
@@ -17,6 +19,11 @@ sockaddr_un address_of(const std::string& path) {
   std::strncpy(address.sun_path, path.c_str(), sizeof address.sun_path - 1);
   return address;
 }
+int listening(int fd, const sockaddr* address, socklen_t length) {
+  if (fd < 0 || bind(fd, address, length) != 0 || listen(fd, 16) != 0)
+    throw std::runtime_error("the proxy cannot listen");
+  return fd;
+}
 bool send_all(int fd, const std::byte* from, std::size_t length) {
   while (length != 0) {
     const ssize_t sent = send(fd, from, length, MSG_NOSIGNAL);
@@ -28,18 +35,40 @@ bool send_all(int fd, const std::byte* from, std::size_t length) {
 }
 }  // namespace
 
-Proxy::Proxy(std::string listen_path, std::string server_path) : server_path_(std::move(server_path)) {
-  listener_ = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const auto address = address_of(listen_path);
-  if (listener_ < 0 || bind(listener_, reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      listen(listener_, 16) != 0)
-    throw std::runtime_error("the proxy cannot listen");
+Proxy::Listener Proxy::listen_at(const std::string& path) {
+  const auto address = address_of(path);
+  return {.fd = listening(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0),
+                          reinterpret_cast<const sockaddr*>(&address), sizeof address)};
+}
+
+Proxy::Listener Proxy::listen_on_loopback() {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const int fd = listening(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0),
+                           reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  // Those who are accepted have it, too.
+  const int at_once = 1;
+  (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &at_once, sizeof at_once);
+  socklen_t length = sizeof address;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0)
+    throw std::runtime_error("the proxy has no port");
+  return {.fd = fd, .port = ntohs(address.sin_port)};
+}
+
+Proxy::Proxy(std::string listen_path, std::string server_path)
+    : Proxy(listen_at(listen_path), std::move(server_path)) {}
+
+Proxy::Proxy(OnTcp, std::string server_path) : Proxy(listen_on_loopback(), std::move(server_path)) {}
+
+Proxy::Proxy(Listener listener, std::string server_path)
+    : server_path_(std::move(server_path)), listener_(listener) {
   thread_ = std::thread([this] { accept_all(); });
 }
 
 Proxy::~Proxy() {
   ended_.store(true);
-  shutdown(listener_, SHUT_RDWR);
+  shutdown(listener_.fd, SHUT_RDWR);
   thread_.join();
   cut_all();
   for (auto& pair : pairs_) {
@@ -47,12 +76,12 @@ Proxy::~Proxy() {
     close(pair.client);
     close(pair.server);
   }
-  close(listener_);
+  close(listener_.fd);
 }
 
 void Proxy::accept_all() {
   while (!ended_.load()) {
-    const int client = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC);
+    const int client = accept4(listener_.fd, nullptr, nullptr, SOCK_CLOEXEC);
     if (client < 0) continue;
     const int server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const auto address = address_of(server_path_);

@@ -1,5 +1,5 @@
-// Proxy: stands between a client and a UNIX-socket server and breaks what real servers do not break on
-// demand: one connection of several, or all of them going silent.
+// Proxy: stands between a client, on a UNIX socket or TCP, and a UNIX-socket server and breaks what real
+// servers do not break on demand: one connection of several, or all of them going silent.
 #pragma once
 
 #include <atomic>
@@ -18,10 +18,15 @@ class Proxy {
  public:
   /// Listens at `listen_path` and forwards each connection to `server_path`.
   Proxy(std::string listen_path, std::string server_path);
+  /// Listens at port() of loopback.
+  struct OnTcp {};
+  Proxy(OnTcp on_tcp, std::string server_path);
   ~Proxy();
   Proxy(const Proxy&) = delete;
   Proxy& operator=(const Proxy&) = delete;
 
+  /// 0 where it listens at a path.
+  std::uint16_t port() const { return listener_.port; }
   /// Connections made so far.
   std::size_t connections() const { return made_.load(); }
   /// Bytes forwarded for a connection, both ways together.
@@ -46,8 +51,16 @@ class Proxy {
   void forward(Pair& pair);
   bool falls_silent(std::span<const std::byte> from_client) const;
 
+  struct Listener {
+    int fd = -1;
+    std::uint16_t port = 0;
+  };
+  static Listener listen_at(const std::string& path);
+  static Listener listen_on_loopback();
+  Proxy(Listener listener, std::string server_path);
+
   const std::string server_path_;
-  int listener_ = -1;
+  const Listener listener_;
   std::atomic<bool> silent_ = false;
   std::atomic<bool> ended_ = false;
   std::atomic<std::size_t> made_ = 0;

@@ -46,6 +46,21 @@ TEST(DecideTarget, NamesOnlyOptionsThatTheCommandHas) {
   EXPECT_TRUE(of_copy.remedy().contains("--resume")) << of_copy.message();
 }
 
+TEST(RefuseTooSmall, IsOfARawDiskThatKeepsItsSizeAndOfNothingElse) {
+  const CopyRequest raw = onto("/d", "raw");
+  const TargetState disk{.volume = {.exists = true, .size_bytes = 1000}};
+  EXPECT_TRUE(keeps_size(disk, raw));
+  EXPECT_TRUE(refuse_too_small(disk, raw, 1000));
+  const auto refused = refuse_too_small(disk, raw, 1001);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().kind(), ErrorKind::too_large);
+  EXPECT_NE(refused.error().remedy(), "");
+  const TargetState file{.volume = {.exists = true, .can_be_emptied = true, .size_bytes = 1000}};
+  EXPECT_TRUE(refuse_too_small(file, raw, 1001)) << "is made anew";
+  EXPECT_TRUE(refuse_too_small({}, raw, 1001)) << "is made";
+  EXPECT_TRUE(refuse_too_small(disk, onto("/d", "qcow2"), 1001)) << "is an image as large as it needs";
+}
+
 TEST(RefuseSameStorage, ComparesAllLayersByAllNames) {
   const ImageUri name = must(ImageUri::parse("/d"));
   const std::vector<SourceLayer> layers{{.keys = {"a", "b"}}, {.keys = {"c"}}, {}};

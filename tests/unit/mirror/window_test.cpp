@@ -1,8 +1,8 @@
 // The window as its client and its owner see it.
-#include "diskferry/task_group.hpp"
 #include "gateway/mirror/table_file.hpp"
 #include "tests/support/child_process.hpp"
 #include "tests/support/pattern.hpp"
+#include "tests/unit/mirror/background.hpp"
 #include "tests/unit/mirror/window_fixture.hpp"
 
 #include <thread>
@@ -12,42 +12,13 @@
 
 namespace diskferry {
 namespace {
+using test::Background;
 using test::must;
 using test::pattern;
 using test::run;
 using test::runtime;
 using test::wait_until;
 using test::WindowUnderTest;
-
-/// A task that runs beside the test; cancelled or joined by it.
-class Background {
- public:
-  explicit Background(Task<Result<void>> task) : group_(runtime().reactor(1)) {
-    group_.spawn(note_end(std::move(task), has_ended_, result_));
-  }
-  ~Background() {
-    if (!is_joined_) (void)end();
-  }
-  bool has_ended() const { return has_ended_; }
-  void cancel() { group_.cancel(); }
-  Result<void> end() {
-    is_joined_ = true;
-    (void)run(group_.join());
-    return *result_;
-  }
-
- private:
-  static Task<Result<void>> note_end(Task<Result<void>> task, std::atomic<bool>& has_ended,
-                                     std::optional<Result<void>>& result) {
-    result.emplace(co_await std::move(task));
-    has_ended = true;
-    co_return Result<void>{};
-  }
-  std::atomic<bool> has_ended_ = false;
-  std::optional<Result<void>> result_;
-  bool is_joined_ = false;
-  TaskGroup group_;
-};
 
 Task<Result<void>> nothing() {
   co_return Result<void>{};
@@ -68,6 +39,34 @@ TEST(Window, AcknowledgesBeforeTheTargetDoes) {
   EXPECT_EQ(disk.target->written_bytes(), 0u);
   const auto extents = must(run(disk.device->extents({0, mib}, 10)));
   EXPECT_FALSE(extents[0].reads_zero);
+}
+
+TEST(Window, AMarkIsOfWhatWasAcknowledgedBeforeItWhateverIsWrittenOn) {
+  WindowUnderTest disk({});
+  EXPECT_TRUE(disk.window->has_settled(disk.window->mark())) << "nothing is pending";
+  must(disk.write(0, pattern(0, 8192)));
+  const std::uint64_t before = disk.window->mark();
+  disk.faults->add({.verb = FaultVerb::write, .action = FaultAction::hang, .range = {65536, 4096}});
+  must(disk.write(65536, pattern(65536, 4096)));
+  EXPECT_TRUE(wait_until([&] { return disk.window->has_settled(before); }));
+  EXPECT_EQ(disk.window->pending_bytes(), 4096u);
+  // What waits now is before the next one, also when it is written again.
+  const std::uint64_t after = disk.window->mark();
+  must(disk.write(65536, pattern(65536, 4096, 2)));
+  must(disk.write(0, pattern(0, 8192, 2)));
+  EXPECT_TRUE(wait_until([&] { return disk.window->stats().sent_bytes == 16384; }));
+  EXPECT_FALSE(disk.window->has_settled(after));
+  must(run(disk.window->stop()));
+  EXPECT_FALSE(disk.window->has_settled(after)) << "it was dropped";
+}
+
+TEST(Window, NoMarkIsSettledWhenItHasFailed) {
+  WindowUnderTest disk({});
+  disk.faults->add({.verb = FaultVerb::write});
+  must(disk.write(0, pattern(0, 4096)));
+  const std::uint64_t mark = disk.window->mark();
+  EXPECT_TRUE(wait_until([&] { return disk.window->failure().has_value(); }));
+  EXPECT_FALSE(disk.window->has_settled(mark));
 }
 
 TEST(Window, SendsOnlyWhatChangedOfARewrittenGranule) {
