@@ -52,6 +52,23 @@ bool ConvergenceController::is_behind(const ConvergenceSample& sample, const Con
   return !step.eta || (limits_.deadline && *step.eta > *limits_.deadline);
 }
 
+/// That copies make room for guests is the first that has an end: where guests are ahead, and also where only
+/// the copies are too slow for the deadline.
+std::string ConvergenceController::judge_room(const ConvergenceSample& sample, const ConvergenceStep& step,
+                                              bool is_late) {
+  const bool is_too_slow =
+      limits_.deadline && sample.left_bytes != 0 && step.eta.value_or(Duration::max()) > *limits_.deadline;
+  if (makes_room_ && (behind_ >= seconds_up - 1 || is_too_slow)) {
+    makes_room_ = false;
+    return "the end is out of reach: copies go as fast as they can, whatever guests wait for";
+  }
+  if (!makes_room_ && !is_late && !is_too_slow && ahead_ >= 4 * seconds_down) {
+    makes_room_ = true;
+    return "the end is in reach: copies make room for guests";
+  }
+  return {};
+}
+
 std::string ConvergenceController::step_up(const ConvergenceSample& sample) {
   const std::string why = fmt::format("guests make {}/s dirty and {}/s are copied",
                                       format_bytes(sample.dirtied_bytes), format_bytes(sample.copied_bytes));
@@ -98,6 +115,7 @@ ConvergenceStep ConvergenceController::observe(const ConvergenceSample& sample) 
   // Guests that pay for an end that is out of reach otherwise go on paying: latency_max bounds each write.
   dear_ = is_dear && !is_late ? dear_ + 1 : 0;
   ahead_ = !is_late ? ahead_ + 1 : 0;
+  step.reason = judge_room(sample, step, is_late);
   if (!limits_.may_slow_guests && guest_bytes_per_s_ != 0) {
     guest_bytes_per_s_ = 0;
     step.reason = "guests are slowed down no more";
@@ -118,6 +136,7 @@ ConvergenceStep ConvergenceController::observe(const ConvergenceSample& sample) 
   }
   step.mode = mode_;
   step.guest_bytes_per_s = guest_bytes_per_s_;
+  step.makes_room = makes_room_;
   return step;
 }
 

@@ -1,6 +1,7 @@
 // Whether a disk that is written to will ever be in step, and what to do when it will not: a pure function of
 // rates and of the operator's limits, asked once a second. It steps up one mode when the end is out of reach,
-// down when guests pay more than they should, and slows guests down last of all; and it says why.
+// down when guests pay more than they should, and slows guests down last of all; and it says why. Before all
+// that, copies do not make room for guests any more.
 #pragma once
 
 #include "diskferry/clock.hpp"
@@ -37,6 +38,7 @@ struct ConvergenceSample {
 struct ConvergenceStep {
   MirrorMode mode = MirrorMode::bounded;
   std::uint64_t guest_bytes_per_s = 0;  ///< 0: guests are not slowed down
+  bool makes_room = true;               ///< copies go only as fast as leaves guests room (CopyPace)
   std::uint64_t window_bytes_max = 0;   ///< so much drains within the pause; 0: not known yet
   /// Until all is at the target, at these rates; nullopt: never.
   std::optional<Duration> eta{};
@@ -55,6 +57,7 @@ class ConvergenceController {
 
  private:
   void judge(const ConvergenceSample& sample, ConvergenceStep& step);
+  std::string judge_room(const ConvergenceSample& sample, const ConvergenceStep& step, bool is_late);
   bool is_behind(const ConvergenceSample& sample, const ConvergenceStep& step) const;
   std::string step_up(const ConvergenceSample& sample);
   std::string step_down(const ConvergenceSample& sample);
@@ -66,6 +69,7 @@ class ConvergenceController {
   ConvergenceLimits limits_;
   MirrorMode mode_;
   std::uint64_t guest_bytes_per_s_ = 0;
+  bool makes_room_ = true;
   double net_bytes_per_s_ = 0;   // smoothed
   double sent_bytes_per_s_ = 0;  // what the target takes: of seconds in which there was enough to send
   bool has_rates_ = false;

@@ -302,6 +302,7 @@ Task<Result<void>> MirrorDevice::discard(Range range) {
 }
 
 Task<Result<void>> MirrorDevice::flush() {
+  pace_.guest_asks(context_.clock.now());
   while (true) {
     std::unique_lock lock(guard_);
     while (is_held_) {

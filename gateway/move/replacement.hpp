@@ -84,6 +84,7 @@ class Replacement final : public ReplaceJob {
   ReplaceLimits limits() const;
   ConvergenceLimits limits_now() const;
   std::uint64_t fitting_window(const WindowStats& now, std::uint64_t wanted) const;
+  std::uint64_t first_window(std::uint64_t copy_bytes_per_s) const;
   Task<Result<void>> note_limits();
   Task<Result<void>> forward();
   Task<Result<void>> begin_again();

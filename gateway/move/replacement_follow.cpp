@@ -97,6 +97,12 @@ std::uint64_t Replacement::fitting_window(const WindowStats& now, std::uint64_t 
   return std::clamp(std::max(wanted, now.window_bytes / 4 * 3), std::min(window_bytes_min, most), most);
 }
 
+/// Guests' writes wait behind copies in the window: no more than a second of these, where they are limited.
+std::uint64_t Replacement::first_window(std::uint64_t copy_bytes_per_s) const {
+  const std::uint64_t most = environment_.window_bytes;
+  return copy_bytes_per_s == 0 ? most : std::clamp(copy_bytes_per_s, std::min(window_bytes_min, most), most);
+}
+
 /// What the last second was like, and what follows from it.
 void Replacement::steer() {
   const std::uint64_t bytes_per_s = limits().bytes_per_s;
@@ -117,7 +123,10 @@ void Replacement::steer() {
     mirror.set_latency_max(limits.latency_max);
     mirror.set_guest_bytes_per_s(each.step.guest_bytes_per_s);
     mirror.set_copy_bytes_per_s(share);
-    if (each.step.window_bytes_max != 0 && each.disk.is_in_step())
+    mirror.copy_pace().set_makes_room(each.step.makes_room);
+    if (!each.disk.is_in_step())
+      mirror.set_window_bytes(first_window(share));
+    else if (each.step.window_bytes_max != 0)
       mirror.set_window_bytes(fitting_window(now.window, each.step.window_bytes_max));
   }
 }

@@ -137,6 +137,35 @@ TEST(Convergence, ForeseesTheEndAndThePause) {
   EXPECT_FALSE(after(control, losing, 30).eta);
 }
 
+TEST(Convergence, MakesRoomForGuestsAsLongAsTheEndIsInReach) {
+  ConvergenceController control({}, background);
+  EXPECT_TRUE(after(control, advancing, 60).makes_room);
+  EXPECT_TRUE(after(control, losing, 1).makes_room) << "a second is not much";
+  const ConvergenceStep first = after(control, losing, 10);
+  EXPECT_FALSE(first.makes_room);
+  EXPECT_FALSE(after(control, advancing, 19).makes_room);
+  const ConvergenceStep later = after(control, advancing, 10);
+  EXPECT_TRUE(later.makes_room);
+}
+
+TEST(Convergence, MakesNoRoomBeforeItSlowsGuestsOrHasThemWait) {
+  ConvergenceController control({}, background);
+  const ConvergenceStep step = after(control, losing, 2);
+  EXPECT_FALSE(step.makes_room);
+  EXPECT_EQ(step.mode, background);
+  EXPECT_EQ(step.guest_bytes_per_s, 0u);
+  EXPECT_NE(step.reason, "");
+}
+
+TEST(Convergence, MakesNoRoomWhereCopiesMissTheDeadline) {
+  ConvergenceController late({.deadline = seconds(10)});
+  const ConvergenceStep step = after(late, slow_and_idle, 1);
+  EXPECT_FALSE(step.makes_room);
+  EXPECT_EQ(step.mode, bounded);
+  ConvergenceController in_time({.deadline = seconds(100)});
+  EXPECT_TRUE(after(in_time, advancing, 60).makes_room);
+}
+
 TEST(Convergence, LetsGuestsGoWhenTheEndIsInReach) {
   ConvergenceController control({}, synchronous);
   ASSERT_NE(after(control, losing, 9).guest_bytes_per_s, 0u);
@@ -188,7 +217,8 @@ TEST(Convergence, HasNothingToChangeWhenNobodyWrites) {
 
 TEST(Convergence, SaysWhyOnce) {
   ConvergenceController control({}, background);
-  EXPECT_EQ(after(control, losing, 2).reason, "");
+  EXPECT_EQ(after(control, losing, 1).reason, "");
+  EXPECT_NE(control.observe(losing).reason.find("as fast as they can"), std::string::npos);
   EXPECT_NE(control.observe(losing).reason.find("/s dirty and"), std::string::npos);
   EXPECT_EQ(control.observe(losing).reason, "");
 }

@@ -10,6 +10,8 @@
 #include "tests/unit/mirror/background.hpp"
 #include "tests/unit/mirror/volatile_disk.hpp"
 
+#include <functional>
+
 #include <gtest/gtest.h>
 
 namespace diskferry {
@@ -98,6 +100,30 @@ struct MirrorUnderTest {
   MirrorDevice* mirror = nullptr;
   DevicePtr device;
 };
+
+// --- room for guests --------------------------------------------------------------------------------------
+
+TEST(MirrorDevice, WhatGuestsAskHasCopiesMakeRoom) {
+  std::vector<std::byte> bytes(granule_bytes);
+  const std::vector<std::function<void(MirrorUnderTest&)>> requests{
+      [&](MirrorUnderTest& all) { must(run(all.device->read(0, bytes))); },
+      [&](MirrorUnderTest& all) { (void)all.device->try_read(0, bytes); },
+      [&](MirrorUnderTest& all) { must(run(all.device->write(0, bytes, {}))); },
+      [&](MirrorUnderTest& all) { (void)all.device->try_write(0, bytes); },
+      [&](MirrorUnderTest& all) { must(run(all.device->write_zeroes({0, granule_bytes}, {}))); },
+      [&](MirrorUnderTest& all) { must(run(all.device->flush())); }};
+  for (std::size_t i = 0; i < requests.size(); ++i) {
+    MirrorUnderTest all;
+    all.mirror->attach(all.second.open(), {});
+    must(run(copy_dirty(*all.mirror)));
+    const auto paced = [&] {
+      return all.mirror->copy_pace().book(1, runtime().context().clock.now()).has_value();
+    };
+    EXPECT_FALSE(paced()) << "copies are no guests: " << i;
+    requests[i](all);
+    EXPECT_TRUE(paced()) << i;
+  }
+}
 
 // --- figures ----------------------------------------------------------------------------------------------
 
