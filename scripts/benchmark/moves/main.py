@@ -1,6 +1,5 @@
 """Options of `scripts/bench --moves`, and the loop over rows and contenders."""
 import argparse
-import hashlib
 import os
 import pathlib
 import sys
@@ -12,7 +11,8 @@ sys.path[:0] = [str(ROOT / "scripts/testbed/hosts"), str(ROOT / "scripts/testbed
 import rows  # noqa: E402  (the testbed's folders must be in the path first)
 import table  # noqa: E402
 from hosts import Testbed  # noqa: E402
-from measure import BOUND, LIBVIRT, OURS, Measure  # noqa: E402
+from measure import BOUND, LIBVIRT, OURS, Figures, Measure  # noqa: E402
+from results import Results, build_of  # noqa: E402
 
 USUAL = (OURS, "virsh", "virsh, synchronous writes")
 
@@ -53,22 +53,14 @@ def measure_row(row, chosen, measure, results):
     good = True
     for turn in range(chosen.repeat):
         for contender in contenders_of(row, chosen):
-            known = [one for one in results.of(row, contender) if one.outcome in ("moved", "never")]
+            known = [one for one in results.of(row.name, contender) if one.outcome in ("moved", "never")]
             if len(known) > turn or any(one.outcome == "never" for one in known):
                 continue
             figures = measure.run(row, contender)
-            results.add(row, contender, figures)
+            results.add(row.name, contender, figures)
             print(table.line(row.title, contender, [figures], [], chosen.limit), flush=True)
             good = good and (contender != OURS or figures.outcome == "moved")
     return good
-
-
-def build_of(programs):
-    """Tells this build of ours from others."""
-    digest = hashlib.sha256()
-    for program in ("diskferry", "diskferryd"):
-        digest.update(pathlib.Path(programs, program).read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def check_names(names, known, what):
@@ -90,8 +82,9 @@ def main():
         if not os.access(os.path.join(chosen.programs, program), os.X_OK):
             print(f"scripts/bench: {chosen.programs}/{program} is not there; run scripts/build release", file=sys.stderr)
             return 2
-    os.makedirs(os.path.dirname(os.path.abspath(chosen.results)), exist_ok=True)
-    results, good = table.Results(chosen.results, chosen.disk_mib, chosen.limit, build_of(chosen.programs)), True
+    # Figures of a smaller disk or another limit are no part of this table.
+    setting = {"disk_mib": chosen.disk_mib, "limit_seconds": chosen.limit}
+    results, good = Results(chosen.results, setting, OURS, build_of(chosen.programs), Figures), True
     with tempfile.TemporaryDirectory(prefix="diskferry-bench-") as folder, Testbed(folder) as bed:
         measure = Measure(bed, chosen.cache, chosen.programs, chosen.disk_mib, chosen.limit, chosen.results + ".logs")
         measure.warm_up()

@@ -13,12 +13,12 @@ import special  # noqa: E402
 import table  # noqa: E402
 from contenders import ALL, MIRROR, OURS  # noqa: E402
 from hosts import Testbed  # noqa: E402
-from measure import Measure  # noqa: E402
-from report import Failed  # noqa: E402
+from measure import Figures, Measure  # noqa: E402
+from results import Results, build_of  # noqa: E402
 
 DISK_BYTES, DATA_BYTES = 1 << 30, 512 << 20
 SMALL_BYTES, SMALL_DATA_BYTES = 64 << 20, 32 << 20  # of each of eight disks
-SPECIAL = ("disks", "delta", "empty")
+SPECIAL = special.NAMES
 
 
 def options():
@@ -31,42 +31,42 @@ def options():
     parser.add_argument("--limit", type=int, default=60, help="seconds after which it is called never (default 60)")
     parser.add_argument("--programs", default=str(ROOT / "build/release/bin"), help="folder of diskferry and diskferryd")
     parser.add_argument("--cache", default=str(ROOT / "build/testbed"), help="folder of the guest's kernel")
+    parser.add_argument("--results", default=str(ROOT / "build/benchmark-replace.jsonl"), help="where the figures are kept")
     parser.add_argument("--no-docs", action="store_true", help="do not write docs/benchmarks-replace.md")
     return parser.parse_args()
 
 
-def measure_row(row, measure, chosen):
-    """Contenders in turn. Who never arrived is not asked again: that costs the whole limit and tells nothing new."""
-    found = {name: [] for name in ALL}
-    for _ in range(chosen.repeat):
-        for name in ALL:
-            if any(one.outcome == "never" for one in found[name]):
+def in_turn(chosen, names, results, row_name, measure_once):
+    """Contenders in turn, until each has its number. Who never arrived is not asked again: that costs the whole limit and tells nothing new."""
+    for turn in range(chosen.repeat):
+        for name in names:
+            known = [one for one in results.of(row_name, name) if not one.outcome.startswith("failed")]
+            if len(known) > turn or any(one.outcome == "never" for one in known):
                 continue
-            found[name].append(measure.run(row, name))
-            print(table.line(row, row.title, name, found[name][-1:], chosen.limit), flush=True)
-    lines = [table.line(row, row.title if name == OURS else "", name, found[name], chosen.limit) for name in ALL]
-    return lines, all(one.outcome == "replaced" for one in found[OURS])
+            figures = measure_once(name)
+            results.add(row_name, name, figures)
+            yield name, figures
 
 
-def measure_special(what, measure, chosen):
-    lines = []
-    for name in (OURS, MIRROR):
-        if what == "disks":
-            small = Measure(measure.bed, measure.cache, measure.programs, SMALL_BYTES, SMALL_DATA_BYTES, chosen.limit)
-            title = f"8 disks, 400 random writes/s, {chosen.switches} changes of places: median / 99 of 100 / longest"
-            try:
-                figures = special.pauses(small, name, chosen.switches).words()
-            except Failed as failure:
-                figures = f"failed: {str(failure).splitlines()[0][:160]}"
-        elif what == "delta":
-            title = f"{special.DELTA_WRITES} random 4 KiB writes caught up over 10 ms away and back, and switched"
-            figures, _ = special.seconds_of(special.delta, measure, name, chosen.repeat)
-        else:
-            title = "an empty disk of 8 TiB in step"
-            figures, _ = special.seconds_of(special.empty, measure, name, chosen.repeat)
-        lines.append(f"| {title if name == OURS else ''} | {name} | {figures} |")
-        print(lines[-1], flush=True)
-    return lines
+def measure_row(row, measure, chosen, results):
+    """Returns whether all of ours arrived."""
+    good = True
+    for name, figures in in_turn(chosen, ALL, results, row.name, lambda name: measure.run(row, name)):
+        print(table.line(row, row.title, name, [figures], chosen.limit), flush=True)
+        good = good and (name != OURS or figures.outcome == "replaced")
+    return good
+
+
+def measure_special(what, measure, chosen, results):
+    good, title = True, table.special_title(what, chosen)
+    for name, figures in in_turn(chosen, (OURS, MIRROR), results, what, lambda name: special.run(what, measure, name, chosen.switches)):
+        print(table.special_line(title, name, [figures], chosen.limit), flush=True)
+        good = good and (name != OURS or figures.outcome == "done")
+    return good
+
+
+def figures_of(**fields):
+    return special.Special(**fields) if "gaps_ms" in fields else Figures(**fields)
 
 
 def main():
@@ -82,15 +82,16 @@ def main():
         if not os.access(os.path.join(chosen.programs, program), os.X_OK):
             print(f"scripts/bench: {chosen.programs}/{program} is not there; run scripts/build release", file=sys.stderr)
             return 2
-    lines, more, good = [], [], True
+    setting = {"disk_bytes": DISK_BYTES, "limit_s": chosen.limit, "switches": chosen.switches}
+    results, good = Results(chosen.results, setting, OURS, build_of(chosen.programs), figures_of), True
     with tempfile.TemporaryDirectory(prefix="diskferry-bench-") as folder, Testbed(folder) as bed:
         measure = Measure(bed, chosen.cache, chosen.programs, DISK_BYTES, DATA_BYTES, chosen.limit)
+        small = Measure(bed, chosen.cache, chosen.programs, SMALL_BYTES, SMALL_DATA_BYTES, chosen.limit)
         for name in names:
             if name in SPECIAL:
-                more += measure_special(name, measure, chosen)
+                good = measure_special(name, small if name == "disks" else measure, chosen, results) and good
             else:
-                told, is_good = measure_row(known[name], measure, chosen)
-                lines, good = lines + told, good and is_good
+                good = measure_row(known[name], measure, chosen, results) and good
             if not chosen.no_docs:
-                table.write_page(ROOT / "docs/benchmarks-replace.md", lines, more, chosen)
+                table.write_page(ROOT / "docs/benchmarks-replace.md", known.values(), results, chosen)
     return 0 if good else 1

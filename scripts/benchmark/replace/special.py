@@ -1,13 +1,12 @@
 """Rows of their own: the pause of eight disks, what is dirty over a long way, an empty disk of 8 TiB."""
 import dataclasses
-import statistics
 import time
 
 import console
-from measure import pause_of
 from processes import wait_until
 from report import Failed
 
+NAMES = ("disks", "delta", "empty")
 DISKS = 8
 DELTA_WRITES = 4000
 DELTA_DELAY_MS = 5  # each way
@@ -16,26 +15,19 @@ SETTLE_SECONDS = 0.3
 
 
 @dataclasses.dataclass
-class Pauses:
-    """Of several changes of places of eight disks at once, in ms: as diskferry measured it (None: nobody did), and the longest time in which
-    the guest had no write acknowledged."""
+class Special:
+    """`outcome`: "done", "never" or what went wrong. `seconds` of one that is timed; of several changes of places of eight disks at once, in ms:
+    as diskferry measured it (none: nobody did), and the longest time in which the guest had no write acknowledged."""
 
-    held: list
-    gaps: list
-
-    def words(self):
-        def told(values):
-            if not values:
-                return "-"
-            middle, late, worst = pause_of(values)
-            return f"{middle:.1f} / {late:.1f} / {worst:.1f} ms"
-
-        return f"held {told(self.held)}, without a write {told(self.gaps)}"
+    outcome: str = "done"
+    seconds: float = 0.0
+    held_ms: list = dataclasses.field(default_factory=list)
+    gaps_ms: list = dataclasses.field(default_factory=list)
 
 
 def pauses(measure, name, times):
     """Eight disks, each of which changes places `times` times at the same moment as the others, between files."""
-    found = Pauses([], [])
+    found = Special()
     with measure.scene(name, {"rate": 400, "sync": 0}, "file", disks=DISKS) as (contender, machine, target):
         for number in range(times):
             names = [f"d{disk}-{number}" for disk in range(DISKS)]
@@ -47,9 +39,9 @@ def pauses(measure, name, times):
             began = time.monotonic()
             _, held = contender.switch()
             machine.watch(SETTLE_SECONDS)
-            found.gaps.append(console.longest_gap_ms(machine.console.acks, began, time.monotonic()))
+            found.gaps_ms.append(console.longest_gap_ms(machine.console.acks, began, time.monotonic()))
             if held is not None:
-                found.held.append(held * 1000)
+                found.held_ms.append(held * 1000)
             if number > 0:
                 for disk in range(DISKS):
                     target.content(f"d{disk}-{number - 1}").unlink()
@@ -90,16 +82,12 @@ def empty(measure, name):
         measure.size, measure.data = whole, data
 
 
-def seconds_of(function, measure, name, times):
-    """Median and spread in words."""
-    found = []
-    for _ in range(times):
-        try:
-            found.append(function(measure, name))
-        except Failed as failure:
-            if "not after" not in str(failure):
-                return f"failed: {str(failure).splitlines()[0][:120]}", found
-            return f"never ({measure.limit} s)", found
-    return f"{statistics.median(found):.2f} s ({min(found):.2f}-{max(found):.2f})", found
-
-
+def run(what, measure, name, switches):
+    """Special; raises nothing of Failed, since the next is to have its turn."""
+    try:
+        if what == "disks":
+            return pauses(measure, name, switches)
+        return Special(seconds={"delta": delta, "empty": empty}[what](measure, name))
+    except Failed as failure:
+        told = str(failure).strip().splitlines()[0][:160]
+        return Special("never" if "not after" in told else f"failed: {told}")

@@ -4,7 +4,15 @@ import os
 import platform
 import statistics
 
+import bars
+import special
+from contenders import ALL, BLOCKING, MIRROR, OURS
+from measure import pause_of
 from page import first_line, spread, write_measured
+
+# The contenders of the plot, with their colours; its columns, and the ends of their scales.
+PLOTTED = ((OURS, "#2b6cb0"), (MIRROR, "#c05621"), (BLOCKING, "#dd9b5b"))
+COLUMNS = (("ready_s", "in step, s", 20), ("p99_copy_ms", "99 of 100 writes while copying, ms", 50), ("gap_ms", "longest write gap, ms", 200))
 
 HEAD = ("| guest; target | contender | in step | switch | longest write gap | held | writes/s before -> during | 99 of 100 writes within: before, copying, in step | "
         "bytes / (data + rewritten) |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -37,8 +45,53 @@ def line(row, title, contender, runs, limit_s):
             f"{_spread(good, 'held_ms', 'ms')} | {rates} | {latency} | {moved} |")
 
 
-def write_page(page, lines, special, chosen):
-    """Replaces what is between the marks of the page."""
+def special_title(what, chosen):
+    return {"disks": f"8 disks, 400 random writes/s, {chosen.switches} changes of places: median / 99 of 100 / longest",
+            "delta": f"{special.DELTA_WRITES} random 4 KiB writes caught up over 10 ms away and back, and switched",
+            "empty": "an empty disk of 8 TiB in step"}[what]
+
+
+def _three(values):
+    return " / ".join(f"{one:.1f}" for one in pause_of(values)) + " ms" if values else "-"
+
+
+def special_line(title, contender, runs, limit_s):
+    """One line of the second table."""
+    good = [one for one in runs if one.outcome == "done"]
+    held, gaps = ([value for one in good for value in getattr(one, name)] for name in ("held_ms", "gaps_ms"))
+    figures = f"held {_three(held)}, without a write {_three(gaps)}" if gaps else _spread(good, "seconds", "s", 2)
+    if not good:
+        figures = "; ".join(sorted({f"never ({limit_s} s)" if one.outcome == "never" else one.outcome for one in runs}))
+    return f"| {title} | {contender} | {figures} |"
+
+
+def _plotted(runs, figure):
+    """A bar, or the word for replacements that have none."""
+    good = [one for one in runs if one.outcome == "replaced"]
+    if good:
+        return _median(good, figure)
+    return "never" if any(one.outcome == "never" for one in runs) else "failed" if runs else ""
+
+
+def plot(rows, results):
+    """How long it took until disks were in step, and what guests had of it."""
+    titles = {row.name: row.title for row in rows if results.of(row.name, OURS)}
+    return bars.plot(titles, PLOTTED, COLUMNS, lambda row, name, figure: _plotted(results.of(row, name), figure))
+
+
+def write_page(page, rows, results, chosen):
+    """Replaces what is between the marks of the page, and the plot beside it."""
+    rows = list(rows)
     facts = (datetime.date.today().isoformat(), f"{os.cpu_count()} cores, Linux {platform.release()}, guests are emulated",
-             first_line("qemu-system-x86_64", "--version"), f"disk of 1 GiB with 512 MiB of data, {chosen.repeat} of each in turn")
-    write_measured(page, facts, "\n".join([HEAD, *lines]), "\n".join(["| what | contender | figures |", "| --- | --- | --- |", *special]))
+             first_line("qemu-system-x86_64", "--version"), f"disk of 1 GiB with 512 MiB of data, up to {chosen.repeat} of each in turn: median (smallest-largest)")
+    lines, more = [HEAD], ["| what | contender | figures |", "| --- | --- | --- |"]
+    for row in rows:
+        measured = [name for name in ALL if results.of(row.name, name)]
+        lines += [line(row, row.title if name == measured[0] else "", name, results.of(row.name, name), chosen.limit) for name in measured]
+    for what in special.NAMES:
+        measured = [name for name in (OURS, MIRROR) if results.of(what, name)]
+        more += [special_line(special_title(what, chosen) if name == measured[0] else "", name, results.of(what, name), chosen.limit)
+                 for name in measured]
+    with open(os.path.splitext(page)[0] + ".svg", "w", encoding="utf-8") as file:
+        file.write(plot(rows, results))
+    write_measured(page, facts, "\n".join(lines), "\n".join(more), "![replacements](benchmarks-replace.svg)")
