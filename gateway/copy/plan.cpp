@@ -156,13 +156,14 @@ Task<Result<void>> CopyPlan::add_zeros(Range range) {
     push({WorkKind::zero, range, false});
     co_return Result<void>{};
   }
-  const std::uint64_t block_bytes = target->info().block_bytes;
+  // Units begin and end where those of data do, who works them off may know nothing finer.
+  const std::uint64_t block_bytes = std::max<std::uint64_t>(target->info().block_bytes, rules_.align_bytes);
   while (!range.empty()) {
     DISKFERRY_CO_CHECK(co_await look_at_target(range));
     const std::uint64_t first = range.offset;
     for (const Extent& extent : target_) {
       if (range.empty()) break;
-      // Extents may be finer than what can be written: a block that is zero in part is zeroed as a whole.
+      // Extents may be finer than that: a block that is zero in part is zeroed as a whole.
       std::uint64_t end =
           extent.reads_zero ? align_down(extent.end(), block_bytes) : align_up(extent.end(), block_bytes);
       if (extent.end() >= range.end()) end = range.end();

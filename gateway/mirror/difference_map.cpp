@@ -86,6 +86,10 @@ bool DifferenceMap::is_dirty(Range bytes) const noexcept {
   return dirty_.first_set(granules_of(bytes), 1).has_value();
 }
 
+bool DifferenceMap::is_whole(Range bytes) const noexcept {
+  return bytes.empty() || bytes == bytes_of(granules_of(bytes));
+}
+
 void DifferenceMap::mark_unsettled(Range bytes) {
   const GranuleRun run = granules_of(bytes);
   unsettled_.set(run);

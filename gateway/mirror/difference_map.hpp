@@ -51,6 +51,8 @@ class DifferenceMap {
   /// The parts of `bytes` in granules that are not dirty, in order.
   void clean_parts(Range bytes, std::vector<Range>& parts) const;
   bool is_dirty(Range bytes) const noexcept;
+  /// Begins and ends with granules, or with the disk.
+  bool is_whole(Range bytes) const noexcept;
   /// The target is being told these bytes, whose granules are not dirty.
   void mark_unsettled(Range bytes);
   /// Takes the dirty granules of `bytes` to be copied: they are unsettled now. Whole granules.

@@ -1,4 +1,5 @@
 // The mirror towards who copies: dirty granules out, and what became of them back. See mirror_device.hpp.
+#include "diskferry/assert.hpp"
 #include "gateway/mirror/mirror_device.hpp"
 
 #include <algorithm>
@@ -44,6 +45,7 @@ std::optional<Range> MirrorDevice::begin_next_copy(std::uint64_t from, std::uint
 std::optional<MirrorDevice::PlannedCopy> MirrorDevice::begin_planned_copy(Range bytes,
                                                                           std::uint64_t bytes_max) {
   std::lock_guard lock(guard_);
+  DISKFERRY_ASSERT(differences_.is_whole(bytes), "a plan for granules is one of whole granules");
   while (!bytes.empty()) {
     const auto planned = differences_.first_part(bytes, false);
     const auto written = differences_.first_part(bytes, true);

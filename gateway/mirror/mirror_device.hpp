@@ -111,7 +111,8 @@ class MirrorDevice final : public BlockDevice {
 
   /// Dirty granules to be copied, from `from` on; they are not dirty any more. nullopt: none there.
   std::optional<Range> begin_next_copy(std::uint64_t from, std::uint64_t bytes_max, bool skip_recent);
-  /// The first part of `bytes` that is still dirty: for who has a plan of what the primary holds.
+  /// The first part of `bytes`, whole granules, that is still dirty: for who has a plan of what the primary
+  /// holds.
   /// `is_planned` comes back false where a guest has written since, so that the plan is void; then it is at
   /// most `bytes_max`.
   struct PlannedCopy {

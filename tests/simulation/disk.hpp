@@ -91,12 +91,12 @@ class Disk : public BlockDevice {
   Task<Result<void>> flush() override {
     co_return co_await change("flush", {}, [&platter = platter_] { platter.durable = platter.current; });
   }
-  /// Zeros where there are zeros, in random pieces.
+  /// Zeros where there are zeros, in random pieces, which may be finer than what is copied at once.
   Task<Result<std::vector<Extent>>> extents(Range range, std::size_t extents_max) override {
     DISKFERRY_CO_CHECK(co_await change("extents", range, {}));
     std::vector<Extent> found;
     for (std::uint64_t at = range.offset; at < range.end() && found.size() < extents_max;) {
-      const std::uint64_t length = std::min(range.end() - at, (1 + world_.random(16)) * 4096);
+      const std::uint64_t length = std::min(range.end() - at, (1 + world_.random(128)) * test::sector_bytes);
       const std::span<const std::byte> bytes(platter_.current.data() + at, length);
       const bool is_zero = std::ranges::all_of(bytes, [](std::byte one) { return one == std::byte{0}; });
       found.push_back({.offset = at, .length = length, .reads_zero = is_zero, .is_hole = is_zero});

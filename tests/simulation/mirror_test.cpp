@@ -70,6 +70,7 @@ class Trial {
     for (unsigned& left : steps_left_) left = course_.steps;
     switchovers_left_ = course_.switchovers;
     if (course_.primary_fails) platters_[0].fail_one_in = 40;
+    if (!course_.target_starts_zeroed && world_.one_in(2)) leave_patches();
   }
 
   std::string run() {
@@ -82,6 +83,16 @@ class Trial {
   bool is_stuck() const { return is_stuck_; }
 
  private:
+  /// The target was in use before: what is left there lies between zeros, anywhere.
+  void leave_patches() {
+    for (std::uint64_t at = 0; at < course_.size_bytes;) {
+      const std::uint64_t length = std::min(course_.size_bytes - at, (1 + world_.random(40)) * sector_bytes);
+      if (world_.one_in(2)) platters_[1].zero({at, length});
+      at += length;
+    }
+    platters_[1].durable = platters_[1].current;
+  }
+
   // --- lives of the gateway ---
 
   Task<Result<void>> live() {

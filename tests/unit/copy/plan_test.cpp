@@ -93,5 +93,60 @@ TEST(FirstRequest, EndsAtMultiples) {
   EXPECT_EQ(first_request({mib, 100}, mib), (Range{mib, 100}));
 }
 
+/// Reads as zeros, and says so of the parts that are not in `data`.
+class Patches final : public BlockDevice {
+ public:
+  explicit Patches(std::vector<Range> data) : data_(std::move(data)) {
+    info_.name = "patches";
+    info_.block_bytes = 512;
+    info_.can_report_extents = true;
+    info_.zero = ZeroSupport::fast;
+  }
+  const DeviceInfo& info() const noexcept override { return info_; }
+  std::uint64_t size_bytes() const noexcept override { return mib; }
+  Task<Result<void>> read(std::uint64_t, std::span<std::byte> into) override {
+    std::ranges::fill(into, std::byte{0});
+    co_return Result<void>{};
+  }
+  Task<Result<void>> write(std::uint64_t, std::span<const std::byte>, WriteFlags) override {
+    co_return unexpected(fail(ErrorKind::unsupported, "write", info_.name));
+  }
+  Task<Result<void>> write_zeroes(Range, ZeroFlags) override {
+    co_return unexpected(fail(ErrorKind::unsupported, "zero", info_.name));
+  }
+  Task<Result<void>> discard(Range) override { co_return Result<void>{}; }
+  Task<Result<void>> flush() override { co_return Result<void>{}; }
+  Task<Result<void>> close() override { co_return Result<void>{}; }
+  Task<Result<std::vector<Extent>>> extents(Range range, std::size_t) override {
+    std::vector<Extent> found;
+    std::uint64_t at = range.offset;
+    for (const Range part : data_) {
+      if (part.end() <= at || part.offset >= range.end()) continue;
+      if (part.offset > at) found.push_back(zeros(at, part.offset - at));
+      found.push_back(data(std::max(at, part.offset), part.end() - std::max(at, part.offset)));
+      at = part.end();
+    }
+    if (at < range.end()) found.push_back(zeros(at, range.end() - at));
+    co_return found;
+  }
+
+ private:
+  const std::vector<Range> data_;
+  DeviceInfo info_;
+};
+
+/// Who works off granules takes a unit for what becomes of the granules that it touches.
+TEST(CopyPlan, ZeroesWholeUnitsWhereThereIsAnythingAtTheTarget) {
+  Patches source({});
+  Patches target({{65536 + 4096, 512}, {3 * 65536 - 512, 1024}});
+  CopyPlan plan({source, &target}, {.source_bytes = mib, .target_bytes = mib, .align_bytes = 65536});
+  std::vector<std::pair<WorkKind, Range>> units;
+  while (const auto unit = must(run(plan.next()))) units.emplace_back(unit->kind, unit->range);
+  const std::vector<std::pair<WorkKind, Range>> expected{{WorkKind::skip, {0, 65536}},
+                                                         {WorkKind::zero, {65536, 3 * 65536}},
+                                                         {WorkKind::skip, {4 * 65536, 12 * 65536}}};
+  EXPECT_EQ(units, expected);
+}
+
 }  // namespace
 }  // namespace diskferry
