@@ -82,8 +82,9 @@ def plot(rows, results):
 def write_page(page, rows, results, chosen):
     """Replaces what is between the marks of the page, and the plot beside it."""
     rows = list(rows)
+    most = max((len(runs) for runs in results.known.values()), default=0)
     facts = (datetime.date.today().isoformat(), f"{os.cpu_count()} cores, Linux {platform.release()}, guests are emulated",
-             first_line("qemu-system-x86_64", "--version"), f"disk of 1 GiB with 512 MiB of data, up to {chosen.repeat} of each in turn: median (smallest-largest)")
+             first_line("qemu-system-x86_64", "--version"), f"disk of 1 GiB with 512 MiB of data, up to {most} of each in turn: median (smallest-largest)")
     lines, more = [HEAD], ["| what | contender | figures |", "| --- | --- | --- |"]
     for row in rows:
         measured = [name for name in ALL if results.of(row.name, name)]
