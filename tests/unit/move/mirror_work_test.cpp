@@ -130,6 +130,49 @@ INSTANTIATE_TEST_SUITE_P(Modes, MirrorModes,
                                          MirrorMode::synchronous),
                          [](const auto& info) { return std::string(to_string(info.param)); });
 
+/// Time passes when somebody sleeps.
+class SleptClock final : public Clock {
+ public:
+  TimePoint now() const override { return now_; }
+  Task<Result<void>> sleep_until(TimePoint time) override {
+    now_ = std::max(now_, time);
+    co_return Result<void>{};
+  }
+
+ private:
+  TimePoint now_{std::chrono::hours(1)};
+};
+
+TEST(MirrorWork, IsSpacedOutBesideAGuestAndCostsTimeOnlyWhereThereIsSomething) {
+  auto made = std::make_unique<MirrorDevice>(runtime().context(), disk(),
+                                             MirrorOptions{.granule_bytes = granule_bytes});
+  MirrorDevice& mirror = *made;
+  const DevicePtr device = checked(std::move(made));
+  mirror.attach(disk(), {});
+  SleptClock clock;
+  const TimePoint begin = clock.now();
+  const auto take_all = [&](Clock* paced_by) {
+    MirrorWork work(mirror, nullptr, {.request_bytes = 16 * granule_bytes, .paced_by = paced_by});
+    std::vector<Work> units;
+    while (const auto unit = must(run(work.next()))) units.push_back(*unit);
+    for (const Work& unit : units) work.ended(unit, false);
+    return units.size();
+  };
+  const std::size_t units = take_all(&clock);
+  EXPECT_EQ(clock.now(), begin) << "there is no guest";
+  mirror.copy_pace().guest_asks(clock.now());
+  EXPECT_EQ(take_all(&clock), units);
+  // The first begins at once; each that wakes in time makes the next a little faster.
+  const std::chrono::duration<double> slept = clock.now() - begin;
+  const double slowest = 16.0 * granule_bytes * static_cast<double>(units) / CopyPace::bytes_per_s_first;
+  EXPECT_LE(slept.count(), slowest);
+  EXPECT_GT(slept.count(), 0.8 * slowest);
+  const TimePoint before = clock.now();
+  EXPECT_EQ(take_all(nullptr), units);
+  EXPECT_EQ(clock.now(), before) << "nobody is to have room";
+  must(run(device->close()));
+}
+
 TEST(MirrorWork, ATargetThatHangsCostsAWriteItsLimitAndNoMore) {
   // Nothing drains: the window of one block is full after the first write.
   auto faults = std::make_shared<FaultControl>(FaultPlan{.seed = 1, .rules = {}});
