@@ -54,15 +54,14 @@ bool ConvergenceController::is_behind(const ConvergenceSample& sample, const Con
 
 /// That copies make room for guests is the first that has an end: where guests are ahead, and also where only
 /// the copies are too slow for the deadline.
-std::string ConvergenceController::judge_room(const ConvergenceSample& sample, const ConvergenceStep& step,
-                                              bool is_late) {
+std::string ConvergenceController::judge_room(const ConvergenceSample& sample, const ConvergenceStep& step) {
   const bool is_too_slow =
       limits_.deadline && sample.left_bytes != 0 && step.eta.value_or(Duration::max()) > *limits_.deadline;
   if (makes_room_ && (behind_ >= seconds_up - 1 || is_too_slow)) {
     makes_room_ = false;
     return "the end is out of reach: copies go as fast as they can, whatever guests wait for";
   }
-  if (!makes_room_ && !is_late && !is_too_slow && ahead_ >= 4 * seconds_down) {
+  if (!makes_room_ && !is_too_slow && ahead_ >= 4 * seconds_down) {
     makes_room_ = true;
     return "the end is in reach: copies make room for guests";
   }
@@ -115,7 +114,7 @@ ConvergenceStep ConvergenceController::observe(const ConvergenceSample& sample) 
   // Guests that pay for an end that is out of reach otherwise go on paying: latency_max bounds each write.
   dear_ = is_dear && !is_late ? dear_ + 1 : 0;
   ahead_ = !is_late ? ahead_ + 1 : 0;
-  step.reason = judge_room(sample, step, is_late);
+  step.reason = judge_room(sample, step);
   if (!limits_.may_slow_guests && guest_bytes_per_s_ != 0) {
     guest_bytes_per_s_ = 0;
     step.reason = "guests are slowed down no more";

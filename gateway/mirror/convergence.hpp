@@ -57,7 +57,7 @@ class ConvergenceController {
 
  private:
   void judge(const ConvergenceSample& sample, ConvergenceStep& step);
-  std::string judge_room(const ConvergenceSample& sample, const ConvergenceStep& step, bool is_late);
+  std::string judge_room(const ConvergenceSample& sample, const ConvergenceStep& step);
   bool is_behind(const ConvergenceSample& sample, const ConvergenceStep& step) const;
   std::string step_up(const ConvergenceSample& sample);
   std::string step_down(const ConvergenceSample& sample);

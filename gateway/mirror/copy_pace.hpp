@@ -27,10 +27,10 @@ class CopyPace {
   static constexpr std::uint64_t bytes_per_s_first = 384u << 20;
   static constexpr std::uint64_t bytes_per_s_max = std::uint64_t{8} << 30;
 
-  /// A guest reads, writes, or asks for anything else.
+  /// A guest reads, writes, or asks for anything else; may be told late.
   void guest_asks(TimePoint now) {
     std::lock_guard lock(guard_);
-    guest_asked_ = now;
+    guest_asked_ = std::max(guest_asked_.value_or(now), now);
   }
   /// False: guests have to pay for an end that is out of reach otherwise.
   void set_makes_room(bool makes_room) {

@@ -9,6 +9,7 @@ namespace diskferry {
 
 /// Decides what becomes of the change, and notes that before anything is written. guard_ is held.
 void MirrorDevice::begin(const Change& change, Begun& begun) {
+  pace_.guest_asks(begun.since);
   begun.write.range = change.range;
   begun.primary = primary_->device;
   begun.mode = mode_;
@@ -55,7 +56,6 @@ bool MirrorDevice::try_enter(const Change& change, Begun& begun) {
 
 Task<Result<void>> MirrorDevice::enter(const Change& change, Begun& begun) {
   begun.since = context_.clock.now();
-  pace_.guest_asks(begun.since);
   if (!guest_limit_.try_take(change.range.length))
     DISKFERRY_CO_CHECK(co_await guest_limit_.take(change.range.length));
   std::unique_lock lock(guard_);
@@ -211,6 +211,7 @@ class MirrorDevice::PrimaryUse {
 
  private:
   void begin() {
+    mirror_.pace_.guest_asks(mirror_.context_.clock.now());
     primary_ = mirror_.primary_;
     ++primary_->users;
   }
@@ -222,7 +223,6 @@ class MirrorDevice::PrimaryUse {
 // guests: the request is made again, of the primary of now.
 
 Task<Result<void>> MirrorDevice::read(std::uint64_t offset, std::span<std::byte> into) {
-  pace_.guest_asks(context_.clock.now());
   while (true) {
     const PrimaryUse from(*this);
     auto done = co_await from->read(offset, into);
@@ -230,7 +230,6 @@ Task<Result<void>> MirrorDevice::read(std::uint64_t offset, std::span<std::byte>
   }
 }
 std::optional<Result<void>> MirrorDevice::try_read(std::uint64_t offset, std::span<std::byte> into) {
-  pace_.guest_asks(context_.clock.now());
   const PrimaryUse from(*this);
   auto done = from->try_read(offset, into);
   if (done && !from.is_answer(*done)) return std::nullopt;
@@ -259,7 +258,6 @@ Task<Result<void>> MirrorDevice::write(std::uint64_t offset, std::span<const std
 std::optional<Result<void>> MirrorDevice::try_write(std::uint64_t offset, std::span<const std::byte> from) {
   const Change change{.verb = Verb::write, .range = {offset, from.size()}, .from = from.data()};
   Begun begun{.since = context_.clock.now()};
-  pace_.guest_asks(begun.since);
   {
     std::lock_guard lock(guard_);
     if (mode_ == MirrorMode::synchronous || !can_tell_at_once(change.range)) return std::nullopt;
@@ -302,7 +300,6 @@ Task<Result<void>> MirrorDevice::discard(Range range) {
 }
 
 Task<Result<void>> MirrorDevice::flush() {
-  pace_.guest_asks(context_.clock.now());
   while (true) {
     std::unique_lock lock(guard_);
     while (is_held_) {

@@ -45,7 +45,7 @@ TEST(ReplaceLimits, OfPauseAndResumeTheLastOneCounts) {
   // What waits for a slow target makes a pause take a while, in which more can be said.
   const TemporaryFolder images;
   const std::string first = images / "first.raw";
-  std::ofstream(first, std::ios::binary) << std::string(disk_bytes, '\xEE');
+  make_full_disk(first);
   Place place(first, {.initial = unwritten});
   const std::string job = place.begin(images / "next.raw", {"--rate", "1M", "--commit-by-hand"});
   ASSERT_TRUE(wait_until([&] { return place.status(job) != "planned" && place.status(job) != "prepared"; }));
