@@ -1,5 +1,7 @@
 """An SVG of bars, by hand: a handful needs no library. Rows of cases, a column for each figure, one bar for each contender."""
 
+from page import median
+
 BAR, COLUMN, LEFT = 11, 330, 250  # height of a bar; what the end of a scale is wide, and the titles, in pixels
 
 
@@ -11,6 +13,14 @@ def _bar(value, end, x, y, color):
     digits = 2 if value < 1 else 1 if value < 100 else 0
     return (f'<rect x="{x}" y="{y}" width="{width:.1f}" height="{BAR - 2}" fill="{color}"/>'
             f'<text x="{x + width + 3:.1f}" y="{y + BAR - 2}">{value:.{digits}f}</text>')
+
+
+def value(runs, figure, done):
+    """Of one bar: the median of the runs with the outcome `done`, or a word where there is none."""
+    good = [one for one in runs if one.outcome == done]
+    if good:
+        return median(good, figure)
+    return "never" if any(one.outcome == "never" for one in runs) else "failed" if runs else ""
 
 
 def plot(titles, contenders, columns, value_of):

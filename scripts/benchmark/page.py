@@ -21,6 +21,11 @@ def first_line(*words):
     return (done.stdout or done.stderr).strip().splitlines()[0] if done.stdout or done.stderr else "?"
 
 
+def median(runs, name):
+    """Of one figure of several runs."""
+    return statistics.median(getattr(one, name) for one in runs)
+
+
 def spread(values, unit, digits=0):
     """"median (smallest-largest)", or the figure alone when there is one."""
     middle = f"{statistics.median(values):.{digits}f} {unit}"

@@ -2,20 +2,15 @@
 import datetime
 import os
 import platform
-import statistics
 
 import bars
 from measure import BOUND, LIBVIRT, OURS
-from page import first_line, spread, write_measured
+from page import first_line, median, spread, write_measured
 
 # The contenders of the plot, with their colours.
 PLOTTED = ((OURS, "#2b6cb0"), ("virsh", "#c05621"), ("virsh, synchronous writes", "#dd9b5b"), (BOUND, "#a0aec0"))
 HEAD = ("| guest; link | contender | total | downtime | longest write gap | writes/s before -> during | on the wire | "
         "times the stand-in |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
-
-
-def _median(runs, name):
-    return statistics.median(getattr(one, name) for one in runs)
 
 
 def _spread(runs, name, unit, scale=1.0, digits=0):
@@ -26,13 +21,13 @@ def line(title, contender, runs, bound, limit_seconds):
     """One line of the table. `bound` are the stand-in's moves in the same row, possibly none."""
     moved = [one for one in runs if one.outcome == "moved"]
     bad = [f"never ({limit_seconds} s)" if one.outcome == "never" else one.outcome for one in runs if one not in moved]
-    rates = f"{_median(runs, 'before'):.0f} -> {_median(runs, 'during'):.0f}"
+    rates = f"{median(runs, 'before'):.0f} -> {median(runs, 'during'):.0f}"
     if not moved:
         return f"| {title} | {contender} | {'; '.join(sorted(set(bad)))} | - | - | {rates} | - | - |"
     ratio = "-"
     if bound and contender != BOUND:
-        ratio = f"{_median(moved, 'seconds') / _median(bound, 'seconds'):.1f} total, " \
-                f"{_median(moved, 'gap_ms') / _median(bound, 'gap_ms'):.1f} gap"
+        ratio = f"{median(moved, 'seconds') / median(bound, 'seconds'):.1f} total, " \
+                f"{median(moved, 'gap_ms') / median(bound, 'gap_ms'):.1f} gap"
     total = _spread(moved, "seconds", "s", digits=1) + (f"; {len(bad)} of {len(runs)}: {bad[0]}" if bad else "")
     return (f"| {title} | {contender} | {total} | {_spread(moved, 'downtime_ms', 'ms')} | {_spread(moved, 'gap_ms', 'ms')} | "
             f"{rates} | {_spread(moved, 'wire_bytes', 'MiB', 1 / (1 << 20))} | {ratio} |")
@@ -51,19 +46,11 @@ def lines_of(row, results, limit_seconds):
 COLUMNS = (("seconds", "total, s"), ("gap_ms", "longest write gap, ms"))
 
 
-def _plotted(runs, figure):
-    """A bar, or the word for moves that have none."""
-    moved = [one for one in runs if one.outcome == "moved"]
-    if moved:
-        return _median(moved, figure)
-    return "never" if any(one.outcome == "never" for one in runs) else "failed" if runs else ""
-
-
 def plot(rows, results, limit_seconds):
     """How long the moves took, and the longest time without a finished write."""
     titles = {row.name: row.title for row in rows if any(results.of(row.name, name) for name, _ in PLOTTED)}
     columns = [(figure, title, limit_seconds if figure == "seconds" else 1000) for figure, title in COLUMNS]
-    return bars.plot(titles, PLOTTED, columns, lambda row, name, figure: _plotted(results.of(row, name), figure))
+    return bars.plot(titles, PLOTTED, columns, lambda row, name, figure: bars.value(results.of(row, name), figure, "moved"))
 
 
 def write_page(page, rows, results, chosen):

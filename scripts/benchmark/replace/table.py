@@ -8,7 +8,7 @@ import bars
 import special
 from contenders import ALL, BLOCKING, MIRROR, OURS
 from measure import pause_of
-from page import first_line, spread, write_measured
+from page import first_line, median, spread, write_measured
 
 # The contenders of the plot, with their colours; its columns, and the ends of their scales.
 PLOTTED = ((OURS, "#2b6cb0"), (MIRROR, "#c05621"), (BLOCKING, "#dd9b5b"))
@@ -23,20 +23,16 @@ def _spread(runs, name, unit, digits=0):
     return spread(values, unit, digits) if values else "-"
 
 
-def _median(runs, name):
-    return statistics.median(getattr(one, name) for one in runs)
-
-
 def line(row, title, contender, runs, limit_s):
     """One line of the table."""
     good = [one for one in runs if one.outcome == "replaced"]
-    rates = f"{_median(runs, 'rate_before'):.0f} -> {_median(runs, 'rate_during'):.0f}"
+    rates = f"{median(runs, 'rate_before'):.0f} -> {median(runs, 'rate_during'):.0f}"
     if not good:
         bad = {f"never ({limit_s} s)" if one.outcome == "never" else one.outcome for one in runs}
         return f"| {title} | {contender} | {'; '.join(sorted(bad))} | - | - | - | {rates} | - | - |"
     lost = f"; {len(runs) - len(good)} of {len(runs)} not" if len(good) != len(runs) else ""
-    latency = " / ".join(f"{_median(good, name):.1f}" for name in ("p99_before_ms", "p99_copy_ms", "p99_step_ms")) + " ms"
-    if _median(good, "p99_before_ms") == 0:
+    latency = " / ".join(f"{median(good, name):.1f}" for name in ("p99_before_ms", "p99_copy_ms", "p99_step_ms")) + " ms"
+    if median(good, "p99_before_ms") == 0:
         latency = "-"
     moved = "-"
     if row.target != "file":  # of files nothing crosses the wire
@@ -65,18 +61,10 @@ def special_line(title, contender, runs, limit_s):
     return f"| {title} | {contender} | {figures} |"
 
 
-def _plotted(runs, figure):
-    """A bar, or the word for replacements that have none."""
-    good = [one for one in runs if one.outcome == "replaced"]
-    if good:
-        return _median(good, figure)
-    return "never" if any(one.outcome == "never" for one in runs) else "failed" if runs else ""
-
-
 def plot(rows, results):
     """How long it took until disks were in step, and what guests had of it."""
     titles = {row.name: row.title for row in rows if results.of(row.name, OURS)}
-    return bars.plot(titles, PLOTTED, COLUMNS, lambda row, name, figure: _plotted(results.of(row, name), figure))
+    return bars.plot(titles, PLOTTED, COLUMNS, lambda row, name, figure: bars.value(results.of(row, name), figure, "replaced"))
 
 
 def write_page(page, rows, results, chosen):
