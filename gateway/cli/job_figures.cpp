@@ -85,22 +85,33 @@ std::string text_in(const json::object& object, std::string_view name) {
   return value != nullptr && value->is_string() ? std::string(value->get_string()) : std::string();
 }
 
+bool flag_in(const json::object& object, std::string_view name) {
+  const json::value* value = find(object, name);
+  return value != nullptr && value->is_bool() && value->get_bool();
+}
+
+std::vector<json::object> objects_in(const json::object& object, std::string_view name) {
+  std::vector<json::object> objects;
+  const json::value* list = find(object, name);
+  if (list == nullptr || !list->is_array()) return objects;
+  for (const json::value& each : list->get_array())
+    if (each.is_object()) objects.push_back(each.get_object());
+  return objects;
+}
+
 std::vector<std::string> JobFigures::lines(const json::object& progress, std::int64_t time_ms) {
   std::vector<std::string> lines;
-  const json::value* disks = find(progress, "disks");
-  if (disks == nullptr || !disks->is_array()) return lines;
-  for (const json::value& each : disks->get_array()) {
-    const json::object* disk = each.if_object();
-    if (disk == nullptr || !has(*disk, "mode")) continue;
-    Sample& before = before_[text_in(*disk, "disk")];
-    const Sample now{.time_ms = time_ms, .guest_bytes = number_in(*disk, "guest-bytes")};
+  for (const json::object& disk : objects_in(progress, "disks")) {
+    if (!has(disk, "mode")) continue;
+    Sample& before = before_[text_in(disk, "disk")];
+    const Sample now{.time_ms = time_ms, .guest_bytes = number_in(disk, "guest-bytes")};
     std::optional<std::uint64_t> rate;
     if (before.time_ms != 0 && now.time_ms > before.time_ms && now.guest_bytes >= before.guest_bytes)
       rate = (now.guest_bytes - before.guest_bytes) * 1000 /
              static_cast<std::uint64_t>(now.time_ms - before.time_ms);
     before = now;
-    lines.push_back(amounts(*disk));
-    lines.push_back(pace(*disk, rate));
+    lines.push_back(amounts(disk));
+    lines.push_back(pace(disk, rate));
   }
   return lines;
 }

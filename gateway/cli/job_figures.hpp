@@ -33,8 +33,11 @@ std::vector<std::string> report_lines(const boost::json::object& report);
 
 /// Of a JSON text; empty where it is no object.
 boost::json::object object_of(const std::string& text);
-// Fields of such a document; 0 and empty where they are not there or of another kind.
+// Fields of such a document; 0, false and empty where they are not there or of another kind.
 std::uint64_t number_in(const boost::json::object& object, std::string_view name);
 std::string text_in(const boost::json::object& object, std::string_view name);
+bool flag_in(const boost::json::object& object, std::string_view name);
+/// Those of a list that are objects.
+std::vector<boost::json::object> objects_in(const boost::json::object& object, std::string_view name);
 
 }  // namespace diskferry::cli

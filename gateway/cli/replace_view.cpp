@@ -19,23 +19,8 @@ namespace {
 
 constexpr std::size_t places_shown_max = 16;  // of a disk; --json has them all
 
-bool is_set(const json::object& object, std::string_view name) {
-  const json::value* value = object.if_contains(json::string_view(name.data(), name.size()));
-  return value != nullptr && value->is_bool() && value->get_bool();
-}
-
-/// The objects of a list; none where it is no list.
-std::vector<json::object> objects_in(const json::object& object, std::string_view name) {
-  std::vector<json::object> objects;
-  const json::value* list = object.if_contains(json::string_view(name.data(), name.size()));
-  if (list == nullptr || !list->is_array()) return objects;
-  for (const json::value& each : list->get_array())
-    if (each.is_object()) objects.push_back(each.get_object());
-  return objects;
-}
-
 std::string with_format(const std::string& name, const std::string& format) {
-  return format.empty() ? printable(name) : fmt::format("{} ({})", printable(name), printable(format));
+  return format.empty() ? shown_name(name) : fmt::format("{} ({})", shown_name(name), printable(format));
 }
 
 std::string limits_line(const json::object& limits) {
@@ -50,12 +35,12 @@ std::string limits_line(const json::object& limits) {
 
 std::string commit_line(const json::object& request) {
   std::string line = "when in step";
-  if (is_set(request, "commit-by-hand")) line = "by hand (diskferry commit)";
+  if (flag_in(request, "commit-by-hand")) line = "by hand (diskferry commit)";
   if (const std::uint64_t at = number_in(request, "commit-at-ms"); at != 0)
     line = local_time(static_cast<std::int64_t>(at));
   if (const std::uint64_t retain = number_in(request, "retain-s"); retain != 0)
     line += fmt::format(", then the old storage is kept in step for {} s", retain);
-  if (is_set(request, "remove-source")) line += "; the old storage is removed when it is let go";
+  if (flag_in(request, "remove-source")) line += "; the old storage is removed when it is let go";
   return line;
 }
 
@@ -81,7 +66,7 @@ std::vector<std::string> route_lines(const json::object& state, std::string_view
     line += "-> " + with_format(text_in(disk, "uri"), text_in(disk, "format"));
     if (const std::uint64_t size = number_in(disk, "size-bytes"); size != 0)
       line += ", " + format_bytes(size);
-    if (is_set(disk, "was-created")) line += fmt::format(", {}", made);
+    if (flag_in(disk, "was-created")) line += fmt::format(", {}", made);
     lines.push_back(std::move(line));
   }
   return lines;

@@ -246,11 +246,11 @@ Task<Result<void>> Adoption::undo(Error why) {
   if (auto withdrawn = co_await destination_->withdraw(); !withdrawn)
     spdlog::warn("replacement {}: {}", record_.job().id, withdrawn.error().message());
   if (!place) {
-    state.leftovers.push_back(
-        fmt::format("{}, in case the machine has it: {}", disk_state().uri, place.error().message()));
+    state.leftovers.push_back(fmt::format("{}, in case the machine has it: {}", shown_name(disk_state().uri),
+                                          place.error().message()));
   } else if (disk_state().was_created) {
     if (auto removed = co_await remove_target(); !removed)
-      state.leftovers.push_back(disk_state().uri + ": " + removed.error().message());
+      state.leftovers.push_back(shown_name(disk_state().uri) + ": " + removed.error().message());
   }
   DISKFERRY_CO_CHECK(co_await record_.enter(Phase::aborted));
   co_return unexpected(std::move(why));

@@ -98,7 +98,7 @@ class OpenedByQemu final : public DiskDestination {
       co_return;
     }
     if (const auto removed = co_await remove_old_storage(); !removed)
-      leftovers().push_back(state().source + ": " + removed.error().message());
+      leftovers().push_back(shown_name(state().source) + ": " + removed.error().message());
   }
 
   Task<Result<void>> withdraw() override { co_return Result<void>{}; }
@@ -109,7 +109,7 @@ class OpenedByQemu final : public DiskDestination {
 
   void note_old_storage() const {
     leftovers().push_back(
-        fmt::format("the old storage of {}: {}", printable(state().name), printable(state().source)));
+        fmt::format("the old storage of {}: {}", printable(state().name), shown_name(state().source)));
   }
   Task<Result<void>> remove_old_storage() const {
     DISKFERRY_CO_TRY(ImageUri uri, ImageUri::parse(state().source));

@@ -103,10 +103,11 @@ Task<Error> ReplaceRecord::note_unmade(ReplaceDiskState& disk, Error why) {
   // Somebody else has made it meanwhile.
   if (why.kind() == ErrorKind::already_exists) co_return why;
   if (!co_await may_be_there(disk.uri)) co_return why;
-  state_.leftovers.push_back(disk.uri + ": it may have been made by this job, which was not told so");
+  const std::string target = shown_name(disk.uri);
+  state_.leftovers.push_back(target + ": it may have been made by this job, which was not told so");
   const std::string known = why.remedy().empty() ? "" : why.remedy() + "; ";
   co_return std::move(why).remedy(
-      fmt::format("{}{} may have been made: remove it, or begin again with --overwrite", known, disk.uri));
+      fmt::format("{}{} may have been made: remove it, or begin again with --overwrite", known, target));
 }
 
 Task<Result<void>> ReplaceRecord::note_end(Result<void> result, std::string report,

@@ -45,12 +45,6 @@ CopyRequest creation(const ImageUri& uri, const ReplaceDiskState& state, bool ma
   return copy;
 }
 
-/// Without secrets, for people.
-std::string shown(const std::string& name) {
-  const auto uri = ImageUri::parse(name);
-  return uri ? uri->to_string() : printable(name);
-}
-
 /// A device together with what has to live as long.
 template <class Kept>
 std::shared_ptr<BlockDevice> holding(std::shared_ptr<BlockDevice> device, Kept kept) {
@@ -163,10 +157,10 @@ bool ReplacedDisk::remove_map() const {
 Result<void> ReplacedDisk::check_place(bool target_is_in_charge) const {
   const std::string& place = target_is_in_charge ? state_.uri : state_.source;
   if (lent_.uri == place) return {};
-  return unexpected(
-      fail(ErrorKind::mismatch, "mirror", printable(state_.name))
-          .why(fmt::format("it is at {} now, and the job left it at {}", shown(lent_.uri), shown(place)))
-          .remedy("have the configuration name the former image again, or cancel the job"));
+  return unexpected(fail(ErrorKind::mismatch, "mirror", printable(state_.name))
+                        .why(fmt::format("it is at {} now, and the job left it at {}", shown_name(lent_.uri),
+                                         shown_name(place)))
+                        .remedy("have the configuration name the former image again, or cancel the job"));
 }
 
 Task<Result<void>> ReplacedDisk::begin_now(bool is_again, bool target_is_in_charge) {

@@ -278,11 +278,11 @@ Task<Result<void>> Replacement::let_source_go() {
   for (const ReplaceDiskState& disk : state_.disks) {
     if (!request_.remove_source || !can_be_removed(disk.source)) {
       state_.leftovers.push_back("the old storage of " + printable(disk.name) + ": " +
-                                 printable(disk.source));
+                                 shown_name(disk.source));
       continue;
     }
     if (auto removed = co_await remove_storage(disk.source); !removed)
-      state_.leftovers.push_back(disk.source + ": " + removed.error().message());
+      state_.leftovers.push_back(shown_name(disk.source) + ": " + removed.error().message());
   }
   co_return co_await enter(Phase::released);
 }
@@ -312,7 +312,7 @@ Task<Result<void>> Replacement::undo(Error why) {
   for (ReplaceDiskState& disk : state_.disks) {
     if (!disk.was_created) continue;
     if (auto removed = co_await remove_storage(disk.uri); !removed)
-      state_.leftovers.push_back(disk.uri + ": " + removed.error().message());
+      state_.leftovers.push_back(shown_name(disk.uri) + ": " + removed.error().message());
   }
   DISKFERRY_CO_CHECK(co_await enter(Phase::aborted));
   co_return unexpected(std::move(why));

@@ -242,4 +242,9 @@ std::string ImageUri::to_uri_with_secrets() const {
   return build(true);
 }
 
+std::string shown_name(std::string_view name) {
+  const auto uri = ImageUri::parse(name);
+  return uri ? uri->to_string() : printable(name);
+}
+
 }  // namespace diskferry

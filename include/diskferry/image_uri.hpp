@@ -67,6 +67,9 @@ bool is_secret_key(std::string_view key) noexcept;
 /// output.
 std::string printable(std::string_view text);
 
+/// An image's name as somebody gave it, as ImageUri::to_string() tells it.
+std::string shown_name(std::string_view name);
+
 /// Whether JSON may hold the text as it is.
 bool is_utf8(std::string_view text) noexcept;
 

@@ -66,6 +66,14 @@ TEST(ReplaceView, ALineStaysALine) {
     EXPECT_TRUE(std::ranges::none_of(text, [](char each) { return each == '\n' || each == '\x1b'; })) << text;
 }
 
+TEST(ReplaceView, NamesHaveNoSecrets) {
+  const auto lines = route_lines(
+      object(
+          R"({"disks":[{"export":"vm","source":"nbd://h/a?password=hidden","uri":"rbd://p/b?key=hidden"}]})"),
+      "made");
+  EXPECT_EQ(lines, std::vector<std::string>{"vm: nbd://h/a?password=*** -> rbd://p/b?key=***"});
+}
+
 TEST(ReplaceView, OddDocumentsHaveNothingToTell) {
   for (const char* odd : {"{}", R"({"disks":7,"limits":7,"timeline":7})", R"({"disks":[7],"timeline":[7]})"})
     EXPECT_TRUE(state_lines(object(odd), object(odd == std::string("{}") ? odd : "{}")).empty()) << odd;

@@ -72,6 +72,12 @@ TEST(ImageUri, NeverPrintsSecretsOfNamesItRefuses) {
   }
 }
 
+TEST(ShownName, IsThatOfTheImageOrTheTextItself) {
+  EXPECT_EQ(shown_name("rbd://p/b?key=hidden"), "rbd://p/b?key=***");
+  EXPECT_EQ(shown_name("/a b"), "/a b");
+  EXPECT_EQ(shown_name("\n"), printable("\n"));
+}
+
 TEST(ImageUri, HostileNamesCannotForgeOutput) {
   EXPECT_EQ(ImageUri::from_path("a\nREADY\x1b[2J").to_string(), "a\\x0aREADY\\x1b[2J");
 }
