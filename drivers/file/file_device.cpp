@@ -2,6 +2,7 @@
 // wait for storage goes to a blocking thread. No lock, allocation or thread hop on the first way.
 #include "drivers/file/file_device.hpp"
 
+#include "diskferry/sync.hpp"
 #include "diskferry/units.hpp"
 #include "diskferry/zeros.hpp"
 #include "drivers/file/file_calls.hpp"
@@ -17,6 +18,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <mutex>
+#include <optional>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -30,6 +32,11 @@ namespace {
 constexpr std::size_t inline_bytes_max = 1 * mib;
 /// What one blocking call writes of zeros before cancellation is looked at again.
 constexpr std::uint64_t zero_step_bytes = 8 * mib;
+/// What waits for storage does so on these, each of which is in one call at a time.
+constexpr std::size_t blocking_threads = 8;
+/// So many of them at most are in writes that nobody waits for. Most file systems let one write at a time
+/// into a file, and threads in line for it take processors from guests as they come and go.
+constexpr std::uint64_t background_writes_max = 2;
 
 std::int64_t monotonic_ns() noexcept {
   timespec now{};
@@ -71,7 +78,7 @@ class FileDevice final : public BlockDevice {
   }
 
   std::optional<Result<void>> try_write(std::uint64_t offset, std::span<const std::byte> from) override {
-    if (from.size() > inline_bytes_max || is_direct()) return std::nullopt;
+    if (from.size() > inline_bytes_max || is_direct() || facts_.is_far) return std::nullopt;
     std::unique_lock growing(growth_, std::defer_lock);
     const std::uint64_t end = offset + from.size();
     if (end > size_bytes() && !growing.try_lock()) return std::nullopt;
@@ -91,16 +98,19 @@ class FileDevice final : public BlockDevice {
     if (is_direct() && is_direct_range(offset, from)) {
       DISKFERRY_CO_TRY(const bool done, co_await write_direct(offset, from, flags));
       if (done) co_return Result<void>{};
-    } else if (!flags.fua) {
+    } else if (!flags.fua && !flags.in_background) {
       if (auto done = try_write(offset, from)) co_return *std::move(done);
     }
-    co_return co_await context_.blocking_pool.run(
-        [this, offset, from, flags] { return write_waiting(offset, from, flags.fua); });
+    if (flags.in_background) DISKFERRY_CO_CHECK(co_await background_.acquire(1));
+    auto done =
+        co_await pool().run([this, offset, from, flags] { return write_waiting(offset, from, flags.fua); });
+    if (flags.in_background) background_.release(1);
+    co_return done;
   }
 
   Task<Result<void>> write_zeroes(Range range, ZeroFlags flags) override {
-    DISKFERRY_CO_TRY(const bool done, co_await context_.blocking_pool.run(
-                                          [this, range, flags] { return zero_by_shortcut(range, flags); }));
+    DISKFERRY_CO_TRY(const bool done,
+                     co_await pool().run([this, range, flags] { return zero_by_shortcut(range, flags); }));
     if (!done && flags.fast_only)
       co_return unexpected(
           fail(ErrorKind::unsupported, "write zeros quickly", info().name).at(range.offset, range.length));
@@ -111,22 +121,22 @@ class FileDevice final : public BlockDevice {
 
   Task<Result<void>> discard(Range range) override {
     range = intersect(range, {0, size_bytes()});
-    co_return co_await context_.blocking_pool.run([this, range] { return discard_waiting(range); });
+    co_return co_await pool().run([this, range] { return discard_waiting(range); });
   }
 
   Task<Result<void>> flush() override {
     if (info().is_read_only) co_return Result<void>{};
-    co_return co_await context_.blocking_pool.run([this] { return flush_waiting(); });
+    co_return co_await pool().run([this] { return flush_waiting(); });
   }
 
   Task<Result<std::vector<Extent>>> extents(Range range, std::size_t extents_max) override {
-    co_return co_await context_.blocking_pool.run(
+    co_return co_await pool().run(
         [this, range, extents_max] { return list_extents(file(), range, extents_max); });
   }
 
   Task<Result<void>> prefetch(Range range) override {
     if (facts_.is_in_memory) co_return Result<void>{};
-    co_return co_await context_.blocking_pool.run([this, range] {
+    co_return co_await pool().run([this, range] {
       // A hint: what it says about success is of no interest.
       (void)::posix_fadvise(fd_.get(), static_cast<off_t>(range.offset), static_cast<off_t>(range.length),
                             POSIX_FADV_WILLNEED);
@@ -137,23 +147,25 @@ class FileDevice final : public BlockDevice {
   Task<Result<void>> start_writeback(Range range) override {
     // Queues the pages and returns; the storage takes them while the caller goes on. Without it a flush of 2
     // GiB takes over a second, and whoever writes meanwhile waits for it. Errors are told by the next flush.
-    if (!facts_.is_in_memory && !is_direct())
+    if (facts_.is_in_memory || is_direct()) co_return Result<void>{};
+    co_return co_await pool().run([this, range]() -> Result<void> {
       (void)::sync_file_range(fd_.get(), static_cast<off_t>(range.offset), static_cast<off_t>(range.length),
                               SYNC_FILE_RANGE_WRITE);
-    co_return Result<void>{};
+      return {};
+    });
   }
 
   Task<Result<std::uint64_t>> copy_from(BlockDevice& source, std::uint64_t source_offset,
                                         std::uint64_t offset, std::uint64_t length) override {
     auto* from = dynamic_cast<FileDevice*>(&source);
     if (from == nullptr || facts_.is_block_device || from->facts_.is_block_device) co_return 0;
-    co_return co_await context_.blocking_pool.run([this, from, source_offset, offset, length] {
+    co_return co_await pool().run([this, from, source_offset, offset, length] {
       return share_blocks(*from, source_offset, offset, length);
     });
   }
 
   Task<Result<void>> close() override {
-    co_return co_await context_.blocking_pool.run([this] {
+    co_return co_await pool().run([this] {
       direct_fd_.reset();
       fd_.reset();
       return Result<void>{};
@@ -161,6 +173,11 @@ class FileDevice final : public BlockDevice {
   }
 
  private:
+  /// Threads of its own: calls that hang, as with a server that is away, are in nobody else's way.
+  BlockingPool& pool() {
+    std::call_once(pool_made_, [this] { pool_.emplace(blocking_threads); });
+    return *pool_;
+  }
   bool is_direct() const noexcept { return facts_.direct_bytes != 0; }
   /// True when O_DIRECT takes a transfer as it is.
   bool is_direct_range(std::uint64_t offset, std::span<const std::byte> memory) const noexcept {
@@ -223,8 +240,7 @@ class FileDevice final : public BlockDevice {
       }
       if (into.empty()) co_return Result<void>{};
     }
-    co_return co_await context_.blocking_pool.run(
-        [this, offset, into] { return read_all(file(), offset, into); });
+    co_return co_await pool().run([this, offset, into] { return read_all(file(), offset, into); });
   }
 
   Task<Result<void>> read_direct(std::uint64_t offset, std::span<std::byte> into) {
@@ -235,7 +251,7 @@ class FileDevice final : public BlockDevice {
           co_await uring->transfer({.fd = direct_fd_.get(), .offset = offset, .memory = into}) == length)
         co_return Result<void>{};
     }
-    co_return co_await context_.blocking_pool.run(
+    co_return co_await pool().run(
         [this, offset, into] { return read_all_direct(direct_file(), offset, into, facts_.direct_bytes); });
   }
 
@@ -358,8 +374,8 @@ class FileDevice final : public BlockDevice {
     while (!range.empty()) {
       if (co_await is_cancelled()) co_return unexpected(cancelled_error("write zeros", info().name));
       const std::uint64_t now = std::min(range.length, zero_step_bytes);
-      DISKFERRY_CO_CHECK(co_await context_.blocking_pool.run(
-          [this, range, now] { return write_zeros_waiting({range.offset, now}); }));
+      DISKFERRY_CO_CHECK(
+          co_await pool().run([this, range, now] { return write_zeros_waiting({range.offset, now}); }));
       range.offset += now;
       range.length -= now;
     }
@@ -408,6 +424,9 @@ class FileDevice final : public BlockDevice {
   /// Held while the file grows, so that growing by ftruncate never cuts off what was written meanwhile.
   std::mutex growth_;
   InlineGate gate_;
+  AsyncSemaphore background_{background_writes_max};
+  std::once_flag pool_made_;
+  std::optional<BlockingPool> pool_;
   struct Ring {
     std::unique_ptr<Uring> uring;
     bool was_asked_for = false;

@@ -47,6 +47,23 @@ bool can_punch(int fd, std::uint64_t size_bytes) {
   return ::fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at, 4096) == 0;
 }
 
+bool is_far(decltype(statfs::f_type) file_system) {
+  switch (static_cast<std::uint32_t>(file_system)) {
+    case NFS_SUPER_MAGIC:
+    case FUSE_SUPER_MAGIC:
+    case SMB_SUPER_MAGIC:
+    case CIFS_SUPER_MAGIC:
+    case SMB2_SUPER_MAGIC:
+    case CEPH_SUPER_MAGIC:
+    case V9FS_MAGIC:
+    case AFS_SUPER_MAGIC:
+    case OCFS2_SUPER_MAGIC:
+      return true;
+    default:
+      return false;
+  }
+}
+
 /// What the kernel says O_DIRECT needs here; a page where it does not say.
 std::uint32_t direct_alignment(int fd) {
   struct statx status{};
@@ -62,6 +79,7 @@ void find_regular(FileFacts& facts, const OpenedFile& file, bool writable) {
   struct statfs system{};
   if (::fstatfs(fd, &system) == 0) {
     facts.is_in_memory = system.f_type == TMPFS_MAGIC || system.f_type == RAMFS_MAGIC;
+    facts.is_far = is_far(system.f_type);
   }
   DeviceInfo& info = facts.info;
   info.block_bytes = 1;

@@ -14,6 +14,7 @@ struct FileFacts {
   std::uint64_t size_bytes = 0;
   bool is_block_device = false;
   bool is_in_memory = false;  ///< tmpfs: a read or write never waits for storage
+  bool is_far = false;        ///< by way of a server or another process, which may be away for long
   bool can_read_now = false;  ///< preadv2(RWF_NOWAIT) works
   bool use_rings = true;      ///< io_uring for what waits for storage
   bool has_punch = false;  ///< fallocate(PUNCH_HOLE) works: on a block device it zeroes without falling back

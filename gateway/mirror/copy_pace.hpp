@@ -1,5 +1,5 @@
-// How fast copies may go beside a guest that uses its disk: as fast as leaves the machine room to answer the
-// guest at once. Pure but for its mutex.
+// How fast copies may go beside guests that use their disks: as fast as leaves the machine room to answer
+// them at once. One for all copies of a machine, whose processors they share. Pure but for its mutex.
 //
 // Processors that are busy with copies let others wait for milliseconds, and a guest's write needs several
 // threads one after the other. So requests are spaced out, and the gateway sleeps in between; what wakes it
@@ -22,25 +22,24 @@ class CopyPace {
   static constexpr Duration guest_rests_after = std::chrono::milliseconds(250);
   /// Who wakes after this has waited for a processor.
   static constexpr Duration late = std::chrono::microseconds(400);
-  /// Copies are never slower than the first for a guest's sake, and begin with the second.
-  static constexpr std::uint64_t bytes_per_s_min = 64u << 20;
-  static constexpr std::uint64_t bytes_per_s_first = 384u << 20;
   static constexpr std::uint64_t bytes_per_s_max = std::uint64_t{8} << 30;
+  static constexpr unsigned processors_min = 2;
+
+  /// What copies have at least, and begin with, grows with the processors: the least of them takes about a
+  /// hundredth of their time.
+  explicit CopyPace(unsigned processors = processors_min)
+      : bytes_per_s_min_((std::uint64_t{32} << 20) * std::max(processors, processors_min)),
+        bytes_per_s_(6.0 * static_cast<double>(bytes_per_s_min_)) {}
 
   /// A guest reads, writes, or asks for anything else; may be told late.
   void guest_asks(TimePoint now) {
     std::lock_guard lock(guard_);
     guest_asked_ = std::max(guest_asked_.value_or(now), now);
   }
-  /// False: guests have to pay for an end that is out of reach otherwise.
-  void set_makes_room(bool makes_room) {
-    std::lock_guard lock(guard_);
-    makes_room_ = makes_room;
-  }
   /// When a copy of `bytes` may begin; nullopt: at once.
   std::optional<TimePoint> book(std::uint64_t bytes, TimePoint now) {
     std::lock_guard lock(guard_);
-    if (!makes_room_ || !guest_asked_ || now - *guest_asked_ > guest_rests_after) return std::nullopt;
+    if (!guest_asked_ || now - *guest_asked_ > guest_rests_after) return std::nullopt;
     const TimePoint begin = std::max(next_, now);
     next_ = begin + time_for(bytes);
     return begin;
@@ -61,6 +60,8 @@ class CopyPace {
       slowed_ = now;
     }
   }
+  /// Copies are never slower for a guest's sake.
+  std::uint64_t bytes_per_s_min() const noexcept { return bytes_per_s_min_; }
   std::uint64_t bytes_per_s() const {
     std::lock_guard lock(guard_);
     return static_cast<std::uint64_t>(bytes_per_s_);
@@ -73,15 +74,15 @@ class CopyPace {
   static constexpr double slower = 0.8;
 
   void set_rate(double bytes_per_s) {
-    bytes_per_s_ = std::clamp(bytes_per_s, double{bytes_per_s_min}, double{bytes_per_s_max});
+    bytes_per_s_ = std::clamp(bytes_per_s, static_cast<double>(bytes_per_s_min_), double{bytes_per_s_max});
   }
   Duration time_for(std::uint64_t bytes) const {
     return Duration(static_cast<Duration::rep>(1e9 * static_cast<double>(bytes) / bytes_per_s_));
   }
 
+  const std::uint64_t bytes_per_s_min_;
   mutable std::mutex guard_;
-  double bytes_per_s_ = double{bytes_per_s_first};
-  bool makes_room_ = true;
+  double bytes_per_s_;
   std::optional<TimePoint> guest_asked_{};
   TimePoint next_{};
   TimePoint slowed_{};

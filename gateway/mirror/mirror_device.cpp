@@ -30,6 +30,7 @@ MirrorDevice::MirrorDevice(DriverContext& context, std::shared_ptr<BlockDevice> 
         return info;
       }()),
       guest_limit_(context.clock, options.guest_bytes_per_s),
+      pace_(options.pace ? std::move(options.pace) : std::make_shared<CopyPace>()),
       primary_(std::make_shared<Primary>(std::move(primary))),
       differences_(options.granule_bytes == 0 ? difference_shape(size_bytes_)
                                               : DifferenceShape{size_bytes_, options.granule_bytes},

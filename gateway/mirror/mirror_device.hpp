@@ -42,6 +42,8 @@ struct MirrorOptions {
   /// Bits of a file with difference_shape(size).granules() of them; empty: none is kept. Lifetime: the
   /// device's.
   std::span<std::uint64_t> kept = {};
+  /// Of all copies that share this machine; empty: one of its own.
+  std::shared_ptr<CopyPace> pace = {};
 };
 
 /// Counters only grow; the rest is of this moment.
@@ -125,7 +127,11 @@ class MirrorDevice final : public BlockDevice {
   /// Is copied (again), whatever the target has.
   void mark_dirty(Range range);
   /// What copies leave to guests, by whoever copies.
-  CopyPace& copy_pace() noexcept { return pace_; }
+  CopyPace& copy_pace() noexcept { return *pace_; }
+  /// Whether copies keep to the pace; false: guests have to pay for an end that is out of reach otherwise.
+  /// Thread: any.
+  bool makes_room() const noexcept { return makes_room_; }
+  void set_makes_room(bool makes_room) noexcept { makes_room_ = makes_room; }
   /// What guests have written of late is left for later by `skip_recent`; call it every few seconds.
   void next_age();
   /// Makes the target durable, and forgets what is settled. Errors: those of the target; cancelled.
@@ -224,7 +230,8 @@ class MirrorDevice final : public BlockDevice {
   const std::uint64_t size_bytes_;
   const DeviceInfo info_;
   RateLimit guest_limit_;
-  CopyPace pace_;
+  const std::shared_ptr<CopyPace> pace_;
+  std::atomic<bool> makes_room_ = true;
 
   mutable std::mutex guard_;  // all that follows
   std::shared_ptr<Primary> primary_;

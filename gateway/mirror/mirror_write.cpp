@@ -9,7 +9,7 @@ namespace diskferry {
 
 /// Decides what becomes of the change, and notes that before anything is written. guard_ is held.
 void MirrorDevice::begin(const Change& change, Begun& begun) {
-  pace_.guest_asks(begun.since);
+  pace_->guest_asks(begun.since);
   begun.write.range = change.range;
   begun.primary = primary_->device;
   begun.mode = mode_;
@@ -211,7 +211,7 @@ class MirrorDevice::PrimaryUse {
 
  private:
   void begin() {
-    mirror_.pace_.guest_asks(mirror_.context_.clock.now());
+    mirror_.pace_->guest_asks(mirror_.context_.clock.now());
     primary_ = mirror_.primary_;
     ++primary_->users;
   }

@@ -52,7 +52,7 @@ Task<Result<void>> Window::send(const Flight& flight, std::span<std::byte> buffe
     }
     content = buffer.first(flight.range.length);
   }
-  co_return co_await target_->write(flight.range.offset, content, {});
+  co_return co_await target_->write(flight.range.offset, content, {.in_background = true});
 }
 
 void Window::landed(const Flight& flight, const Result<void>& result, std::size_t sender) {

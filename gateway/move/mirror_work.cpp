@@ -34,7 +34,7 @@ std::optional<Work> MirrorWork::next_dirty() {
 
 /// Before a unit is taken, for what is in a copy cannot be mirrored.
 Task<Result<std::optional<Work>>> MirrorWork::next() {
-  if (options_.paced_by == nullptr) co_return co_await next_now();
+  if (options_.paced_by == nullptr || !mirror_.makes_room()) co_return co_await next_now();
   Clock& clock = *options_.paced_by;
   CopyPace& pace = mirror_.copy_pace();
   const auto begin = pace.book(options_.request_bytes, clock.now());

@@ -189,7 +189,8 @@ Task<Result<void>> ReplacedDisk::begin_now(bool is_again, bool target_is_in_char
   if (!map) co_return unexpected(std::move(map).error());
   std::shared_ptr<DifferenceFile> kept = *std::move(map);
   auto mirror = std::make_unique<MirrorDevice>(
-      context_, lent_.device, MirrorOptions{.latency_max = options_.latency_max, .kept = kept->words()});
+      context_, lent_.device,
+      MirrorOptions{.latency_max = options_.latency_max, .kept = kept->words(), .pace = options_.pace});
   mirror_ = mirror.get();
   checked_mirror_ = holding(std::shared_ptr<BlockDevice>(checked(std::move(mirror))), kept);
   if (auto put = co_await endpoints_.put(state_.name, checked_mirror_); !put) {

@@ -19,7 +19,8 @@ namespace diskferry {
 struct ReplacedDiskOptions {
   std::string map_path{};  ///< of the file of what differs
   std::uint64_t window_bytes = 64u << 20;
-  Duration latency_max{};  ///< what a guest's write may wait for the target
+  std::shared_ptr<CopyPace> pace{};  ///< of all copies here
+  Duration latency_max{};            ///< what a guest's write may wait for the target
   unsigned connections = 0;
   bool overwrite = false;
   bool was_made = false;  ///< the target, by an earlier process of this job: it may be used

@@ -115,6 +115,7 @@ void Replacement::make_disks() {
     disks_.emplace_back(environment_, state_.disks[i],
                         ReplacedDiskOptions{.map_path = map_path(i),
                                             .window_bytes = environment_.window_bytes,
+                                            .pace = environment_.pace,
                                             .latency_max = limits.latency_max,
                                             .connections = connections,
                                             .overwrite = request_.overwrite,

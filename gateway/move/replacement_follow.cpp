@@ -123,7 +123,7 @@ void Replacement::steer() {
     mirror.set_latency_max(limits.latency_max);
     mirror.set_guest_bytes_per_s(each.step.guest_bytes_per_s);
     mirror.set_copy_bytes_per_s(share);
-    mirror.copy_pace().set_makes_room(each.step.makes_room);
+    mirror.set_makes_room(each.step.makes_room);
     if (!each.disk.is_in_step())
       mirror.set_window_bytes(first_window(share));
     else if (each.step.window_bytes_max != 0)

@@ -29,8 +29,9 @@ std::vector<std::shared_ptr<const RecordedBitmap>> Qcow2Device::recorded_bitmaps
   return writer_->recorded_bitmaps();
 }
 
-Task<Result<void>> Qcow2Device::write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags) {
-  co_return co_await writer_->write(offset, from);
+Task<Result<void>> Qcow2Device::write(std::uint64_t offset, std::span<const std::byte> from,
+                                      WriteFlags flags) {
+  co_return co_await writer_->write(offset, from, flags);
 }
 std::optional<Result<void>> Qcow2Device::try_write(std::uint64_t offset, std::span<const std::byte> from) {
   return writer_->try_write(offset, from);

@@ -37,7 +37,7 @@ class Writer {
   ~Writer();
 
   std::vector<std::shared_ptr<const RecordedBitmap>> recorded_bitmaps() const { return bitmaps_.recorded(); }
-  Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from);
+  Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags);
   std::optional<Result<void>> try_write(std::uint64_t offset, std::span<const std::byte> from);
   Task<Result<void>> write_zeroes(Range range, ZeroFlags flags);
   Task<Result<void>> discard(Range range);
@@ -114,15 +114,17 @@ class Writer {
     std::uint64_t length = 0;
   };
   InPlace find_in_place(std::uint64_t offset, std::uint64_t length);
-  Task<Result<std::size_t>> write_in_place(std::uint64_t offset, std::span<const std::byte> from);
-  Task<Result<std::size_t>> write_allocating(std::uint64_t offset, std::span<const std::byte> from);
+  Task<Result<std::size_t>> write_in_place(std::uint64_t offset, std::span<const std::byte> from,
+                                           WriteFlags flags);
+  Task<Result<std::size_t>> write_allocating(std::uint64_t offset, std::span<const std::byte> from,
+                                             WriteFlags flags);
   Task<Result<std::optional<Target>>> choose_target(Range payload);
   Result<void> check_host(Range host, std::uint64_t guest) const;
   void plan_edges(Target& target) const;
-  Task<Result<void>> write_target(const Target& target, std::span<const std::byte> from);
+  Task<Result<void>> write_target(const Target& target, std::span<const std::byte> from, WriteFlags flags);
   Task<Result<void>> read_old(std::uint64_t offset, std::span<std::byte> into);
   void enter_target(const Target& target);
-  Task<Result<void>> write_data(std::uint64_t offset, std::span<const std::byte> from);
+  Task<Result<void>> write_data(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags);
 
   // writer_zero.cpp
   enum class Zeroing : std::uint8_t { keep_space, give_space_back, forget };

@@ -63,16 +63,16 @@ Task<Result<std::size_t>> Writer::write_compressed(std::uint64_t offset, std::sp
     packed.bytes = work.span().first(used);
     DISKFERRY_CO_TRY(const bool stored, co_await store_packed(packed));
     work.reset();  // before anything else takes memory of the same pool
-    if (!stored) DISKFERRY_CO_CHECK(co_await write_data(offset, from.first(done)));
+    if (!stored) DISKFERRY_CO_CHECK(co_await write_data(offset, from.first(done), {}));
   }
   work.reset();
   if (next == Next::plain)
-    DISKFERRY_CO_CHECK(co_await write_data(offset + done, from.subspan(done, next_bytes)));
+    DISKFERRY_CO_CHECK(co_await write_data(offset + done, from.subspan(done, next_bytes), {}));
   if (next == Next::zero) {
     if (image_.header.version >= 3 || is_zero_below({offset + done, cluster})) {
       DISKFERRY_CO_CHECK(co_await zero_units({offset + done, cluster}, Zeroing::give_space_back));
     } else {
-      DISKFERRY_CO_CHECK(co_await write_data(offset + done, from.subspan(done, next_bytes)));
+      DISKFERRY_CO_CHECK(co_await write_data(offset + done, from.subspan(done, next_bytes), {}));
     }
   }
   if (next != Next::none) done += next_bytes;

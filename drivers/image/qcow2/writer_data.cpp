@@ -102,17 +102,18 @@ std::optional<Result<void>> Writer::try_write(std::uint64_t offset, std::span<co
   return data.try_write(place.host_offset, from);
 }
 
-Task<Result<std::size_t>> Writer::write_in_place(std::uint64_t offset, std::span<const std::byte> from) {
+Task<Result<std::size_t>> Writer::write_in_place(std::uint64_t offset, std::span<const std::byte> from,
+                                                 WriteFlags flags) {
   const Readers::Token reading = image_.readers.enter();
   const InPlace place = find_in_place(offset, from.size());
   if (place.length == 0) co_return std::size_t{0};
   const std::uint32_t block = image_.data().info().block_bytes;
   if (!is_aligned(place.host_offset, block) || !is_aligned(place.length, block)) co_return std::size_t{0};
-  DISKFERRY_CO_CHECK(co_await image_.data().write(place.host_offset, from.first(place.length), {}));
+  DISKFERRY_CO_CHECK(co_await image_.data().write(place.host_offset, from.first(place.length), flags));
   co_return place.length;
 }
 
-Task<Result<void>> Writer::write(std::uint64_t offset, std::span<const std::byte> from) {
+Task<Result<void>> Writer::write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) {
   const std::uint64_t cluster = geometry_.cluster_bytes();
   bitmaps_.note({offset, from.size()});
   RangeLock::Hold ordered;
@@ -128,7 +129,7 @@ Task<Result<void>> Writer::write(std::uint64_t offset, std::span<const std::byte
       // Up to where whole clusters begin, when those are to be compressed.
       const std::uint64_t room = compress_ ? cluster - geometry_.in_cluster(offset) : from.size();
       const auto part = from.first(std::min<std::uint64_t>(room, from.size()));
-      DISKFERRY_CO_CHECK(co_await write_data(offset, part));
+      DISKFERRY_CO_CHECK(co_await write_data(offset, part, flags));
       done = part.size();
     }
     offset += done;
@@ -137,12 +138,13 @@ Task<Result<void>> Writer::write(std::uint64_t offset, std::span<const std::byte
   co_return co_await commit_if_full();
 }
 
-Task<Result<void>> Writer::write_data(std::uint64_t offset, std::span<const std::byte> from) {
+Task<Result<void>> Writer::write_data(std::uint64_t offset, std::span<const std::byte> from,
+                                      WriteFlags flags) {
   while (!from.empty()) {
     DISKFERRY_CO_CHECK(check_usable());
-    DISKFERRY_CO_TRY(std::size_t done, co_await write_in_place(offset, from));
+    DISKFERRY_CO_TRY(std::size_t done, co_await write_in_place(offset, from, flags));
     if (done == 0) {
-      DISKFERRY_CO_TRY(done, co_await write_allocating(offset, from));
+      DISKFERRY_CO_TRY(done, co_await write_allocating(offset, from, flags));
     }
     offset += done;
     from = from.subspan(done);
@@ -156,7 +158,8 @@ Task<Result<void>> Writer::after_full(const Error& error, bool& tried) {
   co_return co_await commit();
 }
 
-Task<Result<std::size_t>> Writer::write_allocating(std::uint64_t offset, std::span<const std::byte> from) {
+Task<Result<std::size_t>> Writer::write_allocating(std::uint64_t offset, std::span<const std::byte> from,
+                                                   WriteFlags flags) {
   Range payload{offset, std::min<std::uint64_t>(from.size(), target_bytes_max)};
   const std::uint64_t first = geometry_.cluster_start(offset);
   DISKFERRY_CO_TRY(const auto held, co_await clusters_.lock(
@@ -175,7 +178,7 @@ Task<Result<std::size_t>> Writer::write_allocating(std::uint64_t offset, std::sp
       DISKFERRY_CO_CHECK(co_await make_room(entries_seen));
     } else {
       target = **chosen;
-      auto written = co_await write_target(*target, from.first(target->payload.length));
+      auto written = co_await write_target(*target, from.first(target->payload.length), flags);
       if (written) break;
       bool may_help = false;
       {
@@ -285,7 +288,8 @@ Task<Result<void>> Writer::read_old(std::uint64_t offset, std::span<std::byte> i
   co_return co_await read_guest(image_, offset, into.first(inside));
 }
 
-Task<Result<void>> Writer::write_target(const Target& target, std::span<const std::byte> from) {
+Task<Result<void>> Writer::write_target(const Target& target, std::span<const std::byte> from,
+                                        WriteFlags flags) {
   BlockDevice& data = image_.data();
   const auto host_of = [&](std::uint64_t guest) {
     return target.host_offset + (guest - target.entries.first_cluster);
@@ -299,14 +303,14 @@ Task<Result<void>> Writer::write_target(const Target& target, std::span<const st
   const std::uint64_t to_block = align_up(guest.end(), block);
   const std::uint64_t head = payload.offset - from_block;
   const std::uint64_t tail = to_block - payload.end();
-  if (head == 0 && tail == 0) co_return co_await data.write(host_of(payload.offset), from, {});
+  if (head == 0 && tail == 0) co_return co_await data.write(host_of(payload.offset), from, flags);
   if (payload.length <= merged_bytes_max) {
     DISKFERRY_CO_TRY(Buffer merged, co_await edges_.acquire(head + payload.length + tail));
     const auto bytes = merged.span().first(head + payload.length + tail);
     DISKFERRY_CO_CHECK(co_await read_old(from_block, bytes.first(head)));
     std::memcpy(bytes.data() + head, from.data(), from.size());
     DISKFERRY_CO_CHECK(co_await read_old(payload.end(), bytes.last(tail)));
-    co_return co_await data.write(host_of(from_block), bytes, {});
+    co_return co_await data.write(host_of(from_block), bytes, flags);
   }
   // Large: the edges go out with the blocks of payload they share, the middle from where it is.
   const std::uint64_t middle_from = align_up(payload.offset, block);
@@ -317,17 +321,17 @@ Task<Result<void>> Writer::write_target(const Target& target, std::span<const st
     const auto bytes = edge.span().first(middle_from - from_block);
     DISKFERRY_CO_CHECK(co_await read_old(from_block, bytes.first(head)));
     std::memcpy(bytes.data() + head, from.data(), bytes.size() - head);
-    DISKFERRY_CO_CHECK(co_await data.write(host_of(from_block), bytes, {}));
+    DISKFERRY_CO_CHECK(co_await data.write(host_of(from_block), bytes, flags));
   }
   if (to_block > middle_to) {
     const auto bytes = edge.span().first(to_block - middle_to);
     const std::uint64_t shared = payload.end() - middle_to;
     std::memcpy(bytes.data(), from.data() + (middle_to - payload.offset), shared);
     DISKFERRY_CO_CHECK(co_await read_old(payload.end(), bytes.subspan(shared)));
-    DISKFERRY_CO_CHECK(co_await data.write(host_of(middle_to), bytes, {}));
+    DISKFERRY_CO_CHECK(co_await data.write(host_of(middle_to), bytes, flags));
   }
   co_return co_await data.write(host_of(middle_from),
-                                from.subspan(middle_from - payload.offset, middle_to - middle_from), {});
+                                from.subspan(middle_from - payload.offset, middle_to - middle_from), flags);
 }
 
 void Writer::enter_target(const Target& target) {

@@ -159,7 +159,7 @@ Task<Result<void>> Writer::zero_as_data(Range range) {
       if (is_zero_already) continue;
       for (Range left{run.offset, run.length}; !left.empty();) {
         const ZeroPiece piece = take_zeros(left);
-        DISKFERRY_CO_CHECK(co_await write_data(piece.offset, piece.bytes));
+        DISKFERRY_CO_CHECK(co_await write_data(piece.offset, piece.bytes, {}));
       }
     }
     const std::uint64_t mapped = runs.end() - range.offset;

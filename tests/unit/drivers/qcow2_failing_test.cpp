@@ -69,6 +69,22 @@ class Failing {
   std::shared_ptr<BlockDevice> storage_;
 };
 
+TEST(Qcow2, DataIsInTheBackgroundWhereTheWriteIs) {
+  Failing image({"plain", {.size_bytes = 4 * mib}});
+  const auto device = image.open();
+  // In new clusters, with a part of one before and behind, and in those that are there.
+  const std::uint64_t at = 100'000;
+  const std::vector<std::byte> data(300'000, std::byte{5});
+  for (int round = 1; round <= 2; ++round) {
+    must(run(device->write(at, data, {.in_background = true})));
+    EXPECT_GE(image.bytes->background_bytes, static_cast<std::uint64_t>(round) * data.size());
+  }
+  const std::uint64_t before = image.bytes->background_bytes;
+  must(run(device->write(at, data, {})));
+  EXPECT_EQ(image.bytes->background_bytes, before);
+  must(run(device->close()));
+}
+
 /// A refcount table of one cluster of 512 bytes counts 64 blocks of 64 clusters: full after 2 MiB.
 TEST(Qcow2Failing, AHeaderThatMayOrMayNotNameTheNewRefcountTableIsSettledFirst) {
   for (const FaultAction action : {FaultAction::fail, FaultAction::fail_late}) {

@@ -68,10 +68,11 @@ class RecordingDevice final : public BlockDevice {
     std::memcpy(into.data(), content_.data() + offset, into.size());
     co_return Result<void>{};
   }
-  Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags) override {
+  Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) override {
     if (offset + from.size() > limit_bytes)
       co_return unexpected(fail(ErrorKind::no_space, "write", info_.name).at(offset, from.size()));
     record(offset, {from.begin(), from.end()});
+    if (flags.in_background) background_bytes += from.size();
     co_return Result<void>{};
   }
   Task<Result<void>> write_zeroes(Range range, ZeroFlags) override {
@@ -96,6 +97,7 @@ class RecordingDevice final : public BlockDevice {
   /// Writes beyond fail, as on a full file system.
   std::atomic<std::uint64_t> limit_bytes = UINT64_MAX;
   std::atomic<std::uint64_t> reads = 0;
+  std::atomic<std::uint64_t> background_bytes = 0;  // of those written
 
   std::size_t change_count() const {
     std::lock_guard lock(guard_);

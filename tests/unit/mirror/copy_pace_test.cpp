@@ -12,7 +12,8 @@ using std::chrono::milliseconds;
 
 constexpr std::uint64_t unit = 128 << 10;
 constexpr TimePoint begin{std::chrono::hours(1)};
-constexpr Duration of_a_unit{std::chrono::nanoseconds(1'000'000'000 * unit / CopyPace::bytes_per_s_first)};
+const std::uint64_t bytes_per_s_first = CopyPace().bytes_per_s();
+const Duration of_a_unit{std::chrono::nanoseconds(1'000'000'000 * unit / bytes_per_s_first)};
 
 struct CopiesBesideAGuest : testing::Test {
   CopyPace pace;
@@ -56,18 +57,18 @@ TEST_F(CopiesBesideAGuest, PayOnlyForWhatTheyCopy) {
   EXPECT_EQ(pace.book(unit, begin), begin);
 }
 
-TEST_F(CopiesBesideAGuest, GoAtOnceWhereTheEndIsOutOfReach) {
-  pace.set_makes_room(false);
-  EXPECT_FALSE(pace.book(unit, begin));
-  pace.set_makes_room(true);
-  EXPECT_TRUE(pace.book(unit, begin));
-}
-
 TEST_F(CopiesBesideAGuest, AreSlowerOnABusyMachineAndFasterOnAQuietOne) {
   wake(100, CopyPace::late + microseconds(1));
-  EXPECT_EQ(pace.bytes_per_s(), CopyPace::bytes_per_s_min);
+  EXPECT_EQ(pace.bytes_per_s(), pace.bytes_per_s_min());
   wake(5000, CopyPace::late);
   EXPECT_EQ(pace.bytes_per_s(), CopyPace::bytes_per_s_max);
+}
+
+TEST(CopyPace, GrowsWithTheProcessors) {
+  const CopyPace many(64);
+  EXPECT_EQ(many.bytes_per_s_min(), 32 * CopyPace(2).bytes_per_s_min());
+  EXPECT_EQ(many.bytes_per_s(), 32 * CopyPace(2).bytes_per_s());
+  EXPECT_EQ(CopyPace(0).bytes_per_s_min(), CopyPace(2).bytes_per_s_min()) << "not known";
 }
 
 TEST_F(CopiesBesideAGuest, TakeOneStallForOne) {
@@ -76,7 +77,7 @@ TEST_F(CopiesBesideAGuest, TakeOneStallForOne) {
   const TimePoint woken = booked.back() + milliseconds(4);
   pace.woke(booked[0], woken);
   const std::uint64_t once = pace.bytes_per_s();
-  EXPECT_LT(once, CopyPace::bytes_per_s_first);
+  EXPECT_LT(once, bytes_per_s_first);
   for (int i = 1; i < 16; ++i) pace.woke(booked[static_cast<std::size_t>(i)], woken);
   EXPECT_EQ(pace.bytes_per_s(), once);
   pace.woke(woken, woken + milliseconds(4));

@@ -30,10 +30,11 @@ class VolatileDisk final : public BlockDevice {
     std::memcpy(into.data(), current_.data() + offset, into.size());
     co_return Result<void>{};
   }
-  Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags) override {
+  Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) override {
     std::lock_guard lock(guard_);
     std::memcpy(current_.data() + offset, from.data(), from.size());
     written_bytes_ += from.size();
+    if (flags.in_background) background_bytes_ += from.size();
     writes_.push_back({offset, from.size()});
     co_return Result<void>{};
   }
@@ -75,6 +76,10 @@ class VolatileDisk final : public BlockDevice {
     std::lock_guard lock(guard_);
     return written_bytes_;
   }
+  std::uint64_t background_bytes() const {  // of those written
+    std::lock_guard lock(guard_);
+    return background_bytes_;
+  }
   std::vector<Range> writes() const {
     std::lock_guard lock(guard_);
     return writes_;
@@ -91,6 +96,7 @@ class VolatileDisk final : public BlockDevice {
   std::vector<std::byte> durable_;
   unsigned flushes_ = 0;
   std::uint64_t written_bytes_ = 0;
+  std::uint64_t background_bytes_ = 0;
   std::vector<Range> writes_;
   std::vector<Range> zeroings_;
 };

@@ -41,6 +41,14 @@ TEST(Window, AcknowledgesBeforeTheTargetDoes) {
   EXPECT_FALSE(extents[0].reads_zero);
 }
 
+TEST(Window, NobodyIsServedLaterForWhatItSends) {
+  WindowUnderTest disk({});
+  must(disk.write(4096, pattern(4096, 8192)));
+  must(disk.flush());
+  EXPECT_EQ(disk.target->written_bytes(), 8192u);
+  EXPECT_EQ(disk.target->background_bytes(), 8192u);
+}
+
 TEST(Window, AMarkIsOfWhatWasAcknowledgedBeforeItWhateverIsWrittenOn) {
   WindowUnderTest disk({});
   EXPECT_TRUE(disk.window->has_settled(disk.window->mark())) << "nothing is pending";

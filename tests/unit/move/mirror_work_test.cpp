@@ -164,13 +164,39 @@ TEST(MirrorWork, IsSpacedOutBesideAGuestAndCostsTimeOnlyWhereThereIsSomething) {
   EXPECT_EQ(take_all(&clock), units);
   // The first begins at once; each that wakes in time makes the next a little faster.
   const std::chrono::duration<double> slept = clock.now() - begin;
-  const double slowest = 16.0 * granule_bytes * static_cast<double>(units) / CopyPace::bytes_per_s_first;
+  const double slowest =
+      16.0 * granule_bytes * static_cast<double>(units) / static_cast<double>(CopyPace().bytes_per_s());
   EXPECT_LE(slept.count(), slowest);
   EXPECT_GT(slept.count(), 0.8 * slowest);
   const TimePoint before = clock.now();
   EXPECT_EQ(take_all(nullptr), units);
   EXPECT_EQ(clock.now(), before) << "nobody is to have room";
+  mirror.set_makes_room(false);
+  EXPECT_EQ(take_all(&clock), units);
+  EXPECT_EQ(clock.now(), before) << "the end is out of reach";
   must(run(device->close()));
+}
+
+TEST(MirrorWork, SharesThePaceOfItsMachine) {
+  const auto pace = std::make_shared<CopyPace>();
+  SleptClock clock;
+  const auto taken_at = [&] {
+    auto made = std::make_unique<MirrorDevice>(runtime().context(), disk(),
+                                               MirrorOptions{.granule_bytes = granule_bytes, .pace = pace});
+    MirrorDevice& mirror = *made;
+    const DevicePtr device = checked(std::move(made));
+    mirror.attach(disk(), {});
+    MirrorWork work(mirror, nullptr, {.request_bytes = granule_bytes, .paced_by = &clock});
+    const auto unit = must(run(work.next()));
+    EXPECT_TRUE(unit);
+    if (unit) work.ended(*unit, false);
+    must(run(device->close()));
+    return clock.now();
+  };
+  const TimePoint begin = taken_at();
+  pace->guest_asks(clock.now());  // of whichever disk
+  EXPECT_EQ(taken_at(), begin);
+  EXPECT_GT(taken_at(), begin) << "behind the copy of another disk";
 }
 
 TEST(MirrorWork, ATargetThatHangsCostsAWriteItsLimitAndNoMore) {
