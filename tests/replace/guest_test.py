@@ -22,6 +22,7 @@ sys.path[:0] = [str(TESTBED)]
 from live_guest import DISK_BYTES, Gateway, LocalGuest, make_disk  # noqa: E402
 from processes import wait_until  # noqa: E402
 from report import Failed, say  # noqa: E402
+from storage.ceph import Ceph  # noqa: E402
 from storage.iscsi import Iscsi  # noqa: E402
 from storage.nfs import Nfs  # noqa: E402
 
@@ -56,6 +57,18 @@ class Place:
             if found["status"] == "failed":
                 raise Failed(f"the job failed: {found['error']}")
             return found if found["phase"] in phases else None
+
+        return wait_until(come, f"the job being {' or '.join(phases)}", JOB_SECONDS)
+
+    def resumed_until(self, job, *phases):
+        """Resumes it where a fault has paused it."""
+        def come():
+            found = self.job(job)
+            if found["status"] == "failed":
+                raise Failed(f"the job failed: {found['error']}")
+            if found["status"] == "paused":
+                self.gateway.ask("resume", job)
+            return found if found["phase"] in phases and found["status"] != "paused" else None
 
         return wait_until(come, f"the job being {' or '.join(phases)}", JOB_SECONDS)
 
@@ -146,7 +159,88 @@ def target_fails(programs, cache, folder, stack):
     place.finish(last)
 
 
-CASES = {case.__name__: case for case in (around, killed, target_fails)}
+class Stops:
+    """Where the disk goes in `between`: kinds of storage, each with its server, and a target of that kind for each round."""
+
+    def __init__(self, folder, stack):
+        self._folder = folder
+        servers = {"nfs": Nfs(pathlib.Path(folder) / "nfs"), "iscsi": Iscsi(pathlib.Path(folder) / "iscsi", size=0),
+                   "ceph": Ceph(pathlib.Path(folder) / "ceph")}
+        self.servers = {kind: stack.enter_context(server) for kind, server in servers.items()}
+        self.servers["iscsi"].add_lun(1, DISK_BYTES)
+        self.kinds = ("file", "ceph", "nfs", "qcow2", "iscsi")
+
+    def target(self, kind, number):
+        """(URI, options): files are removed once the disk has left them, and the LUN is what it was the last time."""
+        if kind == "iscsi":
+            return self.servers["iscsi"].uri(1), ("--overwrite",)
+        return {"file": f"{self._folder}/next{number}.raw", "qcow2": f"{self._folder}/next{number}.qcow2",
+                "nfs": self.servers["nfs"].uri(f"next{number}.raw"),
+                "ceph": self.servers["ceph"].uri(f"next{number}")}[kind], ()
+
+
+def gateway_dies(place, _):
+    place.restart_gateway()
+
+
+def server_dies(_, server):
+    server.kill9()
+    server.start()
+
+
+def server_hangs(place, server):
+    server.hang()
+    try:
+        place.guest.wait_writing(WRITES_BETWEEN)
+    finally:
+        server.cont()
+
+
+def nothing(*_):
+    pass
+
+
+def between(programs, cache, folder, stack):
+    """Between files, qcow2, NFS, iSCSI and Ceph and back. In each round something fails while the disk is copied, and something when it
+    changes places: the gateway or a server is killed, the target's server hangs."""
+    stops = Stops(folder, stack)
+    place = Place(programs, cache, folder, stack)
+    chance = random.Random(int(os.environ.get("SEED", "11")))
+    now, target = "first", None
+    for number in range(1, replaces(10) + 1):
+        kind = stops.kinds[number % len(stops.kinds)] if number <= len(stops.kinds) else chance.choice([one for one in stops.kinds if one != now])
+        target, options = stops.target(kind, number)
+        leave = () if now in ("first", "iscsi") else ("--remove-source",)
+        job = place.begin(target, "--commit-by-hand", "--rate", "24M", *options, *leave)
+        faults = [nothing, gateway_dies]
+        if kind in stops.servers:
+            faults += [server_dies, server_hangs]
+        first, second = chance.choice(faults), chance.choice(faults)
+        place.guest.wait_writing(chance.randrange(1, WRITES_BETWEEN))
+        first(place, stops.servers.get(kind))
+        place.gateway.ask("set", job, "--rate", "0")
+        place.resumed_until(job, "synchronized")
+        place.gateway.ask("commit", job)
+        if second is not server_hangs:  # which nobody commits to
+            second(place, stops.servers.get(kind))
+        if second is gateway_dies and place.resumed_until(job, "synchronized", "released")["phase"] == "synchronized":
+            place.gateway.ask("commit", job)  # who had heard it is gone
+        place.resumed_until(job, "released")
+        source = stops.servers.get(now)
+        place.guest.wait_writing(WRITES_BETWEEN)
+        say(f"  {number}: {now} -> {kind}; {first.__name__}, {second.__name__}")
+        if source and chance.random() < 0.3:
+            server_dies(place, source)  # nobody needs it any more
+        if kind in stops.servers and chance.random() < 0.3:
+            server_dies(place, stops.servers[kind])  # the guest waits
+            place.guest.wait_writing(WRITES_BETWEEN)
+        now = kind
+    last = f"{folder}/last.raw"
+    place.gateway.replace(last, *PAUSE)
+    place.finish(last)
+
+
+CASES = {case.__name__: case for case in (around, killed, target_fails, between)}
 
 
 def main():
