@@ -69,11 +69,31 @@ std::string SectorModel::check(std::span<const std::byte> bytes, std::uint64_t o
     const std::uint64_t length =
         std::min<std::uint64_t>({sector_bytes, size_bytes_ - sector * sector_bytes, bytes.size() - at});
     if (!may_hold(sector, bytes.subspan(at, length), since))
-      return fmt::format("sector {} holds {:#x}, which was overwritten before", sector,
-                         std::to_integer<unsigned>(bytes[at]));
+      return fmt::format("sector {} holds {:#x}, which was overwritten before{}", sector,
+                         std::to_integer<unsigned>(bytes[at]),
+                         history(sector, bytes.subspan(at, length), since));
     at += length;
   }
   return {};
+}
+
+/// What is known of it, for whoever looks for the reason.
+std::string SectorModel::history(std::uint64_t sector, std::span<const std::byte> bytes,
+                                 std::uint64_t since) const {
+  std::string told = fmt::format("; looked at since {}", since);
+  std::array<std::byte, sector_bytes> expected;
+  const std::size_t first = sectors_[sector].size() - std::min<std::size_t>(sectors_[sector].size(), 6);
+  for (std::size_t i = 0; i < sectors_[sector].size(); ++i) {
+    const Write& write = sectors_[sector][i];
+    fill_sector(std::span(expected).first(bytes.size()), write.content, sector);
+    const auto same =
+        std::ranges::mismatch(bytes, std::span(expected).first(bytes.size())).in1 - bytes.begin();
+    if (i >= first || same != 0)
+      told += fmt::format("; {} from {} to {}{}", write.content, write.begin,
+                          write.end == UINT64_MAX ? "now" : std::to_string(write.end),
+                          same != 0 ? fmt::format(" is its first {} bytes", same) : "");
+  }
+  return told;
 }
 
 bool SectorModel::may_hold(std::uint64_t sector, std::span<const std::byte> bytes,

@@ -47,6 +47,7 @@ class SectorModel {
     std::uint64_t begin;
     std::uint64_t end;
   };
+  std::string history(std::uint64_t sector, std::span<const std::byte> bytes, std::uint64_t since) const;
   bool may_hold(std::uint64_t sector, std::span<const std::byte> bytes, std::uint64_t since) const;
 
   const std::uint64_t size_bytes_;
