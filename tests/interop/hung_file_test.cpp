@@ -22,7 +22,7 @@ using test::open_to_write;
 using test::run;
 
 constexpr std::uint64_t size_bytes = 16 * mib;
-constexpr int requests = 24;  // more than there are threads
+constexpr std::uint64_t requests = 24;  // more than there are threads
 constexpr auto limit = std::chrono::seconds(20);
 
 class FarFile {
@@ -88,6 +88,25 @@ class Rescue {
   std::thread thread_;
 };
 
+struct Hanging {
+  BlockDevice& hung;
+  BlockDevice& other;
+  const FarFile& far;
+  Rescue& rescue;
+};
+
+Task<Result<void>> others_go_on(Hanging scene, WriteFlags flags) {
+  const std::vector<std::byte> data(4096, std::byte{7});
+  TaskGroup hanging(co_await boost::asio::this_coro::executor);
+  for (std::uint64_t i = 0; i < requests; ++i) hanging.spawn(scene.hung.write(i * data.size(), data, flags));
+  // On a reactor, and on a thread that may block.
+  DISKFERRY_CO_CHECK(co_await scene.other.write(0, data, {}));
+  DISKFERRY_CO_CHECK(co_await scene.other.flush());
+  EXPECT_FALSE(scene.rescue.was_needed()) << "others waited";
+  scene.far.goes_on();
+  co_return co_await hanging.join();
+}
+
 struct HungFile : testing::TestWithParam<WriteFlags> {};
 
 TEST_P(HungFile, KeepsNobodyElseWaiting) {
@@ -97,20 +116,9 @@ TEST_P(HungFile, KeepsNobodyElseWaiting) {
   must(test::create(near / "disk", {.size_bytes = size_bytes}));
   const DevicePtr hung = must(open_to_write(far.path()));
   const DevicePtr other = must(open_to_write(near / "disk"));
-  const std::vector<std::byte> data(4096, std::byte{7});
   far.hangs();
   Rescue rescue(far);
-  must(run([&]() -> Task<Result<void>> {
-    TaskGroup hanging(co_await boost::asio::this_coro::executor);
-    for (int i = 0; i < requests; ++i)
-      hanging.spawn(hung->write(static_cast<std::uint64_t>(i) * 4096, data, GetParam()));
-    // On a reactor, and on a thread that may block.
-    DISKFERRY_CO_CHECK(co_await other->write(0, data, {}));
-    DISKFERRY_CO_CHECK(co_await other->flush());
-    EXPECT_FALSE(rescue.was_needed()) << "others waited";
-    far.goes_on();
-    co_return co_await hanging.join();
-  }()));
+  must(run(others_go_on({*hung, *other, far, rescue}, GetParam())));
   must(run(hung->close()));
   must(run(other->close()));
 }
