@@ -32,8 +32,8 @@ namespace {
 constexpr std::size_t inline_bytes_max = 1 * mib;
 /// What one blocking call writes of zeros before cancellation is looked at again.
 constexpr std::uint64_t zero_step_bytes = 8 * mib;
-/// What waits for storage does so on these, each of which is in one call at a time.
-constexpr std::size_t blocking_threads = 8;
+/// What waits for storage does so on these.
+constexpr std::size_t blocking_threads_max = 8;
 /// So many of them at most are in writes that nobody waits for. Most file systems let one write at a time
 /// into a file, and threads in line for it take processors from guests as they come and go.
 constexpr std::uint64_t background_writes_max = 2;
@@ -103,14 +103,14 @@ class FileDevice final : public BlockDevice {
     }
     if (flags.in_background) DISKFERRY_CO_CHECK(co_await background_.acquire(1));
     auto done =
-        co_await pool().run([this, offset, from, flags] { return write_waiting(offset, from, flags.fua); });
+        co_await pool_.run([this, offset, from, flags] { return write_waiting(offset, from, flags.fua); });
     if (flags.in_background) background_.release(1);
     co_return done;
   }
 
   Task<Result<void>> write_zeroes(Range range, ZeroFlags flags) override {
     DISKFERRY_CO_TRY(const bool done,
-                     co_await pool().run([this, range, flags] { return zero_by_shortcut(range, flags); }));
+                     co_await pool_.run([this, range, flags] { return zero_by_shortcut(range, flags); }));
     if (!done && flags.fast_only)
       co_return unexpected(
           fail(ErrorKind::unsupported, "write zeros quickly", info().name).at(range.offset, range.length));
@@ -121,22 +121,22 @@ class FileDevice final : public BlockDevice {
 
   Task<Result<void>> discard(Range range) override {
     range = intersect(range, {0, size_bytes()});
-    co_return co_await pool().run([this, range] { return discard_waiting(range); });
+    co_return co_await pool_.run([this, range] { return discard_waiting(range); });
   }
 
   Task<Result<void>> flush() override {
     if (info().is_read_only) co_return Result<void>{};
-    co_return co_await pool().run([this] { return flush_waiting(); });
+    co_return co_await pool_.run([this] { return flush_waiting(); });
   }
 
   Task<Result<std::vector<Extent>>> extents(Range range, std::size_t extents_max) override {
-    co_return co_await pool().run(
+    co_return co_await pool_.run(
         [this, range, extents_max] { return list_extents(file(), range, extents_max); });
   }
 
   Task<Result<void>> prefetch(Range range) override {
     if (facts_.is_in_memory) co_return Result<void>{};
-    co_return co_await pool().run([this, range] {
+    co_return co_await pool_.run([this, range] {
       // A hint: what it says about success is of no interest.
       (void)::posix_fadvise(fd_.get(), static_cast<off_t>(range.offset), static_cast<off_t>(range.length),
                             POSIX_FADV_WILLNEED);
@@ -148,7 +148,7 @@ class FileDevice final : public BlockDevice {
     // Queues the pages and returns; the storage takes them while the caller goes on. Without it a flush of 2
     // GiB takes over a second, and whoever writes meanwhile waits for it. Errors are told by the next flush.
     if (facts_.is_in_memory || is_direct()) co_return Result<void>{};
-    co_return co_await pool().run([this, range]() -> Result<void> {
+    co_return co_await pool_.run([this, range]() -> Result<void> {
       (void)::sync_file_range(fd_.get(), static_cast<off_t>(range.offset), static_cast<off_t>(range.length),
                               SYNC_FILE_RANGE_WRITE);
       return {};
@@ -159,13 +159,13 @@ class FileDevice final : public BlockDevice {
                                         std::uint64_t offset, std::uint64_t length) override {
     auto* from = dynamic_cast<FileDevice*>(&source);
     if (from == nullptr || facts_.is_block_device || from->facts_.is_block_device) co_return 0;
-    co_return co_await pool().run([this, from, source_offset, offset, length] {
+    co_return co_await pool_.run([this, from, source_offset, offset, length] {
       return share_blocks(*from, source_offset, offset, length);
     });
   }
 
   Task<Result<void>> close() override {
-    co_return co_await pool().run([this] {
+    co_return co_await pool_.run([this] {
       direct_fd_.reset();
       fd_.reset();
       return Result<void>{};
@@ -173,11 +173,6 @@ class FileDevice final : public BlockDevice {
   }
 
  private:
-  /// Threads of its own: calls that hang, as with a server that is away, are in nobody else's way.
-  BlockingPool& pool() {
-    std::call_once(pool_made_, [this] { pool_.emplace(blocking_threads); });
-    return *pool_;
-  }
   bool is_direct() const noexcept { return facts_.direct_bytes != 0; }
   /// True when O_DIRECT takes a transfer as it is.
   bool is_direct_range(std::uint64_t offset, std::span<const std::byte> memory) const noexcept {
@@ -240,7 +235,7 @@ class FileDevice final : public BlockDevice {
       }
       if (into.empty()) co_return Result<void>{};
     }
-    co_return co_await pool().run([this, offset, into] { return read_all(file(), offset, into); });
+    co_return co_await pool_.run([this, offset, into] { return read_all(file(), offset, into); });
   }
 
   Task<Result<void>> read_direct(std::uint64_t offset, std::span<std::byte> into) {
@@ -251,7 +246,7 @@ class FileDevice final : public BlockDevice {
           co_await uring->transfer({.fd = direct_fd_.get(), .offset = offset, .memory = into}) == length)
         co_return Result<void>{};
     }
-    co_return co_await pool().run(
+    co_return co_await pool_.run(
         [this, offset, into] { return read_all_direct(direct_file(), offset, into, facts_.direct_bytes); });
   }
 
@@ -375,7 +370,7 @@ class FileDevice final : public BlockDevice {
       if (co_await is_cancelled()) co_return unexpected(cancelled_error("write zeros", info().name));
       const std::uint64_t now = std::min(range.length, zero_step_bytes);
       DISKFERRY_CO_CHECK(
-          co_await pool().run([this, range, now] { return write_zeros_waiting({range.offset, now}); }));
+          co_await pool_.run([this, range, now] { return write_zeros_waiting({range.offset, now}); }));
       range.offset += now;
       range.length -= now;
     }
@@ -425,8 +420,8 @@ class FileDevice final : public BlockDevice {
   std::mutex growth_;
   InlineGate gate_;
   AsyncSemaphore background_{background_writes_max};
-  std::once_flag pool_made_;
-  std::optional<BlockingPool> pool_;
+  /// Of its own: calls that hang, as with a server that is away, are in nobody else's way.
+  BlockingPool pool_{blocking_threads_max};
   struct Ring {
     std::unique_ptr<Uring> uring;
     bool was_asked_for = false;

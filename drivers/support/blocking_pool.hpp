@@ -5,13 +5,19 @@
 #include "diskferry/task.hpp"
 #include "drivers/support/abandonable_call.hpp"
 
+#include <cstddef>
 #include <memory>
+#include <mutex>
 #include <optional>
+#include <system_error>
+#include <thread>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
 
 namespace diskferry {
@@ -19,9 +25,13 @@ namespace diskferry {
 /// Thread: run() from any executor thread. Lifetime: outlives every task that awaits it.
 class BlockingPool {
  public:
-  /// 0: run() calls right where it is awaited, for simulations in which one thread does everything.
-  explicit BlockingPool(std::size_t threads) : is_inline_(threads == 0), pool_(threads) {}
-  ~BlockingPool() { pool_.join(); }
+  /// Threads are started when there is a call for them. 0: run() calls right where it is awaited, for
+  /// simulations in which one thread does everything.
+  explicit BlockingPool(std::size_t threads_max) : threads_max_(threads_max) {}
+  ~BlockingPool() {
+    work_.reset();
+    for (std::thread& thread : threads_) thread.join();
+  }
   BlockingPool(const BlockingPool&) = delete;
   BlockingPool& operator=(const BlockingPool&) = delete;
 
@@ -30,13 +40,14 @@ class BlockingPool {
   template <class Work>
   Task<std::invoke_result_t<Work>> run(Work work) {
     using Value = std::invoke_result_t<Work>;
-    if (is_inline_) co_return work();
+    if (!has_thread()) co_return work();
+    const CallEnd end(*this);
     const Executor executor = co_await boost::asio::this_coro::executor;
     co_return co_await boost::asio::async_initiate<const boost::asio::use_awaitable_t<Executor>, void(Value)>(
         [this, &work, &executor](auto&& handler) {
           // By value: the task may have ended, and its frame be gone, before the inner post returns.
-          boost::asio::post(pool_, [executor, work = std::move(work),
-                                    handler = std::forward<decltype(handler)>(handler)]() mutable {
+          boost::asio::post(calls_, [executor, work = std::move(work),
+                                     handler = std::forward<decltype(handler)>(handler)]() mutable {
             boost::asio::post(executor, [handler = std::move(handler), value = work()]() mutable {
               std::move(handler)(std::move(value));
             });
@@ -51,13 +62,50 @@ class BlockingPool {
   template <class Work>
   Task<std::optional<std::invoke_result_t<Work>>> run_or_give_up(Work work) {
     const auto call = std::make_shared<AbandonableCall<std::invoke_result_t<Work>>>();
-    boost::asio::post(pool_, [call, work = std::move(work)]() mutable { call->finish(work()); });
+    if (has_thread()) {
+      boost::asio::post(calls_, [this, call, work = std::move(work)]() mutable {
+        const CallEnd end(*this);
+        call->finish(work());
+      });
+    } else {
+      call->finish(work());
+    }
     co_return co_await call->wait();
   }
 
  private:
-  const bool is_inline_;
-  boost::asio::thread_pool pool_;
+  struct CallEnd {
+    BlockingPool& pool;
+    explicit CallEnd(BlockingPool& of) : pool(of) {}
+    ~CallEnd() {
+      std::lock_guard lock(pool.guard_);
+      --pool.under_way_;
+    }
+    CallEnd(const CallEnd&) = delete;
+    CallEnd& operator=(const CallEnd&) = delete;
+  };
+  /// For one more call, which ends by CallEnd. False: there is none, nor can one be started.
+  bool has_thread() {
+    std::lock_guard lock(guard_);
+    if (under_way_ >= threads_.size() && threads_.size() < threads_max_) {
+      try {
+        threads_.emplace_back([this] { calls_.run(); });
+      } catch (const std::system_error&) {
+        // The limit of the system on threads: those that there are have to do.
+      }
+    }
+    if (threads_.empty()) return false;
+    ++under_way_;
+    return true;
+  }
+
+  const std::size_t threads_max_;
+  boost::asio::io_context calls_;
+  boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_ =
+      boost::asio::make_work_guard(calls_);
+  std::mutex guard_;
+  std::vector<std::thread> threads_;
+  std::size_t under_way_ = 0;
 };
 
 }  // namespace diskferry

@@ -111,8 +111,8 @@ class BlockDevice {
   virtual std::optional<Result<void>> try_write(std::uint64_t offset, std::span<const std::byte> from);
   /// Reads ahead into whatever cache there is (NBD CACHE). A hint.
   virtual Task<Result<void>> prefetch(Range range);
-  /// Begins to make durable what was written in `range`, without promising anything. A hint of copies, so
-  /// that the flush at the end finds little left to do.
+  /// Begins to make durable what was written in `range`, without promising anything. A hint of the copy
+  /// engine, so that the flush at the end finds little left to do.
   virtual Task<Result<void>> start_writeback(Range range);
   /// Copies from another device inside the storage (reflink, copy_file_range), without the bytes passing
   /// through here. Returns the bytes copied from the start, 0 where this pair cannot.

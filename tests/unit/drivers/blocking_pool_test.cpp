@@ -6,6 +6,8 @@
 
 #include <atomic>
 #include <latch>
+#include <thread>
+#include <vector>
 
 namespace diskferry::test {
 namespace {
@@ -26,6 +28,34 @@ TEST(BlockingPool, GivesTheValueBack) {
   must(run(call_and_keep(pool, may_end, std::make_shared<int>(7), got)));
   ASSERT_TRUE(got && *got);
   EXPECT_EQ(***got, 7);
+}
+
+Task<Result<void>> meet(BlockingPool& pool, std::latch& all, std::thread::id& in) {
+  in = co_await pool.run([&all] {
+    if (!all.try_wait()) all.arrive_and_wait();
+    return std::this_thread::get_id();
+  });
+  co_return Result<void>{};
+}
+Task<Result<void>> meet_twice(BlockingPool& pool, std::latch& all, std::vector<std::thread::id>& in) {
+  TaskGroup group(runtime().reactor(0));
+  for (std::thread::id& each : in) group.spawn(meet(pool, all, each));
+  co_return co_await group.join();
+}
+
+TEST(BlockingPool, HasAThreadForEachCallAndNoMore) {
+  BlockingPool pool(8);
+  std::thread::id first;
+  std::thread::id second;
+  std::latch alone(0);
+  must(run(meet(pool, alone, first)));
+  must(run(meet(pool, alone, second)));
+  EXPECT_EQ(first, second) << "the one that there was";
+  EXPECT_NE(first, std::this_thread::get_id());
+  std::latch both(2);
+  std::vector<std::thread::id> in(2);
+  must(run(meet_twice(pool, both, in)));
+  EXPECT_NE(in[0], in[1]);
 }
 
 Task<Result<void>> cancel_the_call(BlockingPool& pool, std::latch& may_end, std::shared_ptr<int> owned,
