@@ -52,24 +52,16 @@ class Place:
     def job(self, name):
         return json.loads(self.gateway.ask("status", name, "--json"))
 
-    def wait_for(self, job, *phases):
+    def wait_for(self, job, *phases, resumes=False):
+        """`resumes` it where a fault has paused it."""
         def come():
             found = self.job(job)
             if found["status"] in ("failed", "rolled-back"):
                 raise Failed(f"the job failed: {found['error']}")
-            return found if found["phase"] in phases else None
-
-        return wait_until(come, f"the job being {' or '.join(phases)}", JOB_SECONDS)
-
-    def resumed_until(self, job, *phases):
-        """Resumes it where a fault has paused it."""
-        def come():
-            found = self.job(job)
-            if found["status"] in ("failed", "rolled-back"):
-                raise Failed(f"the job failed: {found['error']}")
-            if found["status"] == "paused":
+            if resumes and found["status"] == "paused":
                 self.gateway.ask("resume", job)
-            return found if found["phase"] in phases and found["status"] != "paused" else None
+                return None
+            return found if found["phase"] in phases else None
 
         return wait_until(come, f"the job being {' or '.join(phases)}", JOB_SECONDS)
 
@@ -191,21 +183,24 @@ def server_dies(_, server):
     server.start()
 
 
-def server_hangs(place, server):
+@contextlib.contextmanager
+def hanging(server):
     server.hang()
     try:
-        place.guest.wait_writing(WRITES_BETWEEN)
+        yield
     finally:
         server.cont()
+
+
+def server_hangs(place, server):
+    with hanging(server):
+        place.guest.wait_writing(WRITES_BETWEEN)
 
 
 def guest_waits(place, server):
     """For the storage it is on."""
-    server.hang()
-    try:
+    with hanging(server):
         wait_until(lambda: time.monotonic() - place.guest.console.acks[-1].time > 2, "the guest waiting for its storage")
-    finally:
-        server.cont()
     place.guest.wait_writing(WRITES_BETWEEN)
 
 
@@ -232,12 +227,12 @@ def between(programs, cache, folder, stack):
         place.guest.wait_writing(chance.randrange(1, WRITES_BETWEEN))
         first(place, stops.servers.get(kind))
         place.gateway.ask("set", job, "--rate", "0")
-        place.resumed_until(job, "synchronized")
+        place.wait_for(job, "synchronized", resumes=True)
         place.gateway.ask("commit", job)
         second(place, stops.servers.get(kind))
-        if second is gateway_dies and place.resumed_until(job, "synchronized", "released")["phase"] == "synchronized":
+        if second is gateway_dies and place.wait_for(job, "synchronized", "released", resumes=True)["phase"] == "synchronized":
             place.gateway.ask("commit", job)  # who had heard it is gone
-        place.resumed_until(job, "released")
+        place.wait_for(job, "released", resumes=True)
         place.guest.wait_writing(WRITES_BETWEEN)
         say(f"  {number}: {now} -> {kind}; {first.__name__}, {second.__name__}")
         if now in stops.servers and chance.random() < 0.3:
