@@ -81,6 +81,15 @@ def replaces(usual):
     return int(os.environ.get("REPLACES", usual))
 
 
+def target_of(kind, number, folder, servers):
+    """The URI of a new one of that kind; of iSCSI, the LUN with that number."""
+    if kind in ("file", "qcow2"):
+        return f"{folder}/next{number}.{'raw' if kind == 'file' else kind}"
+    if kind == "iscsi":
+        return servers[kind].uri(number)
+    return servers[kind].uri(f"next{number}.raw" if kind == "nfs" else f"next{number}")
+
+
 def around(programs, cache, folder, stack):
     """From file to file and qcow2, NFS and iSCSI, and on."""
     nfs = stack.enter_context(Nfs(pathlib.Path(folder) / "nfs"))
@@ -89,8 +98,7 @@ def around(programs, cache, folder, stack):
     for number, kind in zip(range(1, replaces(6) + 1), itertools.cycle(("file", "nfs", "qcow2", "iscsi"))):
         if kind == "iscsi":
             iscsi.add_lun(number, DISK_BYTES + (3 << 20))  # larger than the disk, which stays what it is
-        target = {"file": lambda n: f"{folder}/next{n}.raw", "qcow2": lambda n: f"{folder}/next{n}.qcow2",
-                  "nfs": lambda n: nfs.uri(f"next{n}.raw"), "iscsi": iscsi.uri}[kind](number)
+        target = target_of(kind, number, folder, {"nfs": nfs, "iscsi": iscsi})
         told = place.gateway.replace(target, *PAUSE, *(("--overwrite",) if kind == "iscsi" else ("--remove-source",) if kind != "file" else ()))
         say(f"  {number}: onto {kind}, writes held {told['hold']['total-us'] / 1000:.1f} ms")
         place.guest.wait_writing(WRITES_BETWEEN)
@@ -152,26 +160,6 @@ def target_fails(programs, cache, folder, stack):
     place.finish(last)
 
 
-class Stops:
-    """Where the disk goes in `between`: kinds of storage, each with its server, and a target of that kind for each round."""
-
-    def __init__(self, folder, stack):
-        self._folder = folder
-        servers = {"nfs": Nfs(pathlib.Path(folder) / "nfs"), "iscsi": Iscsi(pathlib.Path(folder) / "iscsi", size=0),
-                   "ceph": Ceph(pathlib.Path(folder) / "ceph")}
-        self.servers = {kind: stack.enter_context(server) for kind, server in servers.items()}
-        self.servers["iscsi"].add_lun(1, DISK_BYTES)
-        self.kinds = ("file", "ceph", "nfs", "qcow2", "iscsi")
-
-    def target(self, kind, number):
-        """(URI, options): files are removed once the disk has left them, and the LUN is what it was the last time."""
-        if kind == "iscsi":
-            return self.servers["iscsi"].uri(1), ("--overwrite",)
-        return {"file": f"{self._folder}/next{number}.raw", "qcow2": f"{self._folder}/next{number}.qcow2",
-                "nfs": self.servers["nfs"].uri(f"next{number}.raw"),
-                "ceph": self.servers["ceph"].uri(f"next{number}")}[kind], ()
-
-
 def gateway_dies(place, _):
     """On Ceph the next one gets the image's lock after 30 s, and QEMU tries to connect every 16 s then."""
     place.restart_gateway()
@@ -212,33 +200,40 @@ def between(programs, cache, folder, stack):
     """Between files, qcow2, NFS, iSCSI and Ceph and back. In each round something fails while the disk is copied, and something when it
     changes places: the gateway or the target's server is killed or hangs. Of the storage that the guest is on only a server that keeps what
     it has acknowledged may be killed, which NFS and iSCSI need not: these hang."""
-    stops = Stops(folder, stack)
+    servers = {"nfs": Nfs(pathlib.Path(folder) / "nfs"), "iscsi": Iscsi(pathlib.Path(folder) / "iscsi", size=0),
+               "ceph": Ceph(pathlib.Path(folder) / "ceph")}
+    for server in servers.values():
+        stack.enter_context(server)
+    servers["iscsi"].add_lun(1, DISK_BYTES)
+    kinds = ("file", "ceph", "nfs", "qcow2", "iscsi")
     place = Place(programs, cache, folder, stack)
     chance = random.Random(int(os.environ.get("SEED", "11")))
-    now, target = "first", None
+    now = "first"
     for number in range(1, replaces(6) + 1):
-        kind = stops.kinds[number % len(stops.kinds)] if number <= len(stops.kinds) else chance.choice([one for one in stops.kinds if one != now])
-        target, options = stops.target(kind, number)
+        kind = kinds[number % len(kinds)] if number <= len(kinds) else chance.choice([one for one in kinds if one != now])
+        # The LUN is what it was the last time; all else is removed once the disk has left it.
+        target = target_of(kind, 1 if kind == "iscsi" else number, folder, servers)
+        options = ("--overwrite",) if kind == "iscsi" else ()
         leave = () if now in ("first", "iscsi") else ("--remove-source",)
         job = place.begin(target, "--commit-by-hand", "--rate", "24M", *options, *leave)
-        first = chance.choice([nothing, gateway_dies] + ([server_dies, server_hangs] if kind in stops.servers else []))
+        first = chance.choice([nothing, gateway_dies] + ([server_dies, server_hangs] if kind in servers else []))
         second = chance.choice([nothing, gateway_dies] + ([server_dies] if kind == "ceph" else []))
         place.wait_for(job, "bulk", "delta", "synchronized")  # one whose target does not answer before that is given up
         place.guest.wait_writing(chance.randrange(1, WRITES_BETWEEN))
-        first(place, stops.servers.get(kind))
+        first(place, servers.get(kind))
         place.gateway.ask("set", job, "--rate", "0")
         place.wait_for(job, "synchronized", resumes=True)
         place.gateway.ask("commit", job)
-        second(place, stops.servers.get(kind))
+        second(place, servers.get(kind))
         if second is gateway_dies and place.wait_for(job, "synchronized", "released", resumes=True)["phase"] == "synchronized":
             place.gateway.ask("commit", job)  # who had heard it is gone
         place.wait_for(job, "released", resumes=True)
         place.guest.wait_writing(WRITES_BETWEEN)
         say(f"  {number}: {now} -> {kind}; {first.__name__}, {second.__name__}")
-        if now in stops.servers and chance.random() < 0.3:
-            server_dies(place, stops.servers[now])  # nobody needs it any more
-        if kind in stops.servers and chance.random() < 0.3:
-            guest_waits(place, stops.servers[kind])
+        if now in servers and chance.random() < 0.3:
+            server_dies(place, servers[now])  # nobody needs it any more
+        if kind in servers and chance.random() < 0.3:
+            guest_waits(place, servers[kind])
         now = kind
     last = f"{folder}/last.raw"
     place.gateway.replace(last, *PAUSE)
