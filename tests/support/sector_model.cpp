@@ -105,18 +105,21 @@ bool SectorModel::may_hold(std::uint64_t sector, std::span<const std::byte> byte
     is_in_flight = is_in_flight || write.end >= since;
   }
   std::array<std::byte, sector_bytes> expected;
-  const auto is_one_of_them = [&](std::span<const std::byte> part) {
-    return std::ranges::any_of(sectors_[sector], [&](const Write& write) {
-      if (write.end < last_before) return false;
-      fill_sector(std::span(expected).first(part.size()), write.content, sector);
-      return std::memcmp(expected.data(), part.data(), part.size()) == 0;
-    });
-  };
-  if (is_one_of_them(bytes)) return true;
+  const bool is_one_of_them = std::ranges::any_of(sectors_[sector], [&](const Write& write) {
+    if (write.end < last_before) return false;
+    fill_sector(std::span(expected).first(bytes.size()), write.content, sector);
+    return std::memcmp(expected.data(), bytes.data(), bytes.size()) == 0;
+  });
+  if (is_one_of_them) return true;
   if (in_flight_ != InFlight::may_be_torn || !is_in_flight) return false;
-  // Every part is of a write that may be there, be they several.
-  for (std::size_t at = 0; at < bytes.size(); at += sizeof(std::uint64_t)) {
-    if (!is_one_of_them(bytes.subspan(at, std::min(sizeof(std::uint64_t), bytes.size() - at)))) return false;
+  // Every byte is of a write that may be there, be they several: not every word, since the kernel's copying
+  // to and from memory that is not aligned to eight bytes, as the middle of a stream is not, splits words.
+  for (std::size_t at = 0; at < bytes.size(); ++at) {
+    const bool is_there = std::ranges::any_of(sectors_[sector], [&](const Write& write) {
+      const std::uint64_t word = word_of(write.content, sector);
+      return write.end >= last_before && std::as_bytes(std::span(&word, 1))[at % sizeof word] == bytes[at];
+    });
+    if (!is_there) return false;
   }
   return true;
 }

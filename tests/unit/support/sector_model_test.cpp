@@ -46,5 +46,19 @@ TEST(SectorModel, OnlyWhileItIsWrittenMayASectorBeTornAndOnlyWhereThatIsSaid) {
   }
 }
 
+TEST(SectorModel, ATornSectorIsJudgedByteByByte) {
+  SectorModel model(sector_bytes, 0, SectorModel::InFlight::may_be_torn);
+  model.end(model.begin({0, sector_bytes}, 101));
+  (void)model.begin({0, sector_bytes}, 102);
+  const auto since = model.now();
+  auto bytes = sector_of(102, 102);
+  const auto old = sector_of(101, 101);
+  const auto older = sector_of(0, 0);
+  std::ranges::copy(std::span(old).subspan(3), bytes.begin() + 3);  // in the middle of a word
+  EXPECT_EQ(model.check(bytes, 0, since), "");
+  bytes[200] = older[200];
+  EXPECT_NE(model.check(bytes, 0, since), "") << "one byte of what is not there any more";
+}
+
 }  // namespace
 }  // namespace diskferry::test
