@@ -104,17 +104,6 @@ Result<Plan> read_plan(std::string whole) {
               .is_refused = !has_none};
 }
 
-void print_report(std::ostream& out, const control::JobDescription& job) {
-  boost::system::error_code failed;
-  const json::value value = json::parse(job.report_json, failed);
-  const json::object* report = failed ? nullptr : value.if_object();
-  if (report == nullptr) return;
-  if (const json::value* fenced = report->if_contains("fenced-by"); fenced != nullptr && fenced->is_string())
-    out << "  old host off: " << printable(std::string(fenced->get_string())) << "\n";
-  print_texts(out, *report, "warnings", "warning");
-  print_texts(out, *report, "leftovers", "left over");
-}
-
 Result<ExitCode> evacuate(Invocation& invocation, const Options& options) {
   DISKFERRY_TRY(const EvacuationRequest request, request_of(options));
   const std::string request_json = to_json(request);
@@ -141,7 +130,7 @@ Result<ExitCode> evacuate(Invocation& invocation, const Options& options) {
     print_api_json(invocation.out, job.report_json);
   } else {
     invocation.out << job.subject << ": " << job.status << " (" << job.phase << ")\n";
-    print_report(invocation.out, job);
+    for (const std::string& line : report_of(job)) invocation.out << "  " << line << "\n";
   }
   return outcome_of(job, "evacuate");
 }

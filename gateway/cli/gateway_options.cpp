@@ -2,6 +2,7 @@
 #include "gateway/cli/gateway_options.hpp"
 
 #include "gateway/cli/job_figures.hpp"
+#include "gateway/cli/move_view.hpp"
 #include "gateway/cli/output.hpp"
 #include "gateway/cli/replace_view.hpp"
 
@@ -47,6 +48,11 @@ std::string local_time(std::int64_t time_ms) {
                      parts.tm_mday, parts.tm_hour, parts.tm_min, parts.tm_sec);
 }
 
+std::vector<std::string> report_of(const control::JobDescription& job) {
+  const auto report = object_of(job.report_json);
+  return job.kind == "replace" ? report_lines(report) : move_report_lines(report);
+}
+
 void print_job(std::ostream& out, const control::JobDescription& job) {
   FieldList fields;
   fields.add("job", job.id);
@@ -62,14 +68,13 @@ void print_job(std::ostream& out, const control::JobDescription& job) {
   };
   JobFigures figures;
   for (const std::string& line : figures.lines(object_of(job.progress_json), 0)) fields.add("disk", line);
+  const auto state = object_of(job.state_json);
   const bool is_replacement = job.kind == "replace";
-  if (is_replacement) {
-    for (auto& [name, text] : state_lines(object_of(job.state_json), object_of(job.request_json)))
-      fields.add(name, std::move(text));
-  } else {
-    add_json("state", job.state_json);
-  }
-  const auto report = is_replacement ? report_lines(object_of(job.report_json)) : std::vector<std::string>();
+  const NamedLines told =
+      is_replacement ? state_lines(state, object_of(job.request_json)) : move_state_lines(state);
+  for (const auto& [name, text] : told) fields.add(name, text);
+  if (told.empty()) add_json("state", job.state_json);
+  const auto report = report_of(job);
   for (const std::string& line : report) fields.add("report", line);
   if (report.empty()) add_json("report", job.report_json);
   fields.print(out);

@@ -24,5 +24,7 @@ void print_api_json(std::ostream& out, const std::string& text);
 std::string local_time(std::int64_t time_ms);
 /// A job with everything that is known of it.
 void print_job(std::ostream& out, const control::JobDescription& job);
+/// The report of a job that has ended, for people; empty: it has none.
+std::vector<std::string> report_of(const control::JobDescription& job);
 
 }  // namespace diskferry::cli

@@ -24,10 +24,6 @@ bool has(const json::object& object, std::string_view name) {
   return find(object, name) != nullptr;
 }
 
-double milliseconds(const json::object& object, std::string_view name) {
-  return static_cast<double>(number_in(object, name)) / 1000.0;
-}
-
 std::string amounts(const json::object& disk) {
   const std::uint64_t size = number_in(disk, "size-bytes");
   const std::uint64_t frontier = std::min(size, number_in(disk, "frontier-bytes"));
@@ -44,8 +40,8 @@ std::string pace(const json::object& disk, std::optional<std::uint64_t> guest_by
   std::string text = "  guest ";
   text += guest_bytes_per_s ? format_bytes(*guest_bytes_per_s) + "/s"
                             : format_bytes(number_in(disk, "guest-bytes"));
-  text += fmt::format(", added p50 {:.1f} ms p99 {:.1f} ms", milliseconds(disk, "added-p50-us"),
-                      milliseconds(disk, "added-p99-us"));
+  text += fmt::format(", added p50 {:.1f} ms p99 {:.1f} ms", milliseconds_in(disk, "added-p50-us"),
+                      milliseconds_in(disk, "added-p99-us"));
   if (has(disk, "eta-ms"))
     text += fmt::format(", {} left", format_time(std::chrono::milliseconds(number_in(disk, "eta-ms"))));
   if (has(disk, "predicted-pause-ms"))
@@ -54,15 +50,6 @@ std::string pace(const json::object& disk, std::optional<std::uint64_t> guest_by
   text += ", " + printable(text_in(disk, "mode"));
   if (const std::string why = text_in(disk, "mode-reason"); !why.empty()) text += ": " + printable(why);
   return text;
-}
-
-void add_texts(std::vector<std::string>& into, const json::object& report, std::string_view name,
-               std::string_view title) {
-  const json::value* list = find(report, name);
-  if (list == nullptr || !list->is_array()) return;
-  for (const json::value& each : list->get_array())
-    if (each.is_string())
-      into.push_back(fmt::format("{}: {}", title, printable(std::string(each.get_string()))));
 }
 
 }  // namespace
@@ -78,6 +65,10 @@ std::uint64_t number_in(const json::object& object, std::string_view name) {
   boost::system::error_code error;
   const auto number = value == nullptr ? 0 : value->to_number<std::uint64_t>(error);
   return error ? 0 : number;
+}
+
+double milliseconds_in(const json::object& object, std::string_view name) {
+  return static_cast<double>(number_in(object, name)) / 1000.0;
 }
 
 std::string text_in(const json::object& object, std::string_view name) {
@@ -116,6 +107,15 @@ std::vector<std::string> JobFigures::lines(const json::object& progress, std::in
   return lines;
 }
 
+void add_texts(std::vector<std::string>& into, const json::object& report, std::string_view name,
+               std::string_view title) {
+  const json::value* list = find(report, name);
+  if (list == nullptr || !list->is_array()) return;
+  for (const json::value& each : list->get_array())
+    if (each.is_string())
+      into.push_back(fmt::format("{}: {}", title, printable(std::string(each.get_string()))));
+}
+
 std::vector<std::string> report_lines(const json::object& report) {
   std::vector<std::string> lines;
   const json::value* hold = find(report, "hold");
@@ -123,8 +123,9 @@ std::vector<std::string> report_lines(const json::object& report) {
     const json::object& parts = hold->get_object();
     lines.push_back(fmt::format(
         "writes held: {:.1f} ms (copied {:.1f}, durable {:.1f}, recorded {:.1f}, switched {:.1f})",
-        milliseconds(parts, "total-us"), milliseconds(parts, "drain-us"), milliseconds(parts, "flush-us"),
-        milliseconds(parts, "record-us"), milliseconds(parts, "switch-us")));
+        milliseconds_in(parts, "total-us"), milliseconds_in(parts, "drain-us"),
+        milliseconds_in(parts, "flush-us"), milliseconds_in(parts, "record-us"),
+        milliseconds_in(parts, "switch-us")));
   }
   // What is left and what a pause would be has no sense any more.
   json::object past = report;

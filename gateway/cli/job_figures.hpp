@@ -35,8 +35,13 @@ std::vector<std::string> report_lines(const boost::json::object& report);
 boost::json::object object_of(const std::string& text);
 // Fields of such a document; 0, false and empty where they are not there or of another kind.
 std::uint64_t number_in(const boost::json::object& object, std::string_view name);
+/// Of a field in microseconds.
+double milliseconds_in(const boost::json::object& object, std::string_view name);
 std::string text_in(const boost::json::object& object, std::string_view name);
 bool flag_in(const boost::json::object& object, std::string_view name);
+/// "TITLE: TEXT" of each text of a list.
+void add_texts(std::vector<std::string>& into, const boost::json::object& report, std::string_view name,
+               std::string_view title);
 /// Those of a list that are objects.
 std::vector<boost::json::object> objects_in(const boost::json::object& object, std::string_view name);
 

@@ -146,14 +146,6 @@ Result<control::JobDescription> follow_or_cancel(Invocation& invocation, const s
   return ended;
 }
 
-void print_texts(std::ostream& out, const json::object& report, std::string_view name,
-                 std::string_view title) {
-  const json::value* list = report.if_contains(json::string_view(name.data(), name.size()));
-  if (list == nullptr || !list->is_array()) return;
-  for (const json::value& each : list->get_array())
-    if (each.is_string()) out << "  " << title << ": " << printable(std::string(each.get_string())) << "\n";
-}
-
 Result<ExitCode> outcome_of(const control::JobDescription& job, std::string_view command) {
   if (job.status == "done") return ExitCode::done;
   ErrorKind kind = ErrorKind::io;

@@ -46,10 +46,6 @@ Result<control::JobDescription> follow_or_cancel(Invocation& invocation, const s
                                                  const std::string& job, ProgressMode mode,
                                                  std::string_view cancelling);
 
-/// A line for each text of the list `name` in a report.
-void print_texts(std::ostream& out, const boost::json::object& report, std::string_view name,
-                 std::string_view title);
-
 /// What a job's end is for the exit code.
 Result<ExitCode> outcome_of(const control::JobDescription& job, std::string_view command);
 

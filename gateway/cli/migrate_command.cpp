@@ -1,7 +1,6 @@
 // `diskferry migrate DOMAIN --to URI`: asks the gateway of this host to move a machine, and follows the move
 // to its end. An interruption cancels the move and waits until it is undone.
 #include "diskferry/image_uri.hpp"
-#include "diskferry/units.hpp"
 #include "gateway/cli/gateway_options.hpp"
 #include "gateway/cli/job_watch.hpp"
 #include "gateway/cli/migrate_options.hpp"
@@ -14,11 +13,8 @@
 #include <fmt/format.h>
 
 #include <CLI/App.hpp>
-#include <boost/json/object.hpp>
-#include <boost/json/parse.hpp>
 
 namespace diskferry::cli {
-namespace json = boost::json;
 namespace {
 
 struct Options {
@@ -30,57 +26,12 @@ struct Options {
   ProgressMode progress = ProgressMode::automatic;
 };
 
-std::uint64_t number(const json::object& object, std::string_view name) {
-  const json::value* value = object.if_contains(name);
-  return value != nullptr && value->is_int64() && value->get_int64() > 0
-             ? static_cast<std::uint64_t>(value->get_int64())
-             : 0;
-}
-
-double milliseconds(const json::object& object, std::string_view name) {
-  return static_cast<double>(number(object, name)) / 1000.0;
-}
-
-void print_disks(std::ostream& out, const json::object& report) {
-  const json::value* disks = report.if_contains("disks");
-  if (disks == nullptr || !disks->is_array()) return;
-  for (const json::value& each : disks->get_array()) {
-    if (!each.is_object()) continue;
-    const json::object& disk = each.get_object();
-    const std::uint64_t verified = number(disk, "verified-bytes");
-    out << fmt::format("  {}: {} of {} sent, {} again, {} unchanged{}\n",
-                       std::string(disk.at("disk").get_string()), format_bytes(number(disk, "sent-bytes")),
-                       format_bytes(number(disk, "size-bytes")), format_bytes(number(disk, "resent-bytes")),
-                       format_bytes(number(disk, "unchanged-bytes")),
-                       verified == 0 ? "" : ", " + format_bytes(verified) + " read back and right");
-  }
-}
-
-/// The report of a move for people.
-void print_report(std::ostream& out, const control::JobDescription& job) {
-  boost::system::error_code failed;
-  const json::value value = json::parse(job.report_json, failed);
-  if (failed || !value.is_object()) return;
-  const json::object& report = value.get_object();
-  print_disks(out, report);
-  if (const json::value* pause = report.if_contains("pause"); pause != nullptr && pause->is_object()) {
-    const json::object& parts = pause->get_object();
-    out << fmt::format(
-        "  guest stopped: {:.0f} ms (until the flush {:.1f}, disks durable {:.1f}, device state and resume "
-        "{:.1f})\n",
-        milliseconds(parts, "total-us"), milliseconds(parts, "until-flush-us"),
-        milliseconds(parts, "drain-us"), milliseconds(parts, "device-state-us"));
-  }
-  print_texts(out, report, "warnings", "warning");
-  print_texts(out, report, "leftovers", "left over");
-}
-
 Result<ExitCode> finish(Invocation& invocation, const Options& options, const control::JobDescription& job) {
   if (options.as_json) {
     print_api_json(invocation.out, job.report_json);
   } else {
     invocation.out << job.subject << ": " << job.status << " (" << job.phase << ")\n";
-    print_report(invocation.out, job);
+    for (const std::string& line : report_of(job)) invocation.out << "  " << line << "\n";
   }
   // Kept on purpose until it is released.
   if (job.status == "paused") return ExitCode::done;

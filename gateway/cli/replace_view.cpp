@@ -80,11 +80,15 @@ NamedLines state_lines(const json::object& state, const json::object& request) {
   if (const json::value* limits = state.if_contains("limits"); limits != nullptr && limits->is_object())
     lines.emplace_back("limits", limits_line(limits->get_object()));
   if (request.contains("disks")) lines.emplace_back("commit", commit_line(request));
-  for (const json::object& each : objects_in(state, "timeline"))
-    lines.emplace_back("history",
-                       fmt::format("{}  {}", local_time(static_cast<std::int64_t>(number_in(each, "at-ms"))),
-                                   printable(text_in(each, "phase"))));
+  add_history(lines, state);
   return lines;
+}
+
+void add_history(NamedLines& into, const json::object& state) {
+  for (const json::object& each : objects_in(state, "timeline"))
+    into.emplace_back("history",
+                      fmt::format("{}  {}", local_time(static_cast<std::int64_t>(number_in(each, "at-ms"))),
+                                  printable(text_in(each, "phase"))));
 }
 
 bool was_refused(const json::object& state) {

@@ -17,6 +17,8 @@ using NamedLines = std::vector<std::pair<std::string, std::string>>;
 /// `made` is what is said of a target that was not there.
 std::vector<std::string> route_lines(const boost::json::object& state, std::string_view made);
 NamedLines state_lines(const boost::json::object& state, const boost::json::object& request);
+/// When a job of any kind came to which phase.
+void add_history(NamedLines& into, const boost::json::object& state);
 /// Nothing was changed: it ended before anything was made or copied.
 bool was_refused(const boost::json::object& state);
 

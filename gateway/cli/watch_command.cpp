@@ -26,8 +26,7 @@ CommandBody declare(CLI::App& app) {
     viewer.finish();
     if (!job) return unexpected(job.error());
     if (options->progress != ProgressMode::json && options->progress != ProgressMode::none) {
-      for (const std::string& line : report_lines(object_of(job->report_json)))
-        invocation.out << line << "\n";
+      for (const std::string& line : report_of(*job)) invocation.out << line << "\n";
     }
     return outcome_of(*job, "watch");
   };
