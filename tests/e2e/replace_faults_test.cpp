@@ -28,9 +28,11 @@ TEST(ReplaceFaults, ATargetThatIsFullPausesAndGoesOnWhenThereIsRoom) {
   EXPECT_TRUE(place.write_on());
   // Nothing has changed: it is told again.
   place.tell({"resume", job});
-  ASSERT_TRUE(
-      wait_until([&] { return place.field(job, "status") == "paused" && !place.field(job, "error").empty(); },
-                 std::chrono::seconds(60)));
+  const auto is_told_again = [&] {
+    const auto seen = place.job(job).as_object();  // both at one time
+    return seen.at("status") == "paused" && seen.contains("error");
+  };
+  ASSERT_TRUE(wait_until(is_told_again, std::chrono::seconds(60)));
   EXPECT_TRUE(place.write_on());
   std::filesystem::remove(ballast);
   place.tell({"resume", job});
