@@ -1,10 +1,13 @@
 // The current device is a Session with a number. A call uses the session that is current when its attempt
 // begins; the one that finds it gone opens the next, the others wait for that. A session that was replaced is
-// closed by the last call that leaves it.
+// closed by the last call that leaves it. What is kept (KeptWrites) changes when a call has succeeded and
+// before it leaves its session: who has waited for all to leave finds everything there.
 #include "drivers/filters/retry.hpp"
 
 #include "diskferry/assert.hpp"
 #include "diskferry/error_kinds.hpp"
+#include "drivers/filters/kept_writes.hpp"
+#include "drivers/support/range_lock.hpp"
 
 #include <algorithm>
 #include <atomic>
@@ -29,6 +32,7 @@ struct Session {
   unsigned calls = 0;       // under RetryDevice::guard_, as all below
   bool is_retired = false;  // no new calls; closed by the last one
   bool is_closing = false;
+  bool is_closed = false;
 };
 using SessionPtr = std::shared_ptr<Session>;
 
@@ -46,15 +50,31 @@ class RetryDevice final : public BlockDevice {
         info_(device->info()),
         size_bytes_(device->size_bytes()),
         current_(std::make_shared<Session>(std::move(device), 1)) {
-    // What grows would have to be compared with what it had grown to; nobody needs it over a lossy
-    // connection.
-    info_.can_grow = false;
+    // What grows would have to be compared with what it had grown to, and what is not kept may be missing.
+    if (policy_.keep_bytes_max == 0) info_.can_grow = false;
   }
 
   const DeviceInfo& info() const noexcept override { return info_; }
   std::uint64_t size_bytes() const noexcept override { return size_bytes_; }
 
   Task<Result<void>> read(std::uint64_t offset, std::span<std::byte> into) override {
+    // What is kept when the read begins: newer than what the storage has, or the same.
+    const auto kept = kept_of({offset, into.size()});
+    std::size_t kept_bytes = 0;
+    for (const KeptWrites::Piece& piece : kept) kept_bytes += piece.range.length;
+    if (kept_bytes != into.size()) DISKFERRY_CO_CHECK(co_await read_storage(offset, into));
+    for (const KeptWrites::Piece& piece : kept) {
+      const auto part = into.subspan(piece.range.offset - offset, piece.range.length);
+      if (piece.content) {
+        std::ranges::copy(piece.bytes(), part.begin());
+      } else {
+        std::ranges::fill(part, std::byte{0});
+      }
+    }
+    co_return Result<void>{};
+  }
+
+  Task<Result<void>> read_storage(std::uint64_t offset, std::span<std::byte> into) {
     Attempts attempts(*this);
     while (true) {
       DISKFERRY_CO_TRY(Use use, co_await begin(attempts));
@@ -65,32 +85,48 @@ class RetryDevice final : public BlockDevice {
   }
 
   Task<Result<void>> write(std::uint64_t offset, std::span<const std::byte> from, WriteFlags flags) override {
+    const Range range{offset, from.size()};
+    RangeLock::Hold hold;
+    KeptWrites::Content content;
+    if (keeps()) {
+      DISKFERRY_CO_CHECK(co_await prepare_change(hold, range));
+      if (!flags.fua) content = KeptWrites::copy_of(from);
+    }
     Attempts attempts(*this);
     while (true) {
       DISKFERRY_CO_TRY(Use use, co_await begin(attempts));
       auto done = co_await use.device().write(offset, from, flags);
-      if (done && !flags.fua) acknowledged(use);
+      if (done) {
+        changed(use, range, flags.fua, [&](KeptWrites& kept) { kept.put(offset, std::move(content)); });
+      }
       DISKFERRY_CO_TRY(const bool again, co_await end(std::move(use), attempts, done));
       if (!again) co_return Result<void>{};
     }
   }
 
   Task<Result<void>> write_zeroes(Range range, ZeroFlags flags) override {
+    RangeLock::Hold hold;
+    if (keeps()) DISKFERRY_CO_CHECK(co_await prepare_change(hold, range));
     Attempts attempts(*this);
     while (true) {
       DISKFERRY_CO_TRY(Use use, co_await begin(attempts));
       auto done = co_await use.device().write_zeroes(range, flags);
-      if (done && !flags.fua) acknowledged(use);
+      if (done) {
+        changed(use, range, flags.fua, [&](KeptWrites& kept) { kept.put_zeros(range, flags.may_unmap); });
+      }
       DISKFERRY_CO_TRY(const bool again, co_await end(std::move(use), attempts, done));
       if (!again) co_return Result<void>{};
     }
   }
 
   Task<Result<void>> discard(Range range) override {
+    RangeLock::Hold hold;
+    if (keeps()) DISKFERRY_CO_CHECK(co_await prepare_change(hold, range));
     Attempts attempts(*this);
     while (true) {
       DISKFERRY_CO_TRY(Use use, co_await begin(attempts));
       auto done = co_await use.device().discard(range);
+      if (done && keeps()) forget(range);
       DISKFERRY_CO_TRY(const bool again, co_await end(std::move(use), attempts, done));
       if (!again) co_return Result<void>{};
     }
@@ -100,7 +136,7 @@ class RetryDevice final : public BlockDevice {
     Attempts attempts(*this);
     while (true) {
       DISKFERRY_CO_TRY(Use use, co_await begin(attempts));
-      const std::uint64_t covers = acknowledged_now();
+      const Covered covers = covered_now();
       auto done = co_await use.device().flush();
       DISKFERRY_CO_CHECK(flushed(use, covers, done));
       DISKFERRY_CO_TRY(const bool again, co_await end(std::move(use), attempts, done));
@@ -109,6 +145,13 @@ class RetryDevice final : public BlockDevice {
   }
 
   Task<Result<std::vector<Extent>>> extents(Range range, std::size_t extents_max) override {
+    if (const auto first = first_kept_of(range)) {
+      // The storage may say of it what was there before.
+      if (first->range.offset == range.offset)
+        co_return std::vector<Extent>{
+            {.offset = range.offset, .length = first->range.length, .reads_zero = first->content == nullptr}};
+      range.length = first->range.offset - range.offset;
+    }
     Attempts attempts(*this);
     while (true) {
       DISKFERRY_CO_TRY(Use use, co_await begin(attempts));
@@ -158,11 +201,12 @@ class RetryDevice final : public BlockDevice {
   void stop_waiting() noexcept override {
     std::lock_guard lock(guard_);
     is_ending_ = true;
-    current_->device->stop_waiting();
+    if (!current_->is_closing) current_->device->stop_waiting();
   }
 
   // At once or not at all: what fails here is taken again the long way.
   std::optional<Result<void>> try_read(std::uint64_t offset, std::span<std::byte> into) override {
+    if (first_kept_of({offset, into.size()})) return std::nullopt;
     Use use = try_begin();
     if (!use) return std::nullopt;
     auto done = use.device().try_read(offset, into);
@@ -170,6 +214,7 @@ class RetryDevice final : public BlockDevice {
     return done && *done && counts ? std::move(done) : std::nullopt;
   }
   std::optional<Result<void>> try_write(std::uint64_t offset, std::span<const std::byte> from) override {
+    if (keeps()) return std::nullopt;
     Use use = try_begin();
     if (!use) return std::nullopt;
     auto done = use.device().try_write(offset, from);
@@ -199,6 +244,9 @@ class RetryDevice final : public BlockDevice {
         : ends(Clock::after(retry.clock_.now(), retry.policy_.limit)) {}
     TimePoint ends;
     unsigned made = 0;
+    bool has_met_loss = false;
+    bool has_failed = false;   // otherwise than by a loss, and was repeated
+    bool is_hopeless = false;  // the storage is there again, and does not take what is kept
   };
 
   Use try_begin() {
@@ -212,7 +260,7 @@ class RetryDevice final : public BlockDevice {
   /// without waiting, and is left to the task that opens the next one.
   bool leave_quickly(Use use) {
     std::lock_guard lock(guard_);
-    --use.session()->calls;
+    left(*use.session());
     return !use.session()->is_retired;
   }
 
@@ -235,7 +283,8 @@ class RetryDevice final : public BlockDevice {
         --attempts.made;  // opening and the call that it is for are one attempt
         continue;
       }
-      if (!may_open_later(opened.error().kind())) co_return unexpected(std::move(opened).error());
+      if (attempts.is_hopeless || !may_open_later(opened.error().kind()))
+        co_return unexpected(std::move(opened).error());
       DISKFERRY_CO_CHECK(co_await pause(attempts, opened.error()));
     }
   }
@@ -246,15 +295,25 @@ class RetryDevice final : public BlockDevice {
   }
 
   /// Under `opening_`.
-  Task<Result<void>> open_next(const Attempts& attempts) {
+  Task<Result<void>> open_next(Attempts& attempts) {
     co_await close_when_left(current_session());
+    if (keeps())
+      DISKFERRY_CO_CHECK(co_await with_deadline<void>(clock_, time_left(attempts),
+                                                      "wait for what is under way on the lost connection",
+                                                      until_closed(current_session())));
     DISKFERRY_CO_TRY(auto device,
                      co_await with_deadline<DevicePtr>(clock_, time_left(attempts), "open again", reopen_()));
-    if (const auto same = check_same(*device); !same) {
-      (void)co_await device->close();  // the difference is what matters
-      co_return same;
+    Result<void> usable = check_same(*device);
+    if (usable && keeps()) {
+      usable = co_await give_what_is_kept(*device);
+      attempts.is_hopeless = !usable && !policy_.repeats_failures && usable.error().kind() != ErrorKind::gone;
+    }
+    if (!usable) {
+      (void)co_await device->close();  // the difference, or the failure, is what matters
+      co_return usable;
     }
     std::lock_guard lock(guard_);
+    if (is_ending_) device->stop_waiting();
     std::erase_if(unclosed_, [](const SessionPtr& session) { return session->is_closing; });
     if (!current_->is_closing) unclosed_.push_back(current_);
     current_ = std::make_shared<Session>(std::move(device), current_->number + 1);
@@ -262,7 +321,9 @@ class RetryDevice final : public BlockDevice {
   }
 
   Duration time_left(const Attempts& attempts) const {
-    return std::max(attempts.ends - clock_.now(), Duration(1));
+    const Duration left = std::max(attempts.ends - clock_.now(), Duration(1));
+    std::lock_guard lock(guard_);
+    return is_ending_ ? std::min<Duration>(left, std::chrono::seconds(1)) : left;
   }
   SessionPtr current_session() {
     std::lock_guard lock(guard_);
@@ -274,8 +335,8 @@ class RetryDevice final : public BlockDevice {
     const auto differs = [&](std::string why) {
       return unexpected(fail(ErrorKind::mismatch, "open again", info_.name).why(std::move(why)));
     };
-    if (device.size_bytes() != size_bytes_)
-      return differs(fmt::format("it had {} bytes and has {} now", size_bytes_, device.size_bytes()));
+    if (device.size_bytes() != size_bytes_ && !info_.can_grow)
+      return differs(fmt::format("it had {} bytes and has {} now", size_bytes(), device.size_bytes()));
     if (now.block_bytes > info_.block_bytes)
       return differs(fmt::format("it took blocks of {} bytes and takes blocks of {} now", info_.block_bytes,
                                  now.block_bytes));
@@ -286,7 +347,7 @@ class RetryDevice final : public BlockDevice {
   Task<void> leave(Use use, const Result<void>& done) {
     {
       std::lock_guard lock(guard_);
-      --use.session()->calls;
+      left(*use.session());
       if (!done && done.error().kind() == ErrorKind::gone) retire(*use.session());
     }
     co_await close_when_left(use.session());
@@ -294,15 +355,33 @@ class RetryDevice final : public BlockDevice {
 
   /// After an attempt: false when it is done, true when to try again, else the error that stays.
   Task<Result<bool>> end(Use use, Attempts& attempts, const Result<void>& done) {
+    const SessionPtr session = use.session();
     co_await leave(std::move(use), done);
     if (done) co_return false;
-    if (!row_of(done.error().kind()).may_retry) co_return unexpected(done.error());
+    if (!repeats(*session, attempts, done.error().kind())) co_return unexpected(done.error());
+    // A driver may have waited for long until it said so.
+    if (keeps() && !std::exchange(attempts.has_met_loss, true))
+      attempts.ends = Clock::after(clock_.now(), policy_.limit);
     DISKFERRY_CO_CHECK(co_await pause(attempts, done.error()));
     co_return true;
   }
 
+  bool repeats(const Session& session, Attempts& attempts, ErrorKind kind) {
+    if (!is_on() || !row_of(kind).may_retry) return false;
+    if (policy_.repeats_failures || kind == ErrorKind::gone) return true;
+    // On a connection that was given up meanwhile it says little; that once, on the next one, is enough.
+    std::lock_guard lock(guard_);
+    return session.is_retired && !std::exchange(attempts.has_failed, true);
+  }
+
+  /// guard_ is held.
+  void left(Session& session) {
+    --session.calls;
+    if (session.calls == 0) left_.wake_all();
+  }
   /// guard_ is held.
   void retire(Session& session) {
+    if (!is_on()) return;
     session.is_retired = true;
     // What this session acknowledged and did not flush may be gone with it.
     if (&session == current_.get() && acknowledged_ > durable_) is_lost_ = true;
@@ -316,6 +395,18 @@ class RetryDevice final : public BlockDevice {
       session->is_closing = true;
     }
     (void)co_await session->device->close();  // it is lost anyway
+    std::lock_guard lock(guard_);
+    session->is_closed = true;
+    left_.wake_all();
+  }
+  /// Of a retired session.
+  Task<Result<void>> until_closed(SessionPtr session) {
+    std::unique_lock lock(guard_);
+    while (!session->is_closed) {
+      if (!co_await left_.wait(lock)) co_return unexpected(fail(ErrorKind::cancelled, "open again"));
+      lock.lock();
+    }
+    co_return Result<void>{};
   }
 
   /// Waits before the next attempt, or gives up with the last error.
@@ -334,25 +425,120 @@ class RetryDevice final : public BlockDevice {
     return !is_ending_;
   }
 
-  // What is durable. Numbers count acknowledged changes; all up to durable_ were covered by a flush.
+  // What is kept.
+
+  bool is_on() const noexcept { return !policy_.is_on || *policy_.is_on; }
+  bool keeps() const noexcept { return policy_.keep_bytes_max != 0 && is_on(); }
+  std::vector<KeptWrites::Piece> kept_of(Range range) {
+    if (policy_.keep_bytes_max == 0) return {};
+    std::lock_guard lock(guard_);
+    return kept_.within(range);
+  }
+  std::optional<KeptWrites::Piece> first_kept_of(Range range) {
+    if (policy_.keep_bytes_max == 0) return std::nullopt;
+    std::lock_guard lock(guard_);
+    return kept_.first_within(range);
+  }
+  void forget(Range range) {
+    std::lock_guard lock(guard_);
+    kept_.forget(range);
+  }
+  std::uint64_t kept_bytes() {
+    std::lock_guard lock(guard_);
+    return kept_.used_bytes();
+  }
+
+  /// Before a change of that range: nobody else changes any of it while `hold` is held, and there is room.
+  Task<Result<void>> prepare_change(RangeLock::Hold& hold, Range range) {
+    // Whoever comes first past the half flushes, and the others need not wait for that.
+    if (kept_bytes() > policy_.keep_bytes_max / 2) {
+      auto turn = making_room_.try_lock();
+      if (!turn && kept_bytes() + range.length > policy_.keep_bytes_max) {
+        DISKFERRY_CO_TRY(turn, co_await making_room_.lock());
+      }
+      if (turn && kept_bytes() > policy_.keep_bytes_max / 2) DISKFERRY_CO_CHECK(co_await flush());
+    }
+    co_return co_await changing_.lock(hold, range, RangeLock::Mode::exclusive);
+  }
+
+  /// A change was acknowledged; `put` keeps it, where it has to be kept.
+  template <class Put>
+  void changed(const Use& use, Range range, bool is_durable, Put put) {
+    std::lock_guard lock(guard_);
+    if (info_.can_grow && range.end() > size_bytes_) size_bytes_ = range.end();
+    if (keeps()) {
+      if (is_durable) {
+        kept_.forget(range);
+      } else {
+        put(kept_);
+      }
+    } else if (!is_durable) {
+      acknowledged_on(*use.session());
+    }
+  }
+
+  /// To storage that was opened again, before anybody else reaches it.
+  Task<Result<void>> give_what_is_kept(BlockDevice& device) {
+    std::vector<KeptWrites::Piece> kept;
+    {
+      std::lock_guard lock(guard_);
+      kept = kept_.all();
+    }
+    for (const KeptWrites::Piece& piece : kept) {
+      DISKFERRY_CO_CHECK(co_await give(device, piece));
+    }
+    if (!kept.empty()) DISKFERRY_CO_CHECK(co_await device.flush());
+    if (device.size_bytes() < size_bytes_)
+      co_return unexpected(
+          fail(ErrorKind::mismatch, "open again", info_.name)
+              .why(fmt::format("it had {} bytes and has {} now", size_bytes(), device.size_bytes())));
+    std::lock_guard lock(guard_);
+    kept_.forget_until(kept_.newest());
+    repeated_ += kept.size();
+    co_return Result<void>{};
+  }
+  static Task<Result<void>> give(BlockDevice& device, const KeptWrites::Piece& piece) {
+    if (!piece.content) co_return co_await device.write_zeroes(piece.range, {.may_unmap = piece.may_unmap});
+    const std::size_t step = device.info().request_bytes_max;
+    for (std::size_t at = 0; at < piece.range.length; at += step) {
+      const auto part = piece.bytes().subspan(at, std::min(step, piece.range.length - at));
+      DISKFERRY_CO_CHECK(co_await device.write(piece.range.offset + at, part, {}));
+    }
+    co_return Result<void>{};
+  }
+
+  // What is durable, where it is not kept. Numbers count acknowledged changes; all up to durable_ were
+  // covered by a flush.
 
   void acknowledged(const Use& use) {
     std::lock_guard lock(guard_);
+    acknowledged_on(*use.session());
+  }
+  /// guard_ is held.
+  void acknowledged_on(const Session& session) {
+    if (!is_on()) return;
     ++acknowledged_;
     // Answered by a session that was lost since: no flush to come can cover it.
-    if (use.session()->is_retired) is_lost_ = true;
+    if (session.is_retired) is_lost_ = true;
   }
-  std::uint64_t acknowledged_now() {
+  struct Covered {
+    std::uint64_t acknowledged;
+    std::uint64_t kept;
+  };
+  Covered covered_now() {
     std::lock_guard lock(guard_);
-    return acknowledged_;
+    return {acknowledged_, kept_.newest()};
   }
   /// Takes note of a flush; an error where it must fail for good.
-  Result<void> flushed(Use& use, std::uint64_t covers, const Result<void>& done) {
+  Result<void> flushed(Use& use, Covered covers, const Result<void>& done) {
     std::lock_guard lock(guard_);
     const bool failed = !done && done.error().kind() != ErrorKind::cancelled;
+    if (done) kept_.forget_until(covers.kept);
+    // Storage that failed a flush may say yes to the next one: it must have everything again.
+    if (failed && !kept_.empty()) retire(*use.session());
     if (failed && acknowledged_ > durable_) is_lost_ = true;
     if (is_lost_) {
-      --use.session()->calls;
+      left(*use.session());
       if (failed && done.error().kind() == ErrorKind::gone) retire(*use.session());
       auto error = fail(ErrorKind::io, "flush", info_.name)
                        .why(
@@ -361,7 +547,7 @@ class RetryDevice final : public BlockDevice {
                        .remedy("open it again and write again what was written since the last flush");
       return unexpected(done ? std::move(error) : std::move(error).cause(done.error().cause()));
     }
-    if (done) durable_ = std::max(durable_, covers);
+    if (done) durable_ = std::max(durable_, covers.acknowledged);
     return {};
   }
 
@@ -369,9 +555,13 @@ class RetryDevice final : public BlockDevice {
   const RetryPolicy policy_;
   Clock& clock_;
   DeviceInfo info_;
-  const std::uint64_t size_bytes_;
+  std::atomic<std::uint64_t> size_bytes_;
   AsyncMutex opening_;
+  AsyncMutex making_room_;
+  RangeLock changing_;
   mutable std::mutex guard_;
+  KeptWrites kept_{};
+  WaitQueue left_;          // a session has no calls any more, or is closed
   bool is_ending_ = false;  // stop_waiting() was called
   std::uint64_t repeated_ = 0;
   SessionPtr current_;

@@ -18,6 +18,13 @@
 // helps; a copy does that from its ledger. A write with FUA that was acknowledged is durable and never counts
 // as lost. When nothing is unflushed, a flush has nothing to promise and is repeated like a read.
 //
+// Where the filter keeps what was acknowledged and not flushed (RetryPolicy::keep_bytes_max), nothing of it
+// is lost: the storage that is opened again is given all of it once more and flushes it, before anybody else
+// reaches it. Until then it is read from memory, because the storage may give what was there before. This is
+// what the client of a server owes (RFC 1813, 4.8); a disk that a machine runs on wants it, a copy has its
+// ledger. Changes that overlap then wait for each other, so that there is one order of them, and what is kept
+// is flushed before it becomes more than it may.
+//
 // One danger remains that no client can rule out: a server may still carry out a request of the lost
 // connection after the repeated one was answered. The old device is therefore closed, and its close awaited,
 // before the next one is opened, except while calls still run on it.
@@ -25,6 +32,7 @@
 
 #include "diskferry/driver.hpp"
 
+#include <atomic>
 #include <functional>
 #include <memory>
 
@@ -34,8 +42,16 @@ struct RetryPolicy {
   unsigned attempts_max = 10;  ///< of one call, the first included
   Duration first_delay = std::chrono::milliseconds(100);
   Duration delay_max = std::chrono::seconds(10);  ///< each delay is twice the last one, up to this
-  /// Of one call, from its begin: no attempt begins later, and no opening lasts longer.
+  /// Of one call, from its begin, or, where writes are kept, from the first loss that it meets: no attempt
+  /// begins later, and no opening lasts longer.
   Duration limit = std::chrono::minutes(2);
+  /// What failed with io or timed_out is repeated, too; false: only what was lost with its connection.
+  bool repeats_failures = true;
+  /// So much memory for what was acknowledged and not flushed; 0: it is not kept.
+  std::uint64_t keep_bytes_max = 0;
+  /// While this is false the device is as if there were no filter. It is changed while no call is under way
+  /// and nothing is unflushed. Null: always on.
+  std::shared_ptr<const std::atomic<bool>> is_on{};
 };
 
 /// Delay after the attempt of that number (from 1). Pure.

@@ -28,6 +28,7 @@ class GlusterDevice final : public BlockDevice {
     info_.request_bytes_max = request_bytes_max;
     info_.zero = facts.can_discard ? ZeroSupport::unmapping : ZeroSupport::slow;
     info_.is_read_only = purpose_ != Purpose::write;
+    info_.may_lose_unflushed = true;
     info_.can_discard = facts.can_discard;
     info_.can_report_extents = facts.can_seek;
     info_.can_grow = purpose_ == Purpose::write;

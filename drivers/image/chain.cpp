@@ -7,6 +7,7 @@
 #include "drivers/foreign/foreign.hpp"
 #include "drivers/foreign/formats.hpp"
 #include "drivers/image/format.hpp"
+#include "drivers/image/kept_storage.hpp"
 #include "drivers/image/qcow2/device.hpp"
 #include "drivers/image/qcow2/recorded_bitmap.hpp"
 #include "drivers/image/qcow2/storage_read.hpp"
@@ -173,12 +174,14 @@ Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::open_storage_once(ImageU
   }
   if (!is_new)
     co_return unexpected(refuse(ErrorKind::corrupt, uri, "the chain comes back to an image it already has"));
-  DISKFERRY_CO_TRY(auto device, co_await open_storage(context_, std::move(uri),
-                                                      {.writable = writable,
-                                                       .force_share = options_.force_share,
-                                                       .without_lock = options_.without_lock,
-                                                       .real_path = std::move(real_path),
-                                                       .connections = options_.connections}));
+  const OpenOptions options{.writable = writable,
+                            .force_share = options_.force_share,
+                            .without_lock = options_.without_lock,
+                            .real_path = std::move(real_path),
+                            .connections = options_.connections};
+  if (options_.keeps_unflushed)
+    co_return co_await open_kept_storage(context_, std::move(uri), options, options_.keeps_unflushed);
+  DISKFERRY_CO_TRY(auto device, co_await open_storage(context_, std::move(uri), options));
   co_return std::shared_ptr<BlockDevice>(std::move(device));
 }
 

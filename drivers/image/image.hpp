@@ -4,6 +4,7 @@
 
 #include "diskferry/driver.hpp"
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -18,9 +19,12 @@ struct ImageOpenOptions {
   /// "raw", "qcow2", for reading also what drivers/foreign reads; empty: probe (sources only, never a target)
   std::string format{};
   bool writable = false;
-  bool force_share = false;                  ///< open for reading although somebody else holds it
-  bool without_lock = false;                 ///< as OpenOptions::without_lock
-  unsigned connections = 0;                  ///< as OpenOptions::connections
+  bool force_share = false;   ///< open for reading although somebody else holds it
+  bool without_lock = false;  ///< as OpenOptions::without_lock
+  unsigned connections = 0;   ///< as OpenOptions::connections
+  /// Not null, for a disk that a machine runs on: open_kept_storage(), while it is true. Null: a server that
+  /// loses what it had acknowledged fails the next flush, and from then on.
+  std::shared_ptr<const std::atomic<bool>> keeps_unflushed{};
   std::vector<std::string> allow_backing{};  ///< further folders that backing and data files may lie in
   bool allow_data_file = false;              ///< open an external data file (below the same folders)
   /// Read-only: below the top, what cannot be opened is left out, and its description says why. Its data then

@@ -46,6 +46,7 @@ class IscsiDevice final : public BlockDevice {
     info_.can_fua = facts.can_fua;
     info_.can_multi_connection = true;
     info_.is_rotational = facts.is_rotational;
+    info_.may_lose_unflushed = facts.may_have_cache;
     info_.parallel_requests = storage_.connections() * parallel_per_connection;
     if (!info_.is_read_only && facts.is_thin && facts.unmapped_reads_zero) {
       auto is_zero = co_await reads_as_zeros();

@@ -89,6 +89,7 @@ DeviceInfo to_device_info(const ServerInfo& server, const Endpoint& endpoint, bo
   info.can_fua = server.can_fua;
   info.can_multi_connection = server.can_multi_connection;
   info.is_rotational = server.is_rotational;
+  info.may_lose_unflushed = server.can_flush;
   info.parallel_requests = (endpoint.is_unix() ? unix_requests_per_connection : requests_per_connection) *
                            std::max(connections, 1u);
   return info;

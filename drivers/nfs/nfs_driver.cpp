@@ -29,6 +29,7 @@ class NfsDevice final : public BlockDevice {
     info_.name = storage_.endpoint().name;
     info_.request_bytes_max = request_bytes_max;
     info_.is_read_only = purpose_ == Purpose::read;
+    info_.may_lose_unflushed = true;
     info_.can_fua = purpose_ == Purpose::write;
     info_.can_grow = purpose_ == Purpose::write;
     info_.can_multi_connection = true;

@@ -49,7 +49,8 @@ Exports::~Exports() {
 Task<Result<std::shared_ptr<Exports::Entry>>> Exports::open(control::ExportRequest request,
                                                             const Addition& addition) {
   DISKFERRY_CO_TRY(const ImageUri uri, image_of(request));
-  ImageOpenOptions options{.format = request.format, .writable = request.writable};
+  const auto keeps = std::make_shared<std::atomic<bool>>(true);
+  ImageOpenOptions options{.format = request.format, .writable = request.writable, .keeps_unflushed = keeps};
   // What a guest may write to is never probed: it could make its raw disk look like something else.
   if (request.writable && options.format.empty()) options.format = format_for_target(uri);
   auto opened = co_await open_image(state_->context, uri, options);
@@ -82,6 +83,7 @@ Task<Result<std::shared_ptr<Exports::Entry>>> Exports::open(control::ExportReque
     entry->request = std::move(request);
     entry->offered = std::move(*made);
     entry->device = device;
+    entry->keeps_unflushed = keeps;
     for (const ImageUri& storage : image.storages()) entry->storages.push_back(storage.to_uri_with_secrets());
     co_return entry;
   }
@@ -280,7 +282,8 @@ Result<Endpoints::Lent> Exports::borrow(const std::string& name) {
               .uri = entry.request.image,
               .format = entry.request.format,
               .configured = entry.configured,
-              .storages = entry.storages};
+              .storages = entry.storages,
+              .keeps_unflushed = entry.keeps_unflushed};
 }
 
 Result<std::shared_ptr<Exports::Entry>> Exports::lent_entry(const std::string& name) const {
@@ -338,6 +341,7 @@ void Exports::give_back(const std::string& name, Lent lent) {
   back.request.image = std::move(lent.uri);
   back.request.format = std::move(lent.format);
   back.storages = std::move(lent.storages);
+  back.keeps_unflushed = std::move(lent.keeps_unflushed);
   if (const auto uri = ImageUri::parse(back.request.image)) back.shown_image = uri->without_secrets();
 }
 

@@ -4,6 +4,7 @@
 
 #include "diskferry/block_device.hpp"
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -20,6 +21,9 @@ class Endpoints {
     std::string format{};
     std::string configured{};             ///< as the configuration names it
     std::vector<std::string> storages{};  ///< all that its content comes from, with backing images
+    /// Whether the device is the one that writers rely on (ImageOpenOptions::keeps_unflushed); null: it is
+    /// not asked.
+    std::shared_ptr<std::atomic<bool>> keeps_unflushed{};
   };
   /// Until give_back() nobody else removes the export, lends it or closes its device. Errors: not_found,
   /// in_use, read_only, unsupported (it would not be there again after a restart).

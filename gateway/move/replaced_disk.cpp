@@ -119,10 +119,13 @@ Task<Result<void>> ReplacedDisk::identify_target() {
 
 Task<Result<std::shared_ptr<BlockDevice>>> ReplacedDisk::open_side(std::string name, std::string format) {
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(name));
-  DISKFERRY_CO_TRY(
-      Image image,
-      co_await open_image(context_, uri,
-                          {.format = format, .writable = true, .connections = options_.connections}));
+  // What it loses as a target is copied again; see switch_over().
+  auto keeps = std::make_shared<std::atomic<bool>>(false);
+  DISKFERRY_CO_TRY(Image image, co_await open_image(context_, uri,
+                                                    {.format = format,
+                                                     .writable = true,
+                                                     .connections = options_.connections,
+                                                     .keeps_unflushed = keeps}));
   const std::shared_ptr<BlockDevice>& device = image.shared_device();
   if (device->size_bytes() < state_.size_bytes) {
     const Error error = too_small(uri, device->size_bytes(), state_.size_bytes);
@@ -134,6 +137,7 @@ Task<Result<std::shared_ptr<BlockDevice>>> ReplacedDisk::open_side(std::string n
     (void)co_await device->close();
     co_return unexpected(std::move(part).error());
   }
+  target_keeps_ = std::move(keeps);
   co_return with_byte_granularity(*std::move(part));
 }
 
@@ -192,6 +196,7 @@ Task<Result<void>> ReplacedDisk::begin_now(bool is_again, bool target_is_in_char
       context_, lent_.device,
       MirrorOptions{.latency_max = options_.latency_max, .kept = kept->words(), .pace = options_.pace});
   mirror_ = mirror.get();
+  primary_keeps_ = lent_.keeps_unflushed;
   checked_mirror_ = holding(std::shared_ptr<BlockDevice>(checked(std::move(mirror))), kept);
   if (auto put = co_await endpoints_.put(state_.name, checked_mirror_); !put) {
     (void)mirror_->dissolve();
@@ -378,6 +383,10 @@ Task<Result<void>> ReplacedDisk::make_durable() {
 }
 
 Task<void> ReplacedDisk::switch_over(bool keep_in_step) {
+  // Both are durable, and nobody writes.
+  if (target_keeps_) target_keeps_->store(true);
+  if (primary_keeps_) primary_keeps_->store(false);
+  primary_keeps_.swap(target_keeps_);
   co_await mirror_->switch_over();
   old_is_primary_ = !old_is_primary_;
   if (keep_in_step) mirror_->attach_former({.window_bytes = options_.window_bytes});
@@ -413,6 +422,7 @@ Task<Result<void>> ReplacedDisk::end(bool target_is_in_charge) {
     co_return Result<void>{};
   }
   lent_.device = mirror_->dissolve();
+  lent_.keeps_unflushed = std::move(primary_keeps_);
   checked_mirror_.reset();
   mirror_ = nullptr;
   endpoints_.give_back(state_.name, std::move(lent_));

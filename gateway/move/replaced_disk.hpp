@@ -122,8 +122,10 @@ class ReplacedDisk {
   ReplaceDiskState& state_;
   const ReplacedDiskOptions options_;
   Endpoints::Lent lent_{};
-  std::shared_ptr<BlockDevice> checked_mirror_{};  // what clients use
-  MirrorDevice* mirror_ = nullptr;                 // the same
+  std::shared_ptr<BlockDevice> checked_mirror_{};       // what clients use
+  MirrorDevice* mirror_ = nullptr;                      // the same
+  std::shared_ptr<std::atomic<bool>> primary_keeps_{};  // of both: as ImageOpenOptions::keeps_unflushed
+  std::shared_ptr<std::atomic<bool>> target_keeps_{};
   bool is_borrowed_ = false;
   bool makes_target_ = false;
   bool is_bulk_done_ = false;

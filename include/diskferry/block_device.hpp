@@ -43,6 +43,9 @@ struct DeviceInfo {
   bool can_multi_connection =
       false;  ///< a flush on one connection covers writes acknowledged on all (see NBD)
   bool is_rotational = false;
+  /// A restart of its server may take what was acknowledged and not flushed; the device then fails with gone,
+  /// at the next flush at the latest, and has to be opened again.
+  bool may_lose_unflushed = false;
   bool starts_zeroed = false;       ///< proved when opened: every byte read as zero, nothing was written yet
   unsigned parallel_requests = 16;  ///< how many requests at once it takes to keep the device busy
 };

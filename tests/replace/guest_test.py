@@ -171,6 +171,12 @@ def server_dies(_, server):
     server.start()
 
 
+def old_server_dies(place, server):
+    """Of the storage that the guest is on: what it had acknowledged and not flushed is written again."""
+    server_dies(place, server)
+    place.guest.wait_writing()
+
+
 @contextlib.contextmanager
 def hanging(server):
     server.hang()
@@ -198,8 +204,7 @@ def nothing(*_):
 
 def between(programs, cache, folder, stack):
     """Between files, qcow2, NFS, iSCSI and Ceph and back. In each round something fails while the disk is copied, and something when it
-    changes places: the gateway or the target's server is killed or hangs. Of the storage that the guest is on only a server that keeps what
-    it has acknowledged may be killed, which NFS and iSCSI need not: these hang."""
+    changes places: the gateway, the target's server, or that of the storage that the guest is on is killed, or hangs."""
     servers = {"nfs": Nfs(pathlib.Path(folder) / "nfs"), "iscsi": Iscsi(pathlib.Path(folder) / "iscsi", size=0),
                "ceph": Ceph(pathlib.Path(folder) / "ceph")}
     for server in servers.values():
@@ -216,15 +221,17 @@ def between(programs, cache, folder, stack):
         options = ("--overwrite",) if kind == "iscsi" else ()
         leave = () if now in ("first", "iscsi") else ("--remove-source",)
         job = place.begin(target, "--commit-by-hand", "--rate", "24M", *options, *leave)
-        first = chance.choice([nothing, gateway_dies] + ([server_dies, server_hangs] if kind in servers else []))
-        second = chance.choice([nothing, gateway_dies] + ([server_dies] if kind == "ceph" else []))
+        first = chance.choice([nothing, gateway_dies] + ([server_dies, server_hangs] if kind in servers else []) +
+                              ([old_server_dies] if now in servers else []))
+        second = chance.choice([nothing, gateway_dies] + ([server_dies] if kind in servers else []) +
+                               ([old_server_dies] if now in servers else []))
         place.wait_for(job, "bulk", "delta", "synchronized")  # one whose target does not answer before that is given up
         place.guest.wait_writing(chance.randrange(1, WRITES_BETWEEN))
-        first(place, servers.get(kind))
+        first(place, servers.get(now if first is old_server_dies else kind))
         place.gateway.ask("set", job, "--rate", "0")
         place.wait_for(job, "synchronized", resumes=True)
         place.gateway.ask("commit", job)
-        second(place, servers.get(kind))
+        second(place, servers.get(now if second is old_server_dies else kind))
         if second is gateway_dies and place.wait_for(job, "synchronized", "released", resumes=True)["phase"] == "synchronized":
             place.gateway.ask("commit", job)  # who had heard it is gone
         place.wait_for(job, "released", resumes=True)
@@ -232,8 +239,9 @@ def between(programs, cache, folder, stack):
         say(f"  {number}: {now} -> {kind}; {first.__name__}, {second.__name__}")
         if now in servers and chance.random() < 0.3:
             server_dies(place, servers[now])  # nobody needs it any more
-        if kind in servers and chance.random() < 0.3:
-            guest_waits(place, servers[kind])
+        if kind in servers and chance.random() < 0.6:
+            chance.choice([guest_waits, server_dies])(place, servers[kind])
+            place.guest.wait_writing(WRITES_BETWEEN)
         now = kind
     last = f"{folder}/last.raw"
     place.gateway.replace(last, *PAUSE)
