@@ -5,6 +5,8 @@
 #include "tests/support/small_file_system.hpp"
 #include "tests/unit/nbd/test_server.hpp"
 
+#include <array>
+
 namespace diskferry::test {
 namespace {
 
@@ -43,6 +45,46 @@ TEST(ReplaceFaults, ATargetThatIsFullPausesAndGoesOnWhenThereIsRoom) {
   EXPECT_LT(place.clients.longest_write(), std::chrono::seconds(5));
   EXPECT_EQ(place.daemon.end(), 0);
   EXPECT_EQ(place.clients.check("file://" + next), "");
+}
+
+// --- a server that forgets --------------------------------------------------------------------------------
+
+TEST(ReplaceFaults, AServerThatIsKilledUnderClientsIsAWaitAndNoErrorOfTheirFlushes) {
+  const TemporaryFolder folder;
+  const std::string images[] = {folder / "first.raw", folder / "next.raw"};
+  const std::string sockets[] = {folder / "first", folder / "next"};
+  std::array<std::unique_ptr<ChildProcess>, 2> servers;
+  const auto serve = [&](std::size_t which) {
+    std::filesystem::remove(sockets[which]);
+    servers[which] = std::make_unique<ChildProcess>(std::vector<std::string>{
+        "qemu-nbd", "-k", sockets[which], "-f", "raw", "-t", "-e", "8", "--discard=unmap", images[which]});
+    ASSERT_TRUE(wait_until([&] { return accepts_connections(sockets[which]); }));
+  };
+  make_full_disk(images[0]);
+  std::ofstream(images[1]).close();
+  std::filesystem::resize_file(images[1], disk_bytes);
+  serve(0);
+  serve(1);
+  Place place("nbd+unix:///?socket=" + sockets[0], {.initial = unwritten});
+  const auto kill = [&](std::size_t which) {
+    EXPECT_TRUE(place.write_on());
+    servers[which]->kill();
+    serve(which);
+    EXPECT_TRUE(place.write_on(200));  // with flushes among them
+  };
+  for (int i = 0; i < 3; ++i) kill(0);
+  // Whoever is in charge is kept, and that changes with the places.
+  const std::string job =
+      place.begin("nbd+unix:///?socket=" + sockets[1], {"--overwrite", "--retain", "600"});
+  EXPECT_TRUE(place.comes_to(job, "phase", "retained"));
+  for (int i = 0; i < 3; ++i) kill(1);
+  place.tell({"fallback", job});
+  EXPECT_TRUE(place.comes_to(job, "phase", "aborted"));
+  kill(0);
+  place.clients.end();
+  EXPECT_EQ(place.daemon.end(), 0);
+  servers[0]->stop();
+  EXPECT_EQ(place.clients.check("file://" + images[0]), "");
 }
 
 // --- an old storage that cannot be read -------------------------------------------------------------------
