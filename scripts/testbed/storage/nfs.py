@@ -1,7 +1,8 @@
 """An NFS server (nfs-ganesha, FSAL_VFS): NFSv3 and v4 over TCP on a loopback address of its own, without rpcbind or D-Bus.
 
 What tests must know: libnfs 4.0 tells every failed NFSv3 write as EFAULT, whatever the server said (the reason is in the text),
-and cannot write by v4; space of a file that is deleted behind the server's back stays in use while the server has it open.
+and cannot write by v4; space of a file that is deleted behind the server's back stays in use while the server has it open; the write verifier is the second
+in which the server was started, so that of two lives within one second no client can tell which one has its writes.
 """
 
 import pathlib
