@@ -87,16 +87,19 @@ class BlockingPool {
   /// For one more call, which ends by CallEnd. False: there is none, nor can one be started.
   bool has_thread() {
     std::lock_guard lock(guard_);
-    if (under_way_ >= threads_.size() && threads_.size() < threads_max_) {
-      try {
-        threads_.emplace_back([this] { calls_.run(); });
-      } catch (const std::system_error&) {
-        // The limit of the system on threads: those that there are have to do.
-      }
-    }
-    if (threads_.empty()) return false;
+    const bool is_full = under_way_ >= threads_.size() && threads_.size() < threads_max_;
+    if (is_full && !start_thread() && threads_.empty()) return false;
     ++under_way_;
     return true;
+  }
+  /// guard_ is held. False: the limit of the system on threads.
+  bool start_thread() {
+    try {
+      threads_.emplace_back([this] { calls_.run(); });
+      return true;
+    } catch (const std::system_error&) {
+      return false;
+    }
   }
 
   const std::size_t threads_max_;
