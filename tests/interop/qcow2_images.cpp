@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <iostream>
@@ -51,7 +52,9 @@ void create_with_qemu(const ImageRecipe& recipe) {
   run_ok(arguments);
 }
 
-void scribble(const std::string& path, const ScribbleRules& rules, std::mt19937_64& random) {
+namespace {
+
+void scribble_once(const std::string& path, const ScribbleRules& rules, std::mt19937_64& random) {
   std::vector<std::string> arguments{"qemu-io", "-f", rules.format};
   const auto pick = [&](std::uint64_t below) { return below == 0 ? 0 : random() % below; };
   for (unsigned i = 0; i < rules.steps; ++i) {
@@ -79,6 +82,27 @@ void scribble(const std::string& path, const ScribbleRules& rules, std::mt19937_
   arguments.push_back(path);
   // QEMU refuses compressed writes over clusters that are in use; such steps just did nothing.
   (void)run_program(arguments);
+}
+
+/// QEMU 7.2 makes images that it cannot read itself: a cluster of 2 MiB that holds compressed ones too is
+/// taken for a writer's own.
+bool is_sound_to_qemu(const std::string& path) {
+  constexpr int corrupt = 2;
+  return run_program({"qemu-img", "check", "-q", "-f", "qcow2", path}).exit_code != corrupt;
+}
+
+}  // namespace
+
+void scribble(const std::string& path, const ScribbleRules& rules, std::mt19937_64& random) {
+  if (rules.format != "qcow2" || !rules.compressed) return scribble_once(path, rules, random);
+  const std::string before = path + ".before";
+  std::filesystem::copy_file(path, before);
+  scribble_once(path, rules, random);
+  for (int i = 0; i < 20 && !is_sound_to_qemu(path); ++i) {
+    std::filesystem::copy_file(before, path, std::filesystem::copy_options::overwrite_existing);
+    scribble_once(path, rules, random);
+  }
+  std::filesystem::remove(before);
 }
 
 std::vector<Extent> qemu_map(const std::string& path, const std::string& format) {

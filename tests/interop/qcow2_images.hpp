@@ -32,7 +32,8 @@ struct ScribbleRules {
   bool compressed = false;  ///< write -c
   std::string format = "qcow2";
 };
-/// Random writes, zeroes, discards and compressed writes by qemu-io.
+/// Random writes, zeroes, discards and compressed writes by qemu-io; of images that QEMU takes for sound
+/// afterwards.
 void scribble(const std::string& path, const ScribbleRules& rules, std::mt19937_64& random);
 
 /// What `qemu-img map --output=json` says, in our words: see comparable().
