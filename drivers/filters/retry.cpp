@@ -303,15 +303,17 @@ class RetryDevice final : public BlockDevice {
                                                       until_closed(current_session())));
     DISKFERRY_CO_TRY(auto device,
                      co_await with_deadline<DevicePtr>(clock_, time_left(attempts), "open again", reopen_()));
+    std::uint64_t given_bytes = 0;
     Result<void> usable = check_same(*device);
     if (usable && keeps()) {
-      usable = co_await give_what_is_kept(*device);
+      usable = co_await give_what_is_kept(*device, given_bytes);
       attempts.is_hopeless = !usable && !policy_.repeats_failures && usable.error().kind() != ErrorKind::gone;
     }
     if (!usable) {
       (void)co_await device->close();  // the difference, or the failure, is what matters
       co_return usable;
     }
+    if (policy_.on_reopened) policy_.on_reopened(given_bytes);
     std::lock_guard lock(guard_);
     if (is_ending_) device->stop_waiting();
     std::erase_if(unclosed_, [](const SessionPtr& session) { return session->is_closing; });
@@ -478,7 +480,7 @@ class RetryDevice final : public BlockDevice {
   }
 
   /// To storage that was opened again, before anybody else reaches it.
-  Task<Result<void>> give_what_is_kept(BlockDevice& device) {
+  Task<Result<void>> give_what_is_kept(BlockDevice& device, std::uint64_t& given_bytes) {
     std::vector<KeptWrites::Piece> kept;
     {
       std::lock_guard lock(guard_);
@@ -486,6 +488,7 @@ class RetryDevice final : public BlockDevice {
     }
     for (const KeptWrites::Piece& piece : kept) {
       DISKFERRY_CO_CHECK(co_await give(device, piece));
+      given_bytes += piece.range.length;
     }
     if (!kept.empty()) DISKFERRY_CO_CHECK(co_await device.flush());
     if (device.size_bytes() < size_bytes_)

@@ -52,6 +52,8 @@ struct RetryPolicy {
   /// While this is false the device is as if there were no filter. It is changed while no call is under way
   /// and nothing is unflushed. Null: always on.
   std::shared_ptr<const std::atomic<bool>> is_on{};
+  /// Told when lost storage is open again, with the bytes that it was given once more. Thread: any.
+  std::function<void(std::uint64_t)> on_reopened{};
 };
 
 /// Delay after the attempt of that number (from 1). Pure.

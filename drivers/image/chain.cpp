@@ -180,7 +180,9 @@ Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::open_storage_once(ImageU
                             .real_path = std::move(real_path),
                             .connections = options_.connections};
   if (options_.keeps_unflushed)
-    co_return co_await open_kept_storage(context_, std::move(uri), options, options_.keeps_unflushed);
+    co_return co_await open_kept_storage(
+        context_, std::move(uri), options,
+        {.is_on = options_.keeps_unflushed, .on_reopened = options_.on_reopened});
   DISKFERRY_CO_TRY(auto device, co_await open_storage(context_, std::move(uri), options));
   co_return std::shared_ptr<BlockDevice>(std::move(device));
 }

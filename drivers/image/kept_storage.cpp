@@ -5,6 +5,7 @@
 #include "drivers/filters/retry.hpp"
 #include "drivers/registry.hpp"
 
+#include <optional>
 #include <utility>
 
 #include <climits>
@@ -16,35 +17,37 @@ namespace {
 constexpr Duration opening_limit = std::chrono::minutes(1);
 
 Task<Result<DevicePtr>> open_again(DriverContext& context, ImageUri uri, OpenOptions options,
-                                   std::string identity) {
-  DISKFERRY_CO_TRY(const VolumeFacts now, co_await look_at_volume(context, uri, {}));
-  if (now.identity != identity)
-    co_return unexpected(fail(ErrorKind::mismatch, "open again", uri.to_string())
-                             .why("another volume has come to be under its name")
-                             .remedy("put the one back that was there"));
+                                   std::optional<std::string> identity) {
+  if (identity) {
+    DISKFERRY_CO_TRY(const VolumeFacts now, co_await look_at_volume(context, uri, {}));
+    if (now.identity != *identity)
+      co_return unexpected(fail(ErrorKind::mismatch, "open again", uri.to_string())
+                               .why("another volume has come to be under its name")
+                               .remedy("put the one back that was there"));
+  }
   co_return co_await open_storage(context, std::move(uri), std::move(options));
 }
 
 }  // namespace
 
 Task<Result<DevicePtr>> open_kept_storage(DriverContext& context, ImageUri uri, OpenOptions options,
-                                          std::shared_ptr<const std::atomic<bool>> is_on) {
+                                          KeepOptions keep) {
   DISKFERRY_CO_TRY(auto device, co_await open_storage(context, uri, options));
   if (!device->info().may_lose_unflushed) co_return device;
-  auto facts = co_await look_at_volume(context, uri, {});
-  if (!facts) {
-    (void)co_await device->close();
-    co_return unexpected(std::move(facts).error());
-  }
+  // One that cannot be looked at while it is open (a target that lets us in once only) is known by its name.
+  std::optional<std::string> identity;
+  if (auto facts = co_await look_at_volume(context, uri, {})) identity = std::move(facts->identity);
   RetryPolicy policy{.attempts_max = UINT_MAX,
                      .limit = opening_limit,
                      .repeats_failures = false,
                      .keep_bytes_max = kept_bytes_max,
-                     .is_on = std::move(is_on)};
+                     .is_on = std::move(keep.is_on)};
+  if (keep.on_reopened)
+    policy.on_reopened = [told = std::move(keep.on_reopened), name = uri.to_string()](std::uint64_t bytes) {
+      told(name, bytes);
+    };
   Reopen reopen = [&context, uri = std::move(uri), options = std::move(options),
-                   identity = std::move(facts->identity)] {
-    return open_again(context, uri, options, identity);
-  };
+                   identity = std::move(identity)] { return open_again(context, uri, options, identity); };
   co_return checked(
       make_retry_device(std::move(device), std::move(reopen), std::move(policy), context.clock));
 }

@@ -5,11 +5,16 @@
 #include "diskferry/block_device.hpp"
 
 #include <atomic>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
 namespace diskferry {
+
+/// For ImageOpenOptions::on_reopened: says in the log that the storage of this export was lost and is back.
+std::function<void(const std::string& storage, std::uint64_t bytes)> log_of_reopened(const std::string& name);
 
 class Endpoints {
  public:

@@ -125,7 +125,8 @@ Task<Result<std::shared_ptr<BlockDevice>>> ReplacedDisk::open_side(std::string n
                                                     {.format = format,
                                                      .writable = true,
                                                      .connections = options_.connections,
-                                                     .keeps_unflushed = keeps}));
+                                                     .keeps_unflushed = keeps,
+                                                     .on_reopened = log_of_reopened(state_.name)}));
   const std::shared_ptr<BlockDevice>& device = image.shared_device();
   if (device->size_bytes() < state_.size_bytes) {
     const Error error = too_small(uri, device->size_bytes(), state_.size_bytes);

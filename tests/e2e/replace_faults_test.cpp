@@ -83,6 +83,8 @@ TEST(ReplaceFaults, AServerThatIsKilledUnderClientsIsAWaitAndNoErrorOfTheirFlush
   kill(0);
   place.clients.end();
   EXPECT_EQ(place.daemon.end(), 0);
+  EXPECT_NE(text_of(place.daemon.log()).find(sockets[1] + " was lost and is open again; "), std::string::npos)
+      << text_of(place.daemon.log());
   servers[0]->stop();
   EXPECT_EQ(place.clients.check("file://" + images[0]), "");
 }

@@ -74,9 +74,7 @@ class KeptStorage : public testing::TestWithParam<std::string> {
 
 TEST_P(KeptStorage, LosesNothingToAServerThatDoes) {
   const Volume volume = make();
-  const auto is_on = std::make_shared<const std::atomic<bool>>(true);
-  const auto device =
-      must(run(open_kept_storage(runtime().context(), volume.uri, {.writable = true}, is_on)));
+  const auto device = must(run(open_kept_storage(runtime().context(), volume.uri, {.writable = true}, {})));
   for (std::uint64_t round = 0; round < 3; ++round) {
     const auto durable = content_of(volume);
     const std::uint64_t at = round * mib;
@@ -103,9 +101,7 @@ class KeptFile : public KeptStorage {};
 
 TEST_P(KeptFile, IsNotWrittenToAnotherOneOfItsName) {
   const Volume volume = make();
-  const auto is_on = std::make_shared<const std::atomic<bool>>(true);
-  const auto device =
-      must(run(open_kept_storage(runtime().context(), volume.uri, {.writable = true}, is_on)));
+  const auto device = must(run(open_kept_storage(runtime().context(), volume.uri, {.writable = true}, {})));
   must(run(device->write(0, pattern(0, 4096), {})));
   {
     auto& context = runtime().context();

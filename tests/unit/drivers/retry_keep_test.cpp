@@ -285,7 +285,10 @@ TEST(RetryKeep, ADriverThatHasWaitedForLongIsNoReasonNotToTry) {
 
 TEST(RetryKeep, WhatIsDiscardedOrDurableIsNotWrittenAgain) {
   Server server(1);
-  auto device = over(server);
+  std::vector<std::uint64_t> given;
+  auto policy = keeping(1 * mib);
+  policy.on_reopened = [&given](std::uint64_t bytes) { given.push_back(bytes); };
+  auto device = over(server, policy);
   must(run(device->write(0, sectors(200), {})));
   must(run(device->discard({0, 1024})));
   must(run(device->write(1024, sectors(201, 1024, 2), {.fua = true})));
@@ -296,6 +299,8 @@ TEST(RetryKeep, WhatIsDiscardedOrDurableIsNotWrittenAgain) {
   std::ranges::copy(sectors(201, 1024, 2), expected.begin() + 1024);
   std::fill_n(expected.begin(), 1024, std::byte{0});
   EXPECT_EQ(read_of(*device), expected);
+  ASSERT_FALSE(given.empty());
+  EXPECT_EQ(given.front(), 4096u - 2048u) << "and that is told";
   must(run(device->close()));
 }
 
