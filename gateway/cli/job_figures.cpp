@@ -139,7 +139,7 @@ std::vector<std::string> report_lines(const json::object& report) {
   for (std::string& line : figures.lines(past, 0)) lines.push_back(std::move(line));
   if (const json::value* places = find(report, "unreadable"); places != nullptr && places->is_array())
     for (const json::value& place : places->get_array())
-      lines.push_back("zeros, since it could not be read: " + json::serialize(place));
+      lines.push_back("zeros, since it could not be read: " + printable(json::serialize(place)));
   add_texts(lines, report, "warnings", "warning");
   add_texts(lines, report, "leftovers", "left over");
   return lines;

@@ -170,8 +170,8 @@ Result<ImageUri> ImageUri::parse(std::string_view text) {
                           .why("the port is not a number, or the path does not begin with '/'"));
   if (url.has_fragment()) return unexpected(bad_name(text, "a '#' must be written as %23"));
   for (const auto& [key, value, has_value] : url.params()) {
-    // "?" with nothing behind it, and what a list that begins or ends with '&' leaves: no key.
-    if (key.empty() && !has_value) continue;
+    // "?" with nothing behind it, what a list that begins or ends with '&' leaves, and "=": no key.
+    if (key.empty() && (!has_value || value.empty())) continue;
     uri.queries_.emplace_back(key, has_value ? value : "");
   }
   if (uri.path_.find('\0') != std::string::npos || uri.host_.find('\0') != std::string::npos)
