@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 namespace {
@@ -37,6 +38,18 @@ DomainRewrite changes_for(const VmDescription& vm) {
   return changes;
 }
 
+/// Without the space between elements: where text stands beside elements the printer leaves out its own.
+std::string without_indentation(std::string_view xml) {
+  std::string bare;
+  for (std::size_t at = 0; at < xml.size();) {
+    bare += xml[at++];
+    if (bare.back() != '>') continue;
+    const std::size_t next = xml.find_first_not_of(" \n", at);
+    if (next != std::string_view::npos && xml[next] == '<') at = next;
+  }
+  return bare;
+}
+
 void check_result(const RewrittenDomain& result, const DomainRewrite& changes) {
   DISKFERRY_ASSERT(std::ranges::all_of(result.warnings, is_fit_to_show),
                    "a warning has no control characters");
@@ -58,7 +71,8 @@ void check_result(const RewrittenDomain& result, const DomainRewrite& changes) {
   // pugixml prints an escaped carriage return in a text as it is, which is then read as a line break.
   // The persistent form takes one of each away, where libvirt never has two.
   const bool is_exact = !result.xml.contains('\r') && !changes.is_persistent_form;
-  DISKFERRY_ASSERT(!is_exact || twice->xml == result.xml, "a second rewrite changes nothing");
+  DISKFERRY_ASSERT(!is_exact || without_indentation(twice->xml) == without_indentation(result.xml),
+                   "a second rewrite changes nothing");
 }
 }  // namespace
 
