@@ -7,7 +7,6 @@
 #include "drivers/foreign/foreign.hpp"
 #include "drivers/foreign/formats.hpp"
 #include "drivers/image/format.hpp"
-#include "drivers/image/kept_storage.hpp"
 #include "drivers/image/qcow2/device.hpp"
 #include "drivers/image/qcow2/recorded_bitmap.hpp"
 #include "drivers/image/qcow2/storage_read.hpp"
@@ -179,10 +178,7 @@ Task<Result<std::shared_ptr<BlockDevice>>> ChainOpener::open_storage_once(ImageU
                             .without_lock = options_.without_lock,
                             .real_path = std::move(real_path),
                             .connections = options_.connections};
-  if (options_.keeps_unflushed)
-    co_return co_await open_kept_storage(
-        context_, std::move(uri), options,
-        {.is_on = options_.keeps_unflushed, .on_reopened = options_.on_reopened});
+  if (options_.keep) co_return co_await open_kept_storage(context_, std::move(uri), options, *options_.keep);
   DISKFERRY_CO_TRY(auto device, co_await open_storage(context_, std::move(uri), options));
   co_return std::shared_ptr<BlockDevice>(std::move(device));
 }

@@ -3,10 +3,9 @@
 #pragma once
 
 #include "diskferry/driver.hpp"
+#include "drivers/image/kept_storage.hpp"
 
-#include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,11 +22,9 @@ struct ImageOpenOptions {
   bool force_share = false;   ///< open for reading although somebody else holds it
   bool without_lock = false;  ///< as OpenOptions::without_lock
   unsigned connections = 0;   ///< as OpenOptions::connections
-  /// Not null, for a disk that a machine runs on: open_kept_storage(), while it is true. Null: a server that
-  /// loses what it had acknowledged fails the next flush, and from then on.
-  std::shared_ptr<const std::atomic<bool>> keeps_unflushed{};
-  /// With that: told when lost storage is open again, and how much it was given once more. Thread: any.
-  std::function<void(const std::string& storage, std::uint64_t bytes)> on_reopened{};
+  /// For a disk that a machine runs on: open_kept_storage(). nullopt: a server that loses what it had
+  /// acknowledged fails the next flush, and from then on.
+  std::optional<KeepOptions> keep{};
   std::vector<std::string> allow_backing{};  ///< further folders that backing and data files may lie in
   bool allow_data_file = false;              ///< open an external data file (below the same folders)
   /// Read-only: below the top, what cannot be opened is left out, and its description says why. Its data then

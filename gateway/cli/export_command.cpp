@@ -9,7 +9,6 @@
 #include "gateway/nbd/server.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <fcntl.h>
 #include <filesystem>
@@ -217,7 +216,7 @@ Task<Result<void>> add_images(Serving& serving, const ExportCommandOptions& opti
     DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(options.images[i]));
     ImageOpenOptions open = options.image.open_options();
     open.writable = options.writable;
-    open.keeps_unflushed = std::make_shared<std::atomic<bool>>(true);
+    open.keep = KeepOptions{};
     // What a guest may write to is never probed: it could make its raw disk look like something else.
     if (options.writable && open.format.empty()) open.format = format_for_target(uri);
     DISKFERRY_CO_TRY(auto image, co_await open_image(serving.invocation.runtime.context(), uri, open));

@@ -52,8 +52,7 @@ Task<Result<std::shared_ptr<Exports::Entry>>> Exports::open(control::ExportReque
   const auto keeps = std::make_shared<std::atomic<bool>>(true);
   ImageOpenOptions options{.format = request.format,
                            .writable = request.writable,
-                           .keeps_unflushed = keeps,
-                           .on_reopened = log_of_reopened(request.name)};
+                           .keep = KeepOptions{.is_on = keeps, .on_reopened = log_of_reopened(request.name)}};
   // What a guest may write to is never probed: it could make its raw disk look like something else.
   if (request.writable && options.format.empty()) options.format = format_for_target(uri);
   auto opened = co_await open_image(state_->context, uri, options);

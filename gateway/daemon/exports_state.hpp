@@ -16,7 +16,7 @@ struct Exports::Entry {
   /// Null while a job has it, which gives back the one that is behind the export then.
   std::shared_ptr<BlockDevice> device{};
   std::vector<std::string> storages{};
-  std::shared_ptr<std::atomic<bool>> keeps_unflushed{};  // as ImageOpenOptions
+  std::shared_ptr<std::atomic<bool>> keeps_unflushed{};  // as KeepOptions::is_on
   nbd_server::ExportPtr offered{};                       // set: ready; else it is being added or removed
   bool is_lent = false;
   std::string configured{};      // the image that the configuration names; empty: it names none

@@ -13,7 +13,7 @@
 
 namespace diskferry {
 
-/// For ImageOpenOptions::on_reopened: says in the log that the storage of this export was lost and is back.
+/// For KeepOptions::on_reopened: says in the log that the storage of this export was lost and is back.
 std::function<void(const std::string& storage, std::uint64_t bytes)> log_of_reopened(const std::string& name);
 
 class Endpoints {
@@ -26,7 +26,7 @@ class Endpoints {
     std::string format{};
     std::string configured{};             ///< as the configuration names it
     std::vector<std::string> storages{};  ///< all that its content comes from, with backing images
-    /// Whether the device is the one that writers rely on (ImageOpenOptions::keeps_unflushed); null: it is
+    /// Whether the device is the one that writers rely on (KeepOptions::is_on); null: it is
     /// not asked.
     std::shared_ptr<std::atomic<bool>> keeps_unflushed{};
   };

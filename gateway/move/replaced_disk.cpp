@@ -121,12 +121,13 @@ Task<Result<std::shared_ptr<BlockDevice>>> ReplacedDisk::open_side(std::string n
   DISKFERRY_CO_TRY(const ImageUri uri, ImageUri::parse(name));
   // What it loses as a target is copied again; see switch_over().
   auto keeps = std::make_shared<std::atomic<bool>>(false);
-  DISKFERRY_CO_TRY(Image image, co_await open_image(context_, uri,
-                                                    {.format = format,
-                                                     .writable = true,
-                                                     .connections = options_.connections,
-                                                     .keeps_unflushed = keeps,
-                                                     .on_reopened = log_of_reopened(state_.name)}));
+  DISKFERRY_CO_TRY(Image image,
+                   co_await open_image(
+                       context_, uri,
+                       {.format = format,
+                        .writable = true,
+                        .connections = options_.connections,
+                        .keep = KeepOptions{.is_on = keeps, .on_reopened = log_of_reopened(state_.name)}}));
   const std::shared_ptr<BlockDevice>& device = image.shared_device();
   if (device->size_bytes() < state_.size_bytes) {
     const Error error = too_small(uri, device->size_bytes(), state_.size_bytes);

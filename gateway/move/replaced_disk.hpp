@@ -124,7 +124,7 @@ class ReplacedDisk {
   Endpoints::Lent lent_{};
   std::shared_ptr<BlockDevice> checked_mirror_{};       // what clients use
   MirrorDevice* mirror_ = nullptr;                      // the same
-  std::shared_ptr<std::atomic<bool>> primary_keeps_{};  // of both: as ImageOpenOptions::keeps_unflushed
+  std::shared_ptr<std::atomic<bool>> primary_keeps_{};  // of both: as KeepOptions::is_on
   std::shared_ptr<std::atomic<bool>> target_keeps_{};
   bool is_borrowed_ = false;
   bool makes_target_ = false;

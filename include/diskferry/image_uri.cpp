@@ -171,7 +171,7 @@ Result<ImageUri> ImageUri::parse(std::string_view text) {
   if (url.has_fragment()) return unexpected(bad_name(text, "a '#' must be written as %23"));
   for (const auto& [key, value, has_value] : url.params()) {
     // "?" with nothing behind it, what a list that begins or ends with '&' leaves, and "=": no key.
-    if (key.empty() && (!has_value || value.empty())) continue;
+    if (key.empty() && value.empty()) continue;
     uri.queries_.emplace_back(key, has_value ? value : "");
   }
   if (uri.path_.find('\0') != std::string::npos || uri.host_.find('\0') != std::string::npos)
