@@ -87,8 +87,9 @@ class BlockingPool {
   /// For one more call, which ends by CallEnd. False: there is none, nor can one be started.
   bool has_thread() {
     std::lock_guard lock(guard_);
-    const bool is_full = under_way_ >= threads_.size() && threads_.size() < threads_max_;
-    if (is_full && !start_thread() && threads_.empty()) return false;
+    const bool wants_one = under_way_ >= threads_.size() && threads_.size() < threads_max_;
+    const bool is_started = wants_one && start_thread();
+    if (!is_started && threads_.empty()) return false;
     ++under_way_;
     return true;
   }

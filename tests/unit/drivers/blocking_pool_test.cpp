@@ -58,6 +58,24 @@ TEST(BlockingPool, HasAThreadForEachCallAndNoMore) {
   EXPECT_NE(in[0], in[1]);
 }
 
+Task<Result<void>> call_right_there(BlockingPool& pool, bool& was_there) {
+  const auto here = std::this_thread::get_id();
+  was_there = co_await pool.run([here] { return std::this_thread::get_id() == here; });
+  co_return Result<void>{};
+}
+
+TEST(BlockingPool, WithoutThreadsCallsRightThere) {
+  BlockingPool pool(0);
+  bool was_there = false;
+  must(run(call_right_there(pool, was_there)));
+  EXPECT_TRUE(was_there);
+  std::latch alone(0);
+  std::optional<std::optional<std::shared_ptr<int>>> got;
+  must(run(call_and_keep(pool, alone, std::make_shared<int>(7), got)));
+  ASSERT_TRUE(got && *got);
+  EXPECT_EQ(***got, 7);
+}
+
 Task<Result<void>> cancel_the_call(BlockingPool& pool, std::latch& may_end, std::shared_ptr<int> owned,
                                    std::optional<std::optional<std::shared_ptr<int>>>& into) {
   TaskGroup group(runtime().reactor(0));
