@@ -119,6 +119,14 @@ std::uint64_t Cluster::client_id() const noexcept {
   return rados_get_instance_id(cluster_);
 }
 
+Result<void> Cluster::shut_out(const std::string& address) const {
+  std::string client = address;
+  int failed = rados_blocklist_add(cluster_, client.data(), 0);
+  if (failed >= 0) failed = rados_wait_for_latest_osdmap(cluster_);
+  if (failed < 0) return unexpected(status_error(failed, "shut a dead client out", endpoint_.name));
+  return {};
+}
+
 std::string Cluster::identity_start() const {
   std::array<char, 64> fsid{};
   if (rados_cluster_fsid(cluster_, fsid.data(), fsid.size()) < 0) return {};

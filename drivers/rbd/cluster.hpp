@@ -25,6 +25,9 @@ class Cluster {
   std::int64_t pool_id() const noexcept;
   /// As the cluster numbers its clients, in lists of watchers for one.
   std::uint64_t client_id() const noexcept;
+  /// Puts another client on the blocklist, and returns when requests of this one say so to whom they reach.
+  /// Errors: permission.
+  Result<void> shut_out(const std::string& address) const;
   /// From now on a request fails that has waited for so long; in whole seconds. Thread: any.
   void limit_waits(Duration limit) noexcept;
   /// "rbd|FSID|POOL|NAMESPACE|", which an image's id completes to what no other image has.

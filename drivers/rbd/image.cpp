@@ -84,19 +84,27 @@ std::string Image::identity() const {
   return start.empty() ? start : start + facts_.id;
 }
 
-Result<std::vector<std::string>> Image::other_users() const {
+Result<std::vector<ImageUser>> Image::other_users() const {
   std::array<rbd_image_watcher_t, watchers_max> watchers{};
   std::size_t count = watchers.size();
   if (const int failed = rbd_watchers_list(image_, watchers.data(), &count); failed < 0)
     return unexpected(status_error(failed, "look who uses it", endpoint_.name));
   const auto found = std::span(watchers).first(count);
-  const auto own = static_cast<std::int64_t>(cluster_->client_id());
-  std::vector<std::string> others;
+  std::vector<ImageUser> others;
   for (const auto& one : found) {
-    if (one.id != own) others.emplace_back(one.addr);
+    const auto client = static_cast<std::uint64_t>(one.id);
+    if (client != cluster_->client_id()) others.push_back({client, one.addr});
   }
   rbd_watchers_list_cleanup(watchers.data(), count);
   return others;
+}
+
+Result<void> Image::shut_out(const ImageUser& user) const {
+  return cluster_->shut_out(user.address);
+}
+
+void Image::leave_note(const std::string& folder) {
+  note_ = ClientNote::leave(folder, identity(), cluster_->client_id());
 }
 
 Result<void> Image::lock() {
@@ -124,9 +132,12 @@ int stop_where_told(std::uint64_t, std::uint64_t, void* stop) noexcept {
   return told != nullptr && told->load(std::memory_order_relaxed) ? stop_here : 0;
 }
 
-Error in_use_error(const std::string& name, const std::vector<std::string>& users) {
+Error in_use_error(const std::string& name, const std::vector<ImageUser>& users) {
+  std::vector<std::string> addresses;
+  for (const ImageUser& user : users) addresses.push_back(user.address);
   return fail(ErrorKind::in_use, "open", name)
-      .why(fmt::format("it is open for writing by {}", printable(fmt::format("{}", fmt::join(users, ", ")))))
+      .why(fmt::format("it is open for writing by {}",
+                       printable(fmt::format("{}", fmt::join(addresses, ", ")))))
       .remedy("end the program that has it open; one that has died is counted for half a minute");
 }
 

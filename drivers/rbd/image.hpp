@@ -3,6 +3,7 @@
 #pragma once
 
 #include "diskferry/extent.hpp"
+#include "drivers/rbd/client_note.hpp"
 #include "drivers/rbd/cluster.hpp"
 
 #include <atomic>
@@ -29,6 +30,11 @@ struct ImageFacts {
       false;  ///< when it is answered: there is no cache and no journal that says otherwise
 };
 
+struct ImageUser {
+  std::uint64_t client_id = 0;  ///< as Cluster::client_id()
+  std::string address{};
+};
+
 /// Thread: any, several calls at once.
 class Image {
  public:
@@ -44,8 +50,13 @@ class Image {
   const std::string& name() const noexcept { return endpoint_.name; }
   std::string identity() const;
 
-  /// The addresses of other clients that have it open for writing.
-  Result<std::vector<std::string>> other_users() const;
+  /// Other clients that have it open for writing.
+  Result<std::vector<ImageUser>> other_users() const;
+  /// Has the cluster take nothing more from that client, which it then counts no longer. For one that is
+  /// known to be dead: what it has sent may be on its way. Errors: permission.
+  Result<void> shut_out(const ImageUser& user) const;
+  /// See client_note.hpp. For one that is open for writing.
+  void leave_note(const std::string& folder);
   /// Takes the exclusive lock for as long as the image is open, where it has that feature. Errors: in_use.
   Result<void> lock();
   /// Errors: cancelled, where `stop` became true meanwhile: it has its old size then, and its end may be
@@ -66,6 +77,7 @@ class Image {
   const std::unique_ptr<Cluster> cluster_;
   void* image_ = nullptr;  // rbd_image_t
   ImageFacts facts_{};
+  std::unique_ptr<ClientNote> note_{};
 };
 
 /// What a callback of ours returns to end a call of the library, which then returns it, too.
@@ -75,6 +87,6 @@ inline constexpr int stop_here = -9999;  // no errno
 int stop_where_told(std::uint64_t done, std::uint64_t all, void* stop) noexcept;
 
 /// The error of an image that others use; `users` is not empty.
-Error in_use_error(const std::string& name, const std::vector<std::string>& users);
+Error in_use_error(const std::string& name, const std::vector<ImageUser>& users);
 
 }  // namespace diskferry::rbd

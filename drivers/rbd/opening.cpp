@@ -2,6 +2,10 @@
 
 #include "drivers/rbd/blocking.hpp"
 
+#include <algorithm>
+#include <set>
+#include <utility>
+
 namespace diskferry::rbd {
 namespace {
 
@@ -9,15 +13,50 @@ constexpr Duration in_use_pause = std::chrono::milliseconds(500);
 /// What closing may wait for at each of its steps, where the cluster is not there any more.
 constexpr Duration close_step_limit = std::chrono::seconds(1);
 
+/// Of clients that died on this machine the cluster is told, once: it would count them for half a minute.
+class Others {
+ public:
+  Others(std::shared_ptr<Image> image, std::string notes_folder)
+      : image_(std::move(image)), notes_folder_(std::move(notes_folder)) {}
+
+  /// Blocks.
+  Result<std::vector<ImageUser>> look() {
+    DISKFERRY_TRY(auto others, image_->other_users());
+    for (const std::uint64_t id : dead_clients(notes_folder_, image_->identity())) {
+      if (!dead_.insert(id).second) continue;
+      const auto user = std::ranges::find(others, id, &ImageUser::client_id);
+      // Where that is not allowed it is waited for.
+      if (user != others.end()) (void)image_->shut_out(*user);
+    }
+    return others;
+  }
+  /// Blocks. For when nobody else has it open.
+  void forget() const {
+    forget_clients(notes_folder_, dead_);
+    forget_earlier_boots(notes_folder_);
+  }
+
+ private:
+  const std::shared_ptr<Image> image_;
+  const std::string notes_folder_;
+  std::set<std::uint64_t> dead_;
+};
+
 Task<Result<void>> wait_for_others(DriverContext& context, std::shared_ptr<Image> image, Duration limit) {
   const TimePoint until = Clock::after(context.clock.now(), limit);
+  const auto all = std::make_shared<Others>(image, context.notes_folder);
   for (;;) {
     DISKFERRY_CO_TRY(const auto others,
-                     co_await run_blocking(context.blocking_pool, [image] { return image->other_users(); }));
-    if (others.empty()) co_return Result<void>{};
+                     co_await run_blocking(context.blocking_pool, [all] { return all->look(); }));
+    if (others.empty()) break;
     if (context.clock.now() >= until) co_return unexpected(in_use_error(image->name(), others));
     DISKFERRY_CO_CHECK(co_await context.clock.sleep_for(in_use_pause));
   }
+  co_await context.blocking_pool.run([all] {
+    all->forget();
+    return true;
+  });
+  co_return Result<void>{};
 }
 
 Task<Result<void>> make_ours(DriverContext& context, std::shared_ptr<Image> image, Duration limit) {
@@ -40,6 +79,10 @@ Task<Result<std::shared_ptr<Image>>> open_for_writing(DriverContext& context, En
                              .why("a snapshot cannot be written")
                              .remedy("name the image without @SNAPSHOT"));
   DISKFERRY_CO_TRY(std::shared_ptr<Image> image, co_await open_image(context, endpoint, Purpose::write));
+  co_await context.blocking_pool.run([&image, &context] {
+    image->leave_note(context.notes_folder);
+    return true;
+  });
   if (without_lock) co_return image;
   auto ours = co_await make_ours(context, image, endpoint.in_use_limit);
   if (ours) co_return image;

@@ -46,7 +46,7 @@ Result<void> run(const Options& options) {
     return {};
   }
   start_logging(log_options(config));
-  Runtime runtime;
+  Runtime runtime({.notes_folder = config.state.folder});
   return runtime.run_until_signal(run_daemon(runtime.context(), config, std::cout));
 }
 

@@ -39,7 +39,8 @@ struct Runtime::State {
     }
     // A write over the limit on file sizes is then an error (EFBIG) of that write and not our end.
     std::signal(SIGXFSZ, SIG_IGN);
-    context = std::make_unique<DriverContext>(DriverContext{executors, blocking_pool, buffers, clock});
+    context = std::make_unique<DriverContext>(
+        DriverContext{executors, blocking_pool, buffers, clock, options.notes_folder});
     for (auto& reactor : reactors) reactor->thread = std::thread([&reactor] { reactor->context.run(); });
   }
   ~State() {

@@ -16,6 +16,7 @@ struct RuntimeOptions {
   unsigned blocking_threads = 8;
   /// Payload memory. The limit of a whole process is 256 MiB, of which half is for payload.
   std::size_t buffer_bytes = std::size_t{128} << 20;
+  std::string notes_folder{};  ///< as DriverContext
 };
 
 class Runtime {

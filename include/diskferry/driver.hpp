@@ -28,6 +28,9 @@ struct DriverContext {
   BlockingPool& blocking_pool;
   BufferPool& buffers;
   Clock& clock;
+  /// A folder of this machine in which drivers leave what has to be known when this process has died; empty:
+  /// there is none, and nothing is.
+  std::string notes_folder{};
 };
 
 struct OpenOptions {

@@ -1,0 +1,43 @@
+// What a client of a cluster leaves on this machine for as long as it has an image open for writing, so that
+// whoever opens that image next here knows that it has died. The cluster itself learns that only when the
+// client has been silent for half a minute, and a guest would have to wait for it.
+//
+// A note is a file that its process holds locked (flock): the kernel lets go of it with the process, however
+// that ends. It is of this boot of this machine and of its own inode, so that a copy of the folder says
+// nothing of clients that live. Everything here blocks.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace diskferry::rbd {
+
+/// Thread: one.
+class ClientNote {
+ public:
+  /// `image`: Image::identity(); `client_id`: as the cluster numbers it, never twice. Null: none could be
+  /// left, and the next client waits as long as the cluster does.
+  static std::unique_ptr<ClientNote> leave(const std::string& folder, const std::string& image,
+                                           std::uint64_t client_id);
+  /// The client has let go of the image.
+  ~ClientNote();
+  ClientNote(const ClientNote&) = delete;
+  ClientNote& operator=(const ClientNote&) = delete;
+
+ private:
+  ClientNote(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+  const std::string path_;
+  const int fd_;
+};
+
+/// The numbers of clients that had this image open and whose processes are not there any more.
+std::vector<std::uint64_t> dead_clients(const std::string& folder, const std::string& image);
+/// Removes their notes: the cluster knows.
+void forget_clients(const std::string& folder, const std::set<std::uint64_t>& client_ids);
+/// Removes what is left of earlier boots: those clients have been silent for longer.
+void forget_earlier_boots(const std::string& folder);
+
+}  // namespace diskferry::rbd
