@@ -161,7 +161,6 @@ def target_fails(programs, cache, folder, stack):
 
 
 def gateway_dies(place, _):
-    """On Ceph the next one gets the image's lock after 30 s, and QEMU tries to connect every 16 s then."""
     place.restart_gateway()
     place.guest.wait_writing()
 
