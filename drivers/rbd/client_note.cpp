@@ -121,14 +121,11 @@ std::vector<std::uint64_t> dead_clients(const std::string& folder, const std::st
   return dead;
 }
 
-void forget_clients(const std::string& folder, const std::set<std::uint64_t>& client_ids) {
-  for (const std::uint64_t id : client_ids) (void)::unlink(path_of(folder, id).c_str());
-}
-
-void forget_earlier_boots(const std::string& folder) {
+void forget_dead_clients(const std::string& folder, const std::string& image) {
   if (folder.empty() || this_boot().empty()) return;
   for_each_note(folder, [&](std::uint64_t client_id, const OpenNote& note) {
-    if (!note.is_of_this_boot() && !note.is_held()) (void)::unlink(path_of(folder, client_id).c_str());
+    if ((note.is_of(image) || !note.is_of_this_boot()) && !note.is_held())
+      (void)::unlink(path_of(folder, client_id).c_str());
   });
 }
 

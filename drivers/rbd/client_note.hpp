@@ -9,7 +9,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -35,9 +34,8 @@ class ClientNote {
 
 /// The numbers of clients that had this image open and whose processes are not there any more.
 std::vector<std::uint64_t> dead_clients(const std::string& folder, const std::string& image);
-/// Removes their notes: the cluster knows.
-void forget_clients(const std::string& folder, const std::set<std::uint64_t>& client_ids);
-/// Removes what is left of earlier boots: those clients have been silent for longer.
-void forget_earlier_boots(const std::string& folder);
+/// Removes their notes, for when the cluster counts them no longer; and those of earlier boots, which have
+/// been silent for as long.
+void forget_dead_clients(const std::string& folder, const std::string& image);
 
 }  // namespace diskferry::rbd

@@ -25,8 +25,8 @@ class Cluster {
   std::int64_t pool_id() const noexcept;
   /// As the cluster numbers its clients, in lists of watchers for one.
   std::uint64_t client_id() const noexcept;
-  /// Puts another client on the blocklist, and returns when requests of this one say so to whom they reach.
-  /// Errors: permission.
+  /// Puts another client, one that is known to be dead, on the blocklist: nothing that it has sent arrives
+  /// any more where a request of this one has been since, and it is no user of images. Errors: permission.
   Result<void> shut_out(const std::string& address) const;
   /// From now on a request fails that has waited for so long; in whole seconds. Thread: any.
   void limit_waits(Duration limit) noexcept;

@@ -99,10 +99,6 @@ Result<std::vector<ImageUser>> Image::other_users() const {
   return others;
 }
 
-Result<void> Image::shut_out(const ImageUser& user) const {
-  return cluster_->shut_out(user.address);
-}
-
 void Image::leave_note(const std::string& folder) {
   note_ = ClientNote::leave(folder, identity(), cluster_->client_id());
 }

@@ -52,9 +52,6 @@ class Image {
 
   /// Other clients that have it open for writing.
   Result<std::vector<ImageUser>> other_users() const;
-  /// Has the cluster take nothing more from that client, which it then counts no longer. For one that is
-  /// known to be dead: what it has sent may be on its way. Errors: permission.
-  Result<void> shut_out(const ImageUser& user) const;
   /// See client_note.hpp. For one that is open for writing.
   void leave_note(const std::string& folder);
   /// Takes the exclusive lock for as long as the image is open, where it has that feature. Errors: in_use.

@@ -22,24 +22,23 @@ class Others {
   /// Blocks.
   Result<std::vector<ImageUser>> look() {
     DISKFERRY_TRY(auto others, image_->other_users());
+    if (others.empty()) {
+      forget_dead_clients(notes_folder_, image_->identity());
+      return others;
+    }
     for (const std::uint64_t id : dead_clients(notes_folder_, image_->identity())) {
-      if (!dead_.insert(id).second) continue;
+      if (!told_.insert(id).second) continue;
       const auto user = std::ranges::find(others, id, &ImageUser::client_id);
       // Where that is not allowed it is waited for.
-      if (user != others.end()) (void)image_->shut_out(*user);
+      if (user != others.end()) (void)image_->cluster().shut_out(user->address);
     }
     return others;
-  }
-  /// Blocks. For when nobody else has it open.
-  void forget() const {
-    forget_clients(notes_folder_, dead_);
-    forget_earlier_boots(notes_folder_);
   }
 
  private:
   const std::shared_ptr<Image> image_;
   const std::string notes_folder_;
-  std::set<std::uint64_t> dead_;
+  std::set<std::uint64_t> told_;
 };
 
 Task<Result<void>> wait_for_others(DriverContext& context, std::shared_ptr<Image> image, Duration limit) {
@@ -48,15 +47,10 @@ Task<Result<void>> wait_for_others(DriverContext& context, std::shared_ptr<Image
   for (;;) {
     DISKFERRY_CO_TRY(const auto others,
                      co_await run_blocking(context.blocking_pool, [all] { return all->look(); }));
-    if (others.empty()) break;
+    if (others.empty()) co_return Result<void>{};
     if (context.clock.now() >= until) co_return unexpected(in_use_error(image->name(), others));
     DISKFERRY_CO_CHECK(co_await context.clock.sleep_for(in_use_pause));
   }
-  co_await context.blocking_pool.run([all] {
-    all->forget();
-    return true;
-  });
-  co_return Result<void>{};
 }
 
 Task<Result<void>> make_ours(DriverContext& context, std::shared_ptr<Image> image, Duration limit) {

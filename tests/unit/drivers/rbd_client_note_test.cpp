@@ -34,9 +34,13 @@ TEST_F(NotesOfClients, TellOfTheDeadOnly) {
     const auto alive = ClientNote::leave(folder.path(), image, 4712);
     ASSERT_TRUE(alive);
     EXPECT_EQ(dead(), Ids{4711});
+    forget_dead_clients(folder.path(), image);
+    EXPECT_TRUE(std::filesystem::exists(path("4712")));
+    EXPECT_FALSE(std::filesystem::exists(path("4711")));
+    leave_dead(4711);
   }
   EXPECT_EQ(dead(), Ids{4711}) << "who lets go of the image has no note";
-  forget_clients(folder.path(), {4711, 4799});
+  forget_dead_clients(folder.path(), image);
   EXPECT_TRUE(dead().empty());
   EXPECT_TRUE(std::filesystem::is_empty(folder.path()));
 }
@@ -61,7 +65,7 @@ TEST_F(NotesOfClients, OfAnEarlierBootAreForgotten) {
   const auto alive = ClientNote::leave(folder.path(), image, 2);
   std::ofstream(path("3")) << "8e0f1d5a-0000-4000-8000-000000000000 1 " << image;
   EXPECT_EQ(dead(), Ids{1});
-  forget_earlier_boots(folder.path());
+  forget_dead_clients(folder.path(), "another image");
   EXPECT_FALSE(std::filesystem::exists(path("3")));
   EXPECT_TRUE(std::filesystem::exists(path("2")));
   EXPECT_EQ(dead(), Ids{1});
